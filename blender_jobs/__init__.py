@@ -1,0 +1,1 @@
+"""What runs inside Blender: jobs, the scene, the view, the renderer, and the worker that drives them."""

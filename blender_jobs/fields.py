@@ -1,0 +1,185 @@
+"""A job's options: from the command line's text or a file's values to what its dataclass fields declare, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from blender_jobs.job import Job, JobError
+
+
+def resolve_fields(job: type[Job], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every field of `job` with its value: those in `settings` parsed by their declared type, others default.
+
+    Raises:
+        JobError: an unknown field, or a value that does not fit the declared type.
+    """
+    declared = {entry.name: entry for entry in dataclasses.fields(job) if entry.init}  # type: ignore[arg-type]
+    for name in settings:
+        if name not in declared:
+            raise JobError(_unknown_field(job, name, list(declared)))
+    try:
+        hints = get_type_hints(job)
+    except Exception as error:  # the user's annotations: anything may fail in them
+        raise JobError(f"the field types of {job.__name__} cannot be resolved: {error}") from None
+    return {
+        name: _parse_field(job, name, settings[name], hints[name])
+        if name in settings
+        else _default(job, entry)
+        for name, entry in declared.items()
+    }
+
+
+def json_value(value: Any) -> Any:
+    """Return a field's value as JSON that `resolve_fields` reads back to an equal value.
+
+    Raises:
+        JobError: a type that no option can have.
+    """
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, range):
+        return f"{value.start}:{value.stop}:{value.step}"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise JobError(f"{value!r} is not a value that a job's field can have; use numbers, text, ranges or tuples")
+
+
+def _unknown_field(job: type[Job], name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known) or 'none'}"
+    return f"{job.__name__} has no field {name!r}{hint}"
+
+
+def _default(job: type[Job], entry: dataclasses.Field[Any]) -> Any:
+    if entry.default is not dataclasses.MISSING:
+        return entry.default
+    if entry.default_factory is not dataclasses.MISSING:
+        return entry.default_factory()
+    raise JobError(f"{job.__name__}.{entry.name} has no default; set it with --set {entry.name}=VALUE")
+
+
+def _parse_field(job: type[Job], name: str, value: Any, kind: Any) -> Any:
+    try:
+        return _parse(value, kind)
+    except ValueError as error:
+        raise JobError(f"--set {name}: {str(value)!r} is not {_spell(kind)}; {error} ({job.__name__}.{name})") from None
+
+
+def _spell(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind).replace("typing.", "")
+
+
+def _parse(value: Any, kind: Any) -> Any:
+    """Return `value` as `kind`.
+
+    Raises:
+        ValueError: it does not fit; the message says what would.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _parse_union(value, arguments)
+    if origin is Literal:
+        return _parse_choice(value, {str(choice): choice for choice in arguments})
+    if origin in (tuple, list):
+        return _parse_sequence(value, origin, arguments)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _parse_choice(value, {member.name: member for member in kind})
+    if kind in _SCALARS:
+        return _SCALARS[kind](value)
+    raise ValueError(f"fields of type {_spell(kind)} cannot be set")
+
+
+def _parse_union(value: Any, kinds: tuple[Any, ...]) -> Any:
+    if type(None) in kinds and (value is None or str(value).lower() == "none"):
+        return None
+    problems = []
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _parse(value, kind)
+            except ValueError as error:
+                problems.append(str(error))
+    raise ValueError(" or ".join(problems))
+
+
+def _parse_choice(value: Any, choices: dict[str, Any]) -> Any:
+    if str(value) not in choices:
+        raise ValueError(f"choose one of {', '.join(choices)}")
+    return choices[str(value)]
+
+
+def _parse_sequence(value: Any, container: type, kinds: tuple[Any, ...]) -> Any:
+    items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)):
+        raise ValueError("give values separated by commas")
+    if container is list or (len(kinds) == 2 and kinds[1] is Ellipsis):
+        return container(_parse(item, kinds[0]) for item in items)
+    if len(items) != len(kinds):
+        raise ValueError(f"give {len(kinds)} values separated by commas")
+    return tuple(_parse(item, kind) for item, kind in zip(items, kinds))
+
+
+def _parse_bool(value: Any) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if str(value).lower() not in words:
+        raise ValueError("give true or false")
+    return words[str(value).lower()]
+
+
+def _parse_int(value: Any) -> int:
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            raise ValueError("give a whole number") from None
+    if type(value) is not int:
+        raise ValueError("give a whole number")
+    return value
+
+
+def _parse_float(value: Any) -> float:
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("give a finite number")
+    return number
+
+
+def _parse_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("give text")
+    return value
+
+
+def _parse_range(value: Any) -> range:
+    if isinstance(value, str):
+        try:
+            parts = [int(part) for part in value.split(":")]
+            if 1 < len(parts) <= 3:
+                return range(*parts)
+        except ValueError:
+            pass
+    raise ValueError("give start:stop or start:stop:step")
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {
+    bool: _parse_bool,
+    int: _parse_int,
+    float: _parse_float,
+    str: _parse_str,
+    range: _parse_range,
+    Path: lambda value: Path(_parse_str(value)),
+}

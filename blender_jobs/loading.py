@@ -1,0 +1,110 @@
+"""Find a job's class, run the user's code, and say in the user's own lines what went wrong in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from blender_jobs.job import Job, JobError
+from blender_jobs.orders import JobSource
+
+_MODULE = "blendshard_job"
+_OWN_FOLDER = Path(__file__).parent
+_BUILTIN_FOLDER = _OWN_FOLDER / "builtin"
+
+
+def load_job(source: JobSource) -> tuple[type[Job], str]:
+    """Return the job's class and the sha256 of its file.
+
+    Raises:
+        JobError: no such file, its code fails, or it holds no such job; one line that says where and why.
+    """
+    path = Path(source.path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise JobError(f"{path}: {error.strerror}") from None
+    module = _run(path)
+    return _choose(module, path, source.class_name), hashlib.sha256(content).hexdigest()
+
+
+def code_sha256() -> str:
+    """Return one digest over the sources of this package: what renders is part of what is rendered.
+
+    Built-in jobs count for themselves, as a user's file does (`load_job`).
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_OWN_FOLDER.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@contextmanager
+def blame(path: Path | str, doing: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into a `JobError` that names its place in the user's file."""
+    try:
+        yield
+    except JobError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise JobError(*_explain(error, Path(path), doing)) from error
+
+
+def _run(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    if spec is None or spec.loader is None:
+        raise JobError(f"{path} is not a Python file; name it with .py at the end")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module  # dataclasses look their module up by name
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    with blame(path, "import"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _choose(module: ModuleType, path: Path, class_name: str) -> type[Job]:
+    jobs = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Job) and value.__module__ == _MODULE
+    }
+    if class_name and class_name not in jobs:
+        raise JobError(f"{path} has no job {class_name!r}; it has {', '.join(sorted(jobs)) or 'none'}")
+    if not class_name and len(jobs) != 1:
+        found = f"{len(jobs)} jobs ({', '.join(sorted(jobs))}); choose with {path}:NAME" if jobs else "no Job subclass"
+        raise JobError(f"{path} holds {found}")
+    job = jobs[class_name] if class_name else next(iter(jobs.values()))
+    if not dataclasses.is_dataclass(job) or (job.__annotations__ and "__dataclass_fields__" not in vars(job)):
+        raise JobError(f"{path}: write @dataclass above class {job.__name__}, so that its fields can be set")
+    return job
+
+
+def _explain(error: BaseException, path: Path, doing: str) -> tuple[str, list[str]]:
+    """Return one line for the error and the traceback's lines outside Python's and our own files."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}:{error.lineno}: {type(error).__name__}: {error.msg}", []
+    said = " ".join(str(error).split())
+    cause = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename, path)]
+    if not frames:
+        return f"{path}: {doing}: {cause}", []
+    place = frames[-1]
+    trace = [f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames]
+    return f"{path.name if place.filename == str(path) else place.filename}:{place.lineno}: {doing}: {cause}", trace
+
+
+def _is_users(filename: str, path: Path) -> bool:
+    if filename == str(path):
+        return True
+    file = Path(filename)
+    ours = file.is_relative_to(_OWN_FOLDER) and not file.is_relative_to(_BUILTIN_FOLDER)
+    return not ours and file.is_relative_to(path.parent) and "site-packages" not in file.parts

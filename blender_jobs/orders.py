@@ -1,0 +1,232 @@
+"""What an instance is told and answers: plain dataclasses, as JSON on the wire.
+
+The compiler sends `Describe`, `Render` or `Probe`; the instance answers with `Hello` first, then `Described`; or one
+`Rendered` a sample and `Done`; or `Probed`; or, where the user's job is at fault, `JobFailed`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class JobSource:
+    """Where a job's class is."""
+
+    path: str
+    """The Python file."""
+    class_name: str = ""
+    """Empty: the only `Job` class that the file defines."""
+
+
+ENGINE_SAMPLES = {"cycles": 16, "eevee": 16, "workbench": 8}
+"""The engines and their samples per pixel where the user names none."""
+
+WORKBENCH_SAMPLES = (0, 5, 8, 11, 16, 32)
+"""What Workbench offers; 0 is no anti-aliasing."""
+
+IMAGE_QUALITY = {"png": 100, "jpg": 95, "webp": 95}
+"""The image formats and their quality where the user names none; png is lossless, and so is webp at 100."""
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What the user chose about the image; `blender_jobs.render` pins the rest.
+
+    Raises:
+        ValueError: a value out of its range; one line that says which and what fits.
+    """
+
+    engine: str
+    """``cycles``, ``eevee`` or ``workbench``."""
+    samples: int
+    """Per pixel; 0 for Workbench means no anti-aliasing."""
+    width: int
+    height: int
+    image: str
+    """``png``, ``jpg`` or ``webp``: the image's member name."""
+    quality: int
+    """1 to 100; for png without effect."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINE_SAMPLES:
+            raise ValueError(f"engine {self.engine!r} is not one of {', '.join(ENGINE_SAMPLES)}")
+        if self.engine == "workbench" and self.samples not in WORKBENCH_SAMPLES:
+            raise ValueError(f"workbench takes {WORKBENCH_SAMPLES} render samples, not {self.samples}")
+        if self.engine != "workbench" and not 1 <= self.samples <= 1 << 24:
+            raise ValueError(f"{self.engine} takes 1 or more render samples, not {self.samples}")
+        if not (4 <= self.width <= 65536 and 4 <= self.height <= 65536):
+            raise ValueError(f"the size {self.width}x{self.height} is not within 4x4 and 65536x65536")
+        if self.image not in IMAGE_QUALITY:
+            raise ValueError(f"image format {self.image!r} is not one of {', '.join(IMAGE_QUALITY)}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality {self.quality} is not within 1 and 100")
+
+
+@dataclass(frozen=True)
+class SampleOrder:
+    """One frame to render and the key it gets."""
+
+    key: str
+    frame: int
+
+
+@dataclass(frozen=True)
+class EpisodeOrder:
+    """The frames wanted of one episode, in order."""
+
+    episode: int
+    samples: list[SampleOrder]
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Load the job and say what it is."""
+
+    job: JobSource
+    settings: dict[str, Any]
+    """Job fields by name: text as typed on the command line, or JSON values."""
+    render: RenderSettings
+
+
+@dataclass(frozen=True)
+class Render:
+    """Render these episodes, in this order; answer with one `Rendered` a sample, then `Done`."""
+
+    job: JobSource
+    source_sha256: str
+    fields: dict[str, Any]
+    seed: int
+    render: RenderSettings
+    threads: int
+    episodes: list[EpisodeOrder]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Render one tiny image with this engine."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first message of an instance: which Blender it is."""
+
+    version: str
+    build_hash: str
+    platform: str
+    python: str
+    numpy: str
+    code_sha256: str
+    """Digest over the sources of `blender_jobs`: what renders is part of what is rendered."""
+    problem: str = ""
+    """Why Blender cannot be used (the failed import's message); the other fields are then empty."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """The job as loaded, every value resolved."""
+
+    class_name: str
+    doc: str
+    source_sha256: str
+    fields: dict[str, Any]
+    frames: list[int]
+    """The frames that an episode keeps."""
+    reuse_scene: bool
+    settings: dict[str, Any]
+    """Every render setting that is pinned, by its path in `bpy.types.Scene`."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One sample; its members' bytes follow one another in the payload."""
+
+    key: str
+    episode: int
+    frame: int
+    members: dict[str, int]
+    """Member name to size in bytes."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The order is done."""
+
+    samples: int
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a `Probe` gave."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """The user's job is at fault: rendering again would fail again."""
+
+    message: str
+    """One line: where and why."""
+    trace: list[str] = field(default_factory=list)
+    """The user's own lines of the traceback."""
+    episode: int = -1
+
+
+Request = Union[Describe, Render, Probe]
+Answer = Union[Hello, Described, Rendered, Done, Probed, JobFailed]
+MESSAGES = {message.__name__: message for message in (*get_args(Request), *get_args(Answer))}
+
+
+def to_head(message: Request | Answer) -> dict[str, Any]:
+    """Return the message as a JSON-ready object, its class under ``type``."""
+    return {"type": type(message).__name__, **dataclasses.asdict(message)}
+
+
+def from_head(head: dict[str, Any]) -> Request | Answer:
+    """Rebuild a message, checking every field's type.
+
+    Raises:
+        ValueError: an unknown message, a field that is missing, unknown or of another type.
+    """
+    name = head.get("type")
+    if not isinstance(name, str) or name not in MESSAGES:
+        raise ValueError(f"unknown message {name!r}")
+    values = {key: value for key, value in head.items() if key != "type"}
+    message: Request | Answer = _build(MESSAGES[name], values, name)
+    return message
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Return `value` (parsed JSON) as an instance of the annotated type `kind`."""
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    container, arguments = get_origin(kind), get_args(kind)
+    if container is list and isinstance(value, list):
+        return [_build(arguments[0], item, f"{where}[{at}]") for at, item in enumerate(value)]
+    if container is dict and isinstance(value, dict):
+        return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if type(value) is not kind:
+        raise ValueError(f"{where} is {type(value).__name__}, not {kind}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not an object")
+    types = get_type_hints(kind, vars(sys.modules[__name__]))
+    wanted = {entry.name: entry for entry in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(wanted)):
+        raise ValueError(f"{where} has unknown fields {unknown}")
+    given = {name: _build(types[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -1,0 +1,88 @@
+"""One rendered frame as a sample: named bytes, the annotations checked and made JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from blender_jobs.job import JobError
+
+RESERVED = ("camera", "image", "episode", "frame", "seed")
+"""Fields of the annotations that every sample carries; a job may not use these names."""
+
+
+def members(image_name: str, image: bytes, common: Mapping[str, Any], annotations: Any) -> dict[str, bytes]:
+    """Return the sample's members: the image, ``json`` and ``keypoints.npy``.
+
+    Args:
+        image_name: the image's member name: ``png``, ``jpg`` or ``webp``.
+        image: the encoded image.
+        common: the values of the `RESERVED` fields.
+        annotations: what `Job.annotate` returned.
+
+    Raises:
+        JobError: the annotations are not what a sample can hold; the message names the path inside them.
+    """
+    if not isinstance(annotations, Mapping):
+        raise JobError(f"annotate() returned {type(annotations).__name__}, not a dict of fields")
+    if taken := [name for name in RESERVED if name in annotations]:
+        raise JobError(f"annotate() returned {taken[0]!r}, which every sample has already; use another name")
+    fields = json_ready({"objects": [], **annotations}, "annotate()")
+    text = json.dumps({**fields, **common}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return {image_name: image, "json": text.encode(), "keypoints.npy": npy(keypoint_rows(fields["objects"]))}
+
+
+def keypoint_rows(objects: Any) -> np.ndarray:
+    """Return float32 (K, 4), x, y, visibility, depth in metres: all objects' keypoints, one object after another."""
+    rows = [np.zeros((0, 4), np.float32)]
+    for at, entry in enumerate(objects if isinstance(objects, list) else [objects]):
+        try:
+            depths = np.asarray(entry["keypoint_depths"], np.float32).reshape(-1, 1)
+            triples = np.asarray(entry["keypoints"], np.float32).reshape(-1, 3)
+            rows.append(np.hstack((triples, depths)))
+        except (TypeError, KeyError, ValueError):
+            raise JobError(f"annotate(): objects[{at}] is not a result of view.describe()") from None
+    return np.concatenate(rows)
+
+
+def npy(array: np.ndarray) -> bytes:
+    """Return `array` as an ``.npy`` file."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def json_ready(value: Any, path: str) -> Any:
+    """Return `value` with arrays and tuples as lists and numpy's numbers as Python's.
+
+    Raises:
+        JobError: something that JSON cannot hold, NaN and infinity included; the message names its path.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, np.ndarray) or hasattr(value, "to_tuple"):  # mathutils' vectors
+        return json_ready(value.tolist() if isinstance(value, np.ndarray) else list(value), path)
+    if isinstance(value, np.generic):
+        return json_ready(value.item(), path)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise JobError(f"{path} is {value}; annotations hold finite numbers only")
+        return float(value) + 0.0  # no minus zero
+    if isinstance(value, Mapping):
+        return {_key(key, path): json_ready(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)) or type(value).__name__ in ("Matrix", "Euler", "Quaternion", "Color"):
+        return [json_ready(item, f"{path}[{at}]") for at, item in enumerate(value)]
+    raise JobError(f"{path} is a {type(value).__name__}, which JSON cannot hold; return numbers, text, lists or dicts")
+
+
+def _key(key: Any, path: str) -> str:
+    if not isinstance(key, str):
+        raise JobError(f"{path} has the key {key!r}; keys are text in JSON, use str(...)")
+    return key

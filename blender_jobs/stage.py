@@ -1,0 +1,145 @@
+"""Build a scene in a few lines: ground, camera, sun, sky, cubes, paint, rigid bodies.
+
+World axes as Blender: z up, metres, angles in degrees. Colours are linear RGB from 0 to 1. Everything returned is an
+ordinary Blender object; use `bpy` for whatever is not here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import bpy
+from mathutils import Vector
+
+_CUBE_CORNERS = [(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]
+_CUBE_FACES = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+
+
+def clear() -> None:
+    """Replace all that is in Blender by one empty scene with factory settings."""
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+
+
+def mesh(name: str, vertices: Sequence[Sequence[float]], faces: Sequence[Sequence[int]]) -> Any:
+    """Return a new mesh object: vertices (N, 3) in metres, faces as tuples of vertex numbers, counter-clockwise."""
+    data = bpy.data.meshes.new(name)
+    data.from_pydata(vertices, [], faces)
+    return _link(bpy.data.objects.new(name, data))
+
+
+def cube(name: str, size_m: float = 1.0, physics: str | None = None, **body: Any) -> Any:
+    """Return a new cube around its origin; `physics` and `body` as in `rigid_body`."""
+    made = mesh(name, [[size_m * c for c in corner] for corner in _CUBE_CORNERS], _CUBE_FACES)
+    if physics:
+        rigid_body(made, physics, **body)
+    return made
+
+
+def ground(size_m: float = 20.0, rgb: Sequence[float] = (0.4, 0.4, 0.4), **body: Any) -> Any:
+    """Return a square plane through the world's origin that rigid bodies rest on."""
+    half = size_m / 2
+    corners = [(-half, -half, 0), (half, -half, 0), (half, half, 0), (-half, half, 0)]
+    made = mesh("ground", corners, [(0, 1, 2, 3)])
+    paint(made, rgb, roughness=0.9)
+    rigid_body(made, "passive", **body)
+    return made
+
+
+def camera(
+    at: Sequence[float], look_at: Sequence[float] = (0, 0, 0), lens_mm: float = 50.0, sensor_mm: float = 36.0
+) -> Any:
+    """Return a new perspective camera at `at`, turned to `look_at`; it becomes the scene's camera."""
+    data = bpy.data.cameras.new("camera")
+    data.lens, data.sensor_width = lens_mm, sensor_mm
+    made = _link(bpy.data.objects.new("camera", data))
+    made.location = at
+    point_at(made, look_at)
+    bpy.context.scene.camera = made
+    return made
+
+
+def sun(energy: float = 3.0, elevation: float = 50.0, azimuth: float = 30.0, angle: float = 1.5) -> Any:
+    """Return a new sun: `energy` in W/m2, `angle` its apparent diameter (larger: softer shadows)."""
+    data = bpy.data.lights.new("sun", "SUN")
+    data.energy, data.angle = energy, math.radians(angle)
+    made = _link(bpy.data.objects.new("sun", data))
+    aim_sun(made, elevation, azimuth)
+    return made
+
+
+def aim_sun(lamp: Any, elevation: float, azimuth: float) -> None:
+    """Let the light come from `elevation` above the horizon and `azimuth` from the x axis towards y."""
+    lamp.rotation_euler = (0.0, math.radians(90 - elevation), math.radians(azimuth))
+    towards_sun = lamp.rotation_euler.to_matrix() @ Vector((0, 0, 1))
+    bpy.context.scene.display.light_direction = towards_sun  # Workbench's shadows
+
+
+def sky(rgb: Sequence[float] = (0.6, 0.75, 1.0), strength: float = 0.6) -> None:
+    """Light the scene evenly from all around; the colour is also the background."""
+    scene = bpy.context.scene
+    if scene.world is None:
+        scene.world = bpy.data.worlds.new("world")
+    _use_nodes(scene.world)
+    background = scene.world.node_tree.nodes["Background"]
+    background.inputs["Color"].default_value = (*rgb, 1.0)
+    background.inputs["Strength"].default_value = strength
+    scene.world.color = [strength * channel for channel in rgb]  # Workbench's background
+
+
+def paint(obj: Any, rgb: Sequence[float], roughness: float = 0.5, metallic: float = 0.0) -> None:
+    """Give `obj` a plain material of its own, or change the one that it got here before."""
+    if not obj.data.materials:
+        obj.data.materials.append(bpy.data.materials.new(obj.name))
+    material = obj.data.materials[0]
+    _use_nodes(material)
+    shader = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+    shader.inputs["Base Color"].default_value = (*rgb, 1.0)
+    shader.inputs["Roughness"].default_value = roughness
+    shader.inputs["Metallic"].default_value = metallic
+    material.diffuse_color = (*rgb, 1.0)  # Workbench's colours
+    material.roughness, material.metallic = roughness, metallic
+
+
+def rigid_body(
+    obj: Any,
+    kind: str = "active",
+    mass_kg: float = 1.0,
+    friction: float = 0.5,
+    restitution: float = 0.0,
+    shape: str = "BOX",
+) -> None:
+    """Let physics move `obj` (``active``) or be stopped by it (``passive``); `shape` as Blender's collision shapes."""
+    scene = bpy.context.scene
+    if scene.rigidbody_world is None:
+        bpy.ops.rigidbody.world_add()
+    with bpy.context.temp_override(object=obj, active_object=obj, selected_objects=[obj]):
+        bpy.ops.rigidbody.object_add(type=kind.upper())
+    obj.rigid_body.collision_shape = shape
+    obj.rigid_body.mass = mass_kg
+    obj.rigid_body.friction = friction
+    obj.rigid_body.restitution = restitution
+
+
+def frame_rate(fps: int) -> None:
+    """Set how many frames a second has: the time step of physics and animation."""
+    scene = bpy.context.scene
+    scene.render.fps, scene.render.fps_base = fps, 1.0
+
+
+def point_at(obj: Any, target: Sequence[float]) -> None:
+    """Turn `obj` so that its -z axis (a camera's or a lamp's direction) points at `target`, its y axis up."""
+    direction = Vector(target) - Vector(obj.location)
+    obj.rotation_euler = direction.to_track_quat("-Z", "Y").to_euler()
+
+
+def _link(obj: Any) -> Any:
+    bpy.context.scene.collection.objects.link(obj)
+    return obj
+
+
+def _use_nodes(owner: Any) -> None:
+    """Materials and worlds have nodes from the start in Blender 5, which deprecates the switch."""
+    if bpy.app.version < (5, 0):
+        owner.use_nodes = True

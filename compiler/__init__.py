@@ -1,0 +1,1 @@
+"""The host: plans, drives Blender instances, writes shards and the manifest."""

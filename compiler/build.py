@@ -1,0 +1,110 @@
+"""The one-way loop: what is missing goes to the crew; what comes back goes into the manifest and onto the display."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from compiler.crew import Crew, CrewOptions, Event, Restarted, SampleDone, ShardDone, ShardFailed, Stopped
+from compiler.directory import DatasetDirectory
+from compiler.errors import Incomplete
+from compiler.instances import Instance
+
+_TICK_S = 0.2
+"""How long the loop waits at once: an interrupt gets its turn on every platform."""
+
+
+@dataclass
+class Report:
+    """What a build did; grows while it runs."""
+
+    shards_wanted: int
+    samples_wanted: int
+    shards_done: int = 0
+    samples_done: int = 0
+    samples_rendered: int = 0
+    restarts: int = 0
+    seconds: float = 0.0
+    damaged: list[str] = field(default_factory=list)
+    """Finished shards that had been damaged and were rendered again."""
+    failed: list[Incomplete] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Samples rendered in a second, over the whole build."""
+        return self.samples_rendered / self.seconds if self.seconds else 0.0
+
+
+class Display(Protocol):
+    """Shows how a build goes on."""
+
+    def update(self, report: Report, alive: int, event: Event | None) -> None:
+        """Take note of an event (None: a moment without one)."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def build(
+    directory: DatasetDirectory, shards: int, options: CrewOptions, first: Instance, display: Display
+) -> Report:
+    """Render what is missing of the first `shards` shards; `first` is an instance that runs already.
+
+    Raises:
+        BlendshardError: nothing more can come of it; what was finished is kept.
+        KeyboardInterrupt: likewise.
+    """
+    report, missing = _survey(directory, shards)
+    started = time.monotonic()
+    try:
+        with Crew(directory.plan, directory.path, options) as crew:
+            crew.start(missing, first)
+            while len(report.failed) + report.shards_done < shards:
+                event = _next_event(crew)
+                report.seconds = time.monotonic() - started
+                if event is not None:
+                    _account(event, report, directory)
+                display.update(report, crew.alive, event)
+    finally:
+        display.close()
+    return report
+
+
+def _survey(directory: DatasetDirectory, shards: int) -> tuple[Report, Sequence[int]]:
+    """Return the report to begin with and the numbers of the shards to render."""
+    damaged = directory.damaged()
+    finished = {shard.number for shard in directory.manifest.shards} - {shard.number for shard in damaged}
+    missing = [number for number in range(shards) if number not in finished]
+    per_shard = directory.plan.samples_per_shard
+    report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
+    report.shards_done = shards - len(missing)
+    report.samples_done = report.shards_done * per_shard
+    return report, missing
+
+
+def _next_event(crew: Crew) -> Event | None:
+    try:
+        return crew.events.get(timeout=_TICK_S)
+    except queue.Empty:
+        return None
+
+
+def _account(event: Event, report: Report, directory: DatasetDirectory) -> None:
+    match event:
+        case SampleDone():
+            report.samples_done += 1
+            report.samples_rendered += 1
+        case ShardDone(shard, annotations):
+            directory.record(shard, annotations)
+            report.shards_done += 1
+        case Restarted(samples_lost=lost):
+            report.restarts += 1
+            report.samples_done -= lost
+        case ShardFailed(error=error, samples_lost=lost):
+            report.failed.append(error)
+            report.samples_done -= lost
+        case Stopped(error):
+            raise error

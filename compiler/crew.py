@@ -1,0 +1,265 @@
+"""The instances at work: each thread drives one Blender, shard after shard, and tells the main loop what happened."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blender_jobs.orders import EpisodeOrder, Render
+from compiler import schema
+from compiler.errors import BlendshardError, Incomplete, InstanceLost, JobBroken, disk_error
+from compiler.instances import Instance, Launch
+from compiler.plan import SPLIT, Plan
+from compiler.shards import ShardWriter
+from loaders.manifest import ShardInfo
+
+
+@dataclass(frozen=True)
+class SampleDone:
+    """One more sample stands in a part file."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """A shard has its final name."""
+
+    shard: ShardInfo
+    annotations: schema.Schema
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """An instance was lost; its order is rendered again."""
+
+    shard: int
+    episode: int
+    reason: str
+    samples_lost: int
+
+
+@dataclass(frozen=True)
+class ShardFailed:
+    """A shard was given up; the others go on."""
+
+    shard: int
+    error: Incomplete
+    samples_lost: int
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Nothing more will come of this build."""
+
+    error: BlendshardError
+
+
+Event = SampleDone | ShardDone | Restarted | ShardFailed | Stopped
+
+
+@dataclass(frozen=True)
+class CrewOptions:
+    """How many instances work, and how much is borne with."""
+
+    instances: int
+    launch: Launch
+    attempts: int = 3
+    """How often an episode is tried before its shard is given up."""
+    recycle_episodes: int = 500
+    """An instance makes way for a fresh one after so many episodes, so that Blender's memory stays flat."""
+
+
+@dataclass
+class Crew:
+    """Threads with one instance each. Use as a context manager: leaving it ends every instance.
+
+    State: the queue of shards still to do, the running instances, and whether to stop.
+    """
+
+    plan: Plan
+    folder: Path
+    options: CrewOptions
+    events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
+    _shards: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    _instances: dict[int, Instance] = field(default_factory=dict)
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def start(self, shards: Sequence[int], first: Instance) -> None:
+        """Set to work on `shards`, in this order; `first` is an instance that runs already."""
+        self._instances[0] = first
+        for number in shards:
+            self._shards.put(number)
+        for slot in range(min(self.options.instances, len(shards))):
+            thread = threading.Thread(target=self._work, args=(slot,), name=f"instance-{slot}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    @property
+    def alive(self) -> int:
+        """How many instances run."""
+        return sum(instance.alive for instance in list(self._instances.values()))
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill what still works, let go what is done, and wait for the threads: no part file stays behind."""
+        self._stop.set()
+        for thread in self._threads:
+            while thread.is_alive():
+                for instance in list(self._instances.values()):
+                    instance.kill()
+                thread.join(0.1)
+        for slot in list(self._instances):
+            self._release(slot)
+
+    def _work(self, slot: int) -> None:
+        while not self._stop.is_set():
+            try:
+                number = self._shards.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                self._render_shard(slot, number)
+            except BlendshardError as error:
+                self.events.put(Stopped(error))
+                break
+            except OSError as error:
+                self.events.put(Stopped(disk_error(error, self.folder)))
+                break
+            except Exception as error:  # a defect of ours must end the build, not leave it waiting
+                self.events.put(Stopped(BlendshardError(f"internal error: {type(error).__name__}: {error}")))
+                raise
+        if not self._stop.is_set():
+            self._release(slot)
+
+    def _render_shard(self, slot: int, number: int) -> None:
+        """Render one shard to its end, over as many instances as it takes, or give it up."""
+        task = _ShardTask(self.plan, number, ShardWriter(self.folder / self.plan.shard_name(number)), self.events)
+        try:
+            while task.remaining and not self._stop.is_set():
+                try:
+                    self._render_some(self._instance(slot), task)
+                except InstanceLost as loss:
+                    self._release(slot)
+                    if self._stop.is_set() or not task.survives(loss, self.options.attempts):
+                        return
+            if not self._stop.is_set():
+                task.commit()
+        finally:
+            task.close()
+
+    def _render_some(self, instance: Instance, task: _ShardTask) -> None:
+        """Render as many of the remaining episodes as the instance may still play, or all where the scene is kept."""
+        room = self.options.recycle_episodes - instance.episodes
+        episodes = task.remaining if self.plan.job.reuse_scene else task.remaining[:room]
+        for _, members in instance.render(self._order(episodes)):
+            task.add(members)
+
+    def _order(self, episodes: list[EpisodeOrder]) -> Render:
+        return Render(
+            job=self.plan.source,
+            source_sha256=self.plan.job.source_sha256,
+            fields=self.plan.job.fields,
+            seed=self.plan.seed,
+            render=self.plan.render,
+            threads=self.options.launch.threads,
+            episodes=episodes,
+        )
+
+    def _instance(self, slot: int) -> Instance:
+        """Return the slot's instance; a fresh one where there is none or the old one has played enough."""
+        instance = self._instances.get(slot)
+        if instance is not None and instance.episodes >= self.options.recycle_episodes:
+            self._release(slot)
+            instance = None
+        if instance is None:
+            instance = self._instances[slot] = Instance(self.options.launch)
+        return instance
+
+    def _release(self, slot: int) -> None:
+        if (instance := self._instances.pop(slot, None)) is not None:
+            instance.end()
+
+
+class _ShardTask:
+    """One shard on its way.
+
+    State: the writer, the episodes not yet whole in it (the first of them perhaps begun), the annotations' schema so
+    far, and how often the current episode was tried.
+    """
+
+    def __init__(self, plan: Plan, number: int, writer: ShardWriter, events: queue.SimpleQueue[Event]) -> None:
+        self.plan = plan
+        self.number = number
+        self.remaining = plan.episodes(number)
+        self._writer = writer
+        self._events = events
+        self._annotations: schema.Schema = "null"
+        self._begun = 0  # samples of remaining[0] that are written
+        self._tries = 1
+        self._expected = set(plan.members())
+
+    def add(self, members: dict[str, bytes]) -> None:
+        """Append the next sample due.
+
+        Raises:
+            InstanceLost: the members are not what the plan says.
+            JobBroken: the annotations do not fit those of other samples.
+        """
+        due = self.remaining[0].samples[self._begun]
+        if set(members) != self._expected:
+            raise InstanceLost(f"sent {sorted(members)} for {due.key} where {sorted(self._expected)} were due")
+        try:
+            annotations = json.loads(members["json"])
+            self._writer.add(due.key, members)
+        except ValueError as error:
+            raise InstanceLost(f"sent garbage for {due.key}: {error}") from None
+        try:
+            self._annotations = schema.merge(self._annotations, schema.schema_of(annotations))
+        except schema.SchemaConflict as conflict:
+            raise JobBroken(f"{self.plan.source.path}: annotate: {conflict} (at {due.key})") from None
+        self._events.put(SampleDone(self.number))
+        self._begun += 1
+        if self._begun == len(self.remaining[0].samples):
+            self.remaining, self._begun, self._tries = self.remaining[1:], 0, 1
+
+    def survives(self, loss: InstanceLost, attempts: int) -> bool:
+        """Go back to where rendering can begin again; False, and the shard given up, when that was tried enough."""
+        if not self.remaining:
+            return True  # it was lost after its last sample
+        episode = self.remaining[0].episode
+        kept = 0 if self.plan.job.reuse_scene else self._writer.samples - self._begun
+        lost = self._writer.samples - kept
+        if self._tries >= attempts:
+            error = _given_up(self.plan, self.number, episode, loss, attempts)
+            self._events.put(ShardFailed(self.number, error, self._writer.samples))
+            return False
+        self._events.put(Restarted(self.number, episode, str(loss), lost))
+        self._writer.rewind(kept)
+        if self.plan.job.reuse_scene:
+            self.remaining = self.plan.episodes(self.number)
+        self._begun, self._tries = 0, self._tries + 1
+        return True
+
+    def commit(self) -> None:
+        """Give the shard its name."""
+        self._events.put(ShardDone(self._writer.commit(SPLIT, self.number), self._annotations))
+
+    def close(self) -> None:
+        """Leave no part file behind, unless the shard was committed."""
+        self._writer.discard()
+
+
+def _given_up(plan: Plan, shard: int, episode: int, loss: InstanceLost, attempts: int) -> Incomplete:
+    return Incomplete(
+        f"shard {shard}: episode {episode} was tried {attempts} times; the last instance {loss}",
+        hint=f"compile-dataset replay {{directory}} --episode {episode}",
+        details=loss.log,
+    )

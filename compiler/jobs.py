@@ -1,0 +1,39 @@
+"""From what the user types as JOB to the file that holds it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+from blender_jobs.orders import JobSource
+from compiler.errors import UsageError
+
+
+def builtin_jobs() -> dict[str, Path]:
+    """Return the built-in jobs' files by name."""
+    spec = importlib.util.find_spec("blender_jobs")
+    assert spec is not None and spec.origin is not None, "blender_jobs is installed with the compiler"
+    folder = Path(spec.origin).parent / "builtin"
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+
+
+def find_job(text: str) -> JobSource:
+    """Return where the job `text` (a built-in name or ``path/to/job.py[:Class]``) is.
+
+    Raises:
+        UsageError: there is no such job.
+    """
+    known = builtin_jobs()
+    if text in known:
+        return JobSource(str(known[text]))
+    path, colon, class_name = text.rpartition(":") if ".py:" in text else (text, "", "")
+    if not path.endswith(".py"):
+        close = difflib.get_close_matches(text, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"the built-in jobs are {', '.join(known)}"
+        raise UsageError(f"there is no built-in job {text!r}", f"{hint}; a job of your own is given as path/to/job.py")
+    if not Path(path).is_file():
+        raise UsageError(f"there is no job file {path}", "give the path of a Python file with a Job class in it")
+    if colon and not class_name.isidentifier():
+        raise UsageError(f"{class_name!r} is no class name", f"give {path}:ClassName, or {path} if it holds one job")
+    return JobSource(str(Path(path).resolve()), class_name)

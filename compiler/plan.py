@@ -1,0 +1,104 @@
+"""The plan: all that can change a byte of the dataset, and the orders that follow from it. Pure: no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings, SampleOrder
+from loaders.manifest import FORMAT
+
+SPLIT = "train"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dataset's plan, every value resolved.
+
+    Not part of it, because they change no byte: how many shards, instances, threads, place.
+    """
+
+    source: JobSource
+    """Where the job is now; of this only the class counts, and the file by its digest."""
+    job: Described
+    render: RenderSettings
+    seed: int
+    samples_per_shard: int
+    blender: Hello
+
+    @property
+    def name(self) -> str:
+        """The dataset's name: the job file's, in characters fit for file names."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", PurePath(self.source.path).stem)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the plan as JSON; its digest (`Manifest.plan_digest`) is the dataset's identity."""
+        return {
+            "format": FORMAT,
+            "job": {
+                "name": self.name,
+                "class": self.job.class_name,
+                "source_sha256": self.job.source_sha256,
+                "fields": self.job.fields,
+                "frames": self.job.frames,
+                "reuse_scene": self.job.reuse_scene,
+            },
+            "seed": self.seed,
+            "samples_per_shard": self.samples_per_shard,
+            "render": {**asdict(self.render), "settings": self.job.settings},
+            "blender": {
+                "version": self.blender.version,
+                "build_hash": self.blender.build_hash,
+                "platform": self.blender.platform,
+                "numpy": ".".join(self.blender.numpy.split(".")[:2]),  # its random streams may change with these
+            },
+            "code_sha256": self.blender.code_sha256,
+        }
+
+    @property
+    def episodes_per_shard(self) -> int:
+        """Episodes that a shard begins; the last may be cut short."""
+        return -(-self.samples_per_shard // len(self.job.frames))
+
+    def shard_name(self, number: int) -> str:
+        """Return the file name of a shard."""
+        return f"{self.name}-{SPLIT}-{number:06d}.tar"
+
+    def episodes(self, shard: int) -> list[EpisodeOrder]:
+        """Return the episodes of a shard with the key of each sample. Episode numbers count over the dataset."""
+        first = shard * self.episodes_per_shard
+        return [self.episode(first + at) for at in range(self.episodes_per_shard)]
+
+    def episode(self, number: int) -> EpisodeOrder:
+        """Return one episode with the keys of its samples: ``<shard>-<sample in shard>``, zero-padded."""
+        shard, at = divmod(number, self.episodes_per_shard)
+        frames = self.job.frames
+        start = at * len(frames)
+        wanted = frames[: self.samples_per_shard - start]
+        keys = [f"{shard:06d}-{start + offset:06d}" for offset in range(len(wanted))]
+        return EpisodeOrder(number, [SampleOrder(key, frame) for key, frame in zip(keys, wanted, strict=True)])
+
+    def members(self) -> dict[str, dict[str, Any]]:
+        """Return the members of each sample: dtype, shape (None where it varies) and meaning by member name."""
+        height, width = self.render.height, self.render.width
+        image = "pixels, RGB, 8 bits a channel, the view transform applied"
+        rows = "x, y (pixels, origin at the outer corner of the top-left pixel), COCO visibility, depth (metres)"
+        return {
+            self.render.image: {"dtype": "uint8", "shape": [height, width, 3], "description": image},
+            "json": {"description": "annotations; OpenCV camera frame (x right, y down, z forward), world z up"},
+            "keypoints.npy": {"dtype": "float32", "shape": [None, 4], "description": rows},
+        }
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield path, our value and their value wherever two identities differ; None for what one lacks."""
+    for name in sorted({*ours, *theirs}):
+        mine, other = ours.get(name), theirs.get(name)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            for path, left, right in differences(mine, other):
+                yield f"{name}.{path}", left, right
+        elif mine != other:
+            yield name, mine, other

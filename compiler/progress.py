@@ -1,0 +1,109 @@
+"""How a build shows itself on stderr: a bar on a terminal, plain lines in a log, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+from compiler.build import Display, Report
+from compiler.crew import Event, Restarted, SampleDone, ShardDone, ShardFailed
+
+_LINE_EVERY_S = 10.0
+
+
+def make_display(quiet: bool, name: str) -> Display:
+    """Return the display that fits where stderr goes."""
+    if quiet:
+        return Quiet()
+    return Bar(name) if sys.stderr.isatty() else Lines(name, sys.stderr)
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def update(self, report: Report, alive: int, event: Event | None) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class Bar:
+    """One tqdm bar over samples, with rate, time left, shards done and instances alive."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: tqdm[None] | None = None
+
+    def update(self, report: Report, alive: int, event: Event | None) -> None:
+        """Move the bar; say above it what was lost."""
+        if self._bar is None:
+            begun = report.samples_done - report.samples_rendered
+            self._bar = tqdm(
+                desc=self._name,
+                total=report.samples_wanted,
+                initial=begun,
+                unit="sample",
+                dynamic_ncols=True,
+                smoothing=0.05,
+                file=sys.stderr,
+            )
+        if note := _note(event):
+            self._bar.write(note, file=sys.stderr)
+        self._bar.set_postfix_str(_state(report, alive), refresh=False)
+        self._bar.update(report.samples_done - self._bar.n)
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Lines:
+    """A plain line for each shard, and one every ten seconds."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self._name = name
+        self._stream = stream
+        self._next = 0.0
+
+    def update(self, report: Report, alive: int, event: Event | None) -> None:
+        """Print a line where it is time for one."""
+        if note := _note(event):
+            print(note, file=self._stream, flush=True)
+        if not isinstance(event, ShardDone) and time.monotonic() < self._next:
+            return
+        if isinstance(event, SampleDone | ShardDone):
+            self._next = time.monotonic() + _LINE_EVERY_S
+            share = f"{report.samples_done}/{report.samples_wanted} samples"
+            left = _time_left(report)
+            line = f"{self._name}: {share}, {_state(report, alive)}, {report.rate:.2f} samples/s, {left} left"
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+def _state(report: Report, alive: int) -> str:
+    restarts = f", {report.restarts} restarts" if report.restarts else ""
+    failed = f", {len(report.failed)} failed" if report.failed else ""
+    return f"shards {report.shards_done}/{report.shards_wanted}, instances {alive}{restarts}{failed}"
+
+
+def _time_left(report: Report) -> str:
+    if not report.rate:
+        return "?"
+    seconds = int((report.samples_wanted - report.samples_done) / report.rate)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _note(event: Event | None) -> str:
+    if isinstance(event, Restarted):
+        again = f"rendering episode {event.episode} again"
+        return f"shard {event.shard}: an instance {event.reason}; {again} ({event.samples_lost} samples)"
+    if isinstance(event, ShardFailed):
+        return f"shard {event.shard}: given up; the others go on"
+    return ""

@@ -1,0 +1,163 @@
+"""Samples as tar records, both ways: the one format that shards on disk and the live tee share.
+
+A sample is a key and named bytes. In a tar it is a run of regular files called ``<key>.<member>``, sorted by member;
+the member is what follows the first dot (WebDataset's rule). Headers are canonical ustar: mtime 0, uid and gid 0, no
+user names, mode 0644, so that the bytes depend on the sample alone.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+"""Two zero blocks close a tar. Without them a shard has been cut."""
+
+MAX_NAME = 100
+"""Longest ``<key>.<member>`` in bytes: what a ustar header holds without a prefix."""
+
+DEFAULT_MAX_BYTES = 1 << 30
+"""Largest sample (headers not counted) that a reader accepts unless told otherwise."""
+
+
+class TarStreamError(ValueError):
+    """The bytes are not a stream of whole samples; the message says where and why."""
+
+
+class Readable(Protocol):
+    """Anything with a blocking ``read(n)`` that returns fewer bytes only at the end or as they arrive."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A key and its named bytes, with the place where they stood."""
+
+    key: str
+    members: dict[str, bytes]
+    """Member name (``png``, ``json``, ``keypoints.npy``) to content, in the order of the tar."""
+    offset: int
+    """Bytes from the start of the stream to the sample's first header."""
+    end: int
+    """Bytes from the start of the stream to behind the sample's last padding block."""
+
+
+def sample_record(key: str, members: Mapping[str, bytes]) -> bytes:
+    """Return the canonical tar bytes of one sample, padding included.
+
+    Raises:
+        ValueError: the key holds a dot or a slash, or a name is longer than 100 ASCII bytes.
+    """
+    if not key or "." in key or "/" in key:
+        raise ValueError(f"sample key {key!r} must not be empty or hold a dot or a slash")
+    return b"".join(_member_record(f"{key}.{name}", members[name]) for name in sorted(members))
+
+
+def _member_record(name: str, content: bytes) -> bytes:
+    if not name.isascii() or len(name) > MAX_NAME:
+        raise ValueError(f"member name {name!r} must be at most {MAX_NAME} ASCII characters")
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    return header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict") + content + bytes(-len(content) % BLOCK)
+
+
+def read_samples(
+    stream: Readable, *, whole: Collection[str] | None = None, max_bytes: int = DEFAULT_MAX_BYTES
+) -> Iterator[Sample]:
+    """Yield whole samples in the order of the stream, holding one at a time.
+
+    Args:
+        stream: a tar as bytes: an open file, a socket's file, an HTTP response.
+        whole: the member names that make a sample complete, where they are known. Each sample is then given as its
+            last byte arrives, and one with other members is an error. Otherwise a sample ends where the next begins.
+        max_bytes: largest sum of member sizes in one sample.
+
+    Raises:
+        TarStreamError: not ustar, cut short, a member twice, a sample too large or not whole.
+    """
+    expected = frozenset(whole) if whole is not None else None
+    key, members, offset, position, size = "", dict[str, bytes](), 0, 0, 0
+    while (header := _read_header(stream, position)) is not None:
+        next_key, member = _split_name(header.name, position)
+        if members and next_key != key:
+            if expected is not None:
+                raise TarStreamError(f"sample {key!r} lacks {sorted(expected - set(members))} (byte {position})")
+            yield Sample(key, members, offset, position)
+            members = {}
+        if not members:
+            key, offset, size = next_key, position, 0
+        size += header.size
+        _check_member(header, member, members, expected, size, max_bytes, position)
+        members[member] = _read_content(stream, header, position)
+        position += BLOCK + header.size + -header.size % BLOCK
+        if expected is not None and len(members) == len(expected):
+            yield Sample(key, members, offset, position)
+            members = {}
+    if members:
+        if expected is not None:
+            raise TarStreamError(f"sample {key!r} lacks {sorted(expected - set(members))} at the end")
+        yield Sample(key, members, offset, position)
+
+
+def _read_exactly(stream: Readable, size: int) -> bytes:
+    """Read until `size` bytes are there or the stream ends: a socket gives what has come so far."""
+    parts = []
+    while size > 0 and (part := stream.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _read_header(stream: Readable, position: int) -> tarfile.TarInfo | None:
+    """Return the next member's header, or None at the end mark."""
+    block = _read_exactly(stream, BLOCK)
+    if len(block) < BLOCK:
+        raise TarStreamError(f"cut short: no end mark (byte {position + len(block)})")
+    if not block.strip(b"\0"):
+        if _read_exactly(stream, BLOCK).strip(b"\0"):
+            raise TarStreamError(f"a lone zero block among the members (byte {position})")
+        return None
+    try:
+        header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+    except (tarfile.HeaderError, ValueError) as error:
+        raise TarStreamError(f"not a tar header: {error} (byte {position})") from None
+    if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
+        raise TarStreamError(f"{header.name!r} is not a regular file (byte {position})")
+    return header
+
+
+def _split_name(name: str, position: int) -> tuple[str, str]:
+    folder, slash, basename = name.rpartition("/")
+    stem, _, member = basename.partition(".")
+    if not stem or not member:
+        raise TarStreamError(f"member name {name!r} is not <key>.<member> (byte {position})")
+    return folder + slash + stem, member
+
+
+def _check_member(
+    header: tarfile.TarInfo,
+    member: str,
+    members: Mapping[str, bytes],
+    expected: frozenset[str] | None,
+    size: int,
+    max_bytes: int,
+    position: int,
+) -> None:
+    if member in members:
+        raise TarStreamError(f"member {header.name!r} stands twice (byte {position})")
+    if expected is not None and member not in expected:
+        raise TarStreamError(f"member {header.name!r} is not one of {sorted(expected)} (byte {position})")
+    if size > max_bytes:
+        raise TarStreamError(f"sample of {header.name!r} is larger than {max_bytes} bytes (byte {position})")
+
+
+def _read_content(stream: Readable, header: tarfile.TarInfo, position: int) -> bytes:
+    padding = -header.size % BLOCK
+    content = _read_exactly(stream, header.size + padding)
+    if len(content) < header.size + padding:
+        raise TarStreamError(f"cut short in {header.name!r} (byte {position + BLOCK + len(content)})")
+    return content[: header.size] if padding else content

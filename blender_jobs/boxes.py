@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.camera import Camera, FloatArray, rounded
+from blender_jobs.camera import Camera, FloatArray, extent, rounded
 
 Box = list[float]
 
@@ -37,13 +37,13 @@ def boxes(
         triangles: gives (T, 3) indices of vertices; called only if the vertices alone do not tell.
     """
     image = camera.homogeneous(vertices)
-    outside = _distances(camera, image) < 0
-    if outside[:, _NEAR_AND_FAR].any():
+    any_outside, all_outside = extent(_distances(camera, image)) < 0  # of each plane
+    if any_outside[_NEAR_AND_FAR].any():
         return _cut_boxes(camera, image[triangles()])
     whole = _around(image[:, :2] / image[:, 2:3])
-    if not outside.any():
+    if not any_outside.any():
         return whole, list(whole)
-    if outside.all(axis=0).any():
+    if all_outside.any():
         return _around(_NO_PIXELS), whole
     return _cut_boxes(camera, image[triangles()])
 
@@ -62,13 +62,9 @@ def _cut_boxes(camera: Camera, triangles: FloatArray) -> tuple[Box, Box]:
 
 
 def _distances(camera: Camera, image: FloatArray) -> FloatArray:
-    """Homogeneous points (..., 4) to (..., 6), negative outside of each plane of the frustum.
-
-    Not Euclidean, but affine in the points, which is what cutting needs.
-    """
-    sides = [[1, 0, 0, 0], [-1, 0, camera.width, 0], [0, 1, 0, 0], [0, -1, camera.height, 0]]
-    normals = np.array([*sides, [0, 0, 0, 1], [0, 0, 0, -1]], dtype=np.float64)
-    distances: FloatArray = image @ normals.T + [0, 0, 0, 0, -camera.clip_start, camera.clip_end]
+    """Homogeneous points (..., 4) to (..., 6), see `Camera.frustum`."""
+    normals, offsets = camera.frustum
+    distances: FloatArray = image @ normals + offsets
     return distances
 
 
@@ -127,6 +123,6 @@ def _around(pixels: FloatArray) -> Box:
     """The box around pixels (N, 2); zeros where there are none."""
     if not len(pixels):
         return [0.0] * 4
-    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    low, high = extent(pixels)
     box: Box = rounded(np.concatenate([low, high - low])).tolist()
     return box

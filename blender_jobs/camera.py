@@ -37,6 +37,12 @@ def transform(matrix: FloatArray, points: FloatArray) -> FloatArray:
     return result
 
 
+def extent(points: FloatArray) -> FloatArray:
+    """The lowest and the highest value of each column: (N, D), N > 0, to (2, D)."""
+    columns = np.ascontiguousarray(points.T)  # numpy walks down long narrow columns at a tenth of the speed
+    return np.stack([columns.min(axis=1), columns.max(axis=1)])
+
+
 def rigid(matrix: FloatArray) -> FloatArray:
     """The rotation and translation (4, 4) of an affine matrix (4, 4), scale and shear removed.
 
@@ -154,6 +160,17 @@ class Camera:
     def _pixels_to_rays(self) -> FloatArray:
         """(3, 3): the inverse of K."""
         return np.linalg.inv(self.K)
+
+    @cached_property
+    def frustum(self) -> tuple[FloatArray, FloatArray]:
+        """Normals (4, 6) and offsets (6,) of the planes left, right, top, bottom, near, far.
+
+        For homogeneous points, `points @ normals + offsets` is negative outside of each plane. Not a Euclidean
+        distance, but affine in the points, which is what cutting needs.
+        """
+        sides = [[1, 0, 0, 0], [-1, 0, self.width, 0], [0, 1, 0, 0], [0, -1, self.height, 0]]
+        normals = np.array([*sides, [0, 0, 0, 1], [0, 0, 0, -1]], dtype=np.float64).T
+        return normals, np.array([0, 0, 0, 0, -self.clip_start, self.clip_end])
 
     def homogeneous(self, points: FloatArray) -> FloatArray:
         """World (N, 3) to (N, 4): x * w, y * w, w, depth; w is the depth for ``PERSP``, 1 for ``ORTHO``.

@@ -29,9 +29,7 @@ def resolve_fields(job: type[Job], settings: Mapping[str, Any]) -> dict[str, Any
     except Exception as error:  # the user's annotations: anything may fail in them
         raise JobError(f"the field types of {job.__name__} cannot be resolved: {error}") from None
     return {
-        name: _parse_field(job, name, settings[name], hints[name])
-        if name in settings
-        else _default(job, entry)
+        name: _parse_field(job, name, settings[name], hints[name]) if name in settings else _default(job, entry)
         for name, entry in declared.items()
     }
 
@@ -127,7 +125,7 @@ def _parse_sequence(value: Any, container: type, kinds: tuple[Any, ...]) -> Any:
         return container(_parse(item, kinds[0]) for item in items)
     if len(items) != len(kinds):
         raise ValueError(f"give {len(kinds)} values separated by commas")
-    return tuple(_parse(item, kind) for item, kind in zip(items, kinds))
+    return tuple(_parse(item, kind) for item, kind in zip(items, kinds, strict=True))
 
 
 def _parse_bool(value: Any) -> bool:

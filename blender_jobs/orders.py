@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ class JobFailed:
     episode: int = -1
 
 
-Request = Union[Describe, Render, Probe]
-Answer = Union[Hello, Described, Rendered, Done, Probed, JobFailed]
+Request = Describe | Render | Probe
+Answer = Hello | Described | Rendered | Done | Probed | JobFailed
 MESSAGES = {message.__name__: message for message in (*get_args(Request), *get_args(Answer))}
 
 

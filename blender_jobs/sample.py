@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from blender_jobs.job import JobError
 
@@ -37,7 +38,7 @@ def members(image_name: str, image: bytes, common: Mapping[str, Any], annotation
     return {image_name: image, "json": text.encode(), "keypoints.npy": npy(keypoint_rows(fields["objects"]))}
 
 
-def keypoint_rows(objects: Any) -> np.ndarray:
+def keypoint_rows(objects: Any) -> npt.NDArray[np.float32]:
     """Return float32 (K, 4), x, y, visibility, depth in metres: all objects' keypoints, one object after another."""
     rows = [np.zeros((0, 4), np.float32)]
     for at, entry in enumerate(objects if isinstance(objects, list) else [objects]):
@@ -50,10 +51,10 @@ def keypoint_rows(objects: Any) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def npy(array: np.ndarray) -> bytes:
+def npy(array: npt.NDArray[Any]) -> bytes:
     """Return `array` as an ``.npy`` file."""
     file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     return file.getvalue()
 
 

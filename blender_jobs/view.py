@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blender_jobs.boxes import Box, boxes
-from blender_jobs.camera import Camera, FloatArray, rigid, rounded, transform
+from blender_jobs.camera import Camera, FloatArray, extent, rigid, rounded, transform
 
 TOLERANCE_M = 1e-3
 """A surface this little before a point does not hide it: the point may be on that surface."""
@@ -237,7 +237,8 @@ class _Shape:
 
         Not `bound_box` itself, which leaves out a subdivision surface.
         """
-        return np.where(self._BOX_ENDS, self.vertices.max(axis=0), self.vertices.min(axis=0))
+        low, high = extent(self.vertices)
+        return np.where(self._BOX_ENDS, high, low)
 
     def triangles(self) -> npt.NDArray[np.int32]:
         """(T, 3) indices into `vertices`; among them each vertex by itself, so that loose ones count."""
@@ -288,7 +289,7 @@ def _evaluated(obj: Any, depsgraph: bpy.types.Depsgraph) -> bpy.types.Object:
     except ReferenceError:
         raise ValueError("expected a Blender object, got one that was removed from Blender") from None
     if not evaluated.is_evaluated:
-        raise ValueError(f"object {obj.name!r} is not in the scene, or hidden by hide_viewport; leave it out")
+        raise ValueError(f"object {obj.name!r} is not in this view's scene, or hidden (hide_viewport): leave it out")
     return evaluated
 
 

@@ -48,9 +48,7 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
 
-def build(
-    directory: DatasetDirectory, shards: int, options: CrewOptions, first: Instance, display: Display
-) -> Report:
+def build(directory: DatasetDirectory, shards: int, options: CrewOptions, first: Instance, display: Display) -> Report:
     """Render what is missing of the first `shards` shards; `first` is an instance that runs already.
 
     Raises:
@@ -58,9 +56,10 @@ def build(
         KeyboardInterrupt: likewise.
     """
     report, missing = _survey(directory, shards)
+    crew = Crew(directory.plan, directory.path, options)
     started = time.monotonic()
     try:
-        with Crew(directory.plan, directory.path, options) as crew:
+        with crew:
             crew.start(missing, first)
             while len(report.failed) + report.shards_done < shards:
                 event = _next_event(crew)
@@ -70,7 +69,16 @@ def build(
                 display.update(report, crew.alive, event)
     finally:
         display.close()
+        _record_the_rest(crew, directory)
     return report
+
+
+def _record_the_rest(crew: Crew, directory: DatasetDirectory) -> None:
+    """Enter the shards that got their names while the build was being stopped."""
+    while not crew.events.empty():
+        event = crew.events.get()
+        if isinstance(event, ShardDone):
+            directory.record(event.shard, event.annotations)
 
 
 def _survey(directory: DatasetDirectory, shards: int) -> tuple[Report, Sequence[int]]:

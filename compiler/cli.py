@@ -44,7 +44,7 @@ _STALL_TIMEOUT_S = 600.0
 )
 @click.version_option(importlib.metadata.version("blendshard"), prog_name="compile-dataset")
 def cli() -> None:
-    """Compile a dataset: Blender instances render randomized scenes into WebDataset shards.
+    r"""Compile a dataset: Blender instances render randomized scenes into WebDataset shards.
 
     The same plan gives the same bytes, whatever the number of instances.
 
@@ -85,7 +85,7 @@ def cli() -> None:
     help="TOML file with these options, job fields in a table [set].",
 )
 @click.pass_context
-def build_command(ctx: click.Context, **given: Any) -> None:
+def build_command(ctx: click.Context, /, **given: Any) -> None:
     """Render JOB, a built-in name or path/to/job.py[:Class], into shards.
 
     Run the same command again to continue; with more --shards to extend.
@@ -236,7 +236,8 @@ def _make_plan(instance: Instance, given: Mapping[str, Any], config_fields: Mapp
     engine, image = given["engine"], given["image"]
     samples = given["render_samples"] if given["render_samples"] is not None else ENGINE_SAMPLES[engine]
     try:
-        render = RenderSettings(engine, samples, *given["size"], image, given["quality"] or IMAGE_QUALITY[image])
+        width, height = given["size"]
+        render = RenderSettings(engine, samples, width, height, image, given["quality"] or IMAGE_QUALITY[image])
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
@@ -267,7 +268,9 @@ def _say_plan(plan: Plan, out: Path, given: Mapping[str, Any], found: Manifest |
     render, frames = plan.render, plan.job.frames
     click.echo(f"job        {plan.name}: {plan.job.doc}")
     click.echo(f"fields     {', '.join(f'{name}={value}' for name, value in plan.job.fields.items()) or 'none'}")
-    click.echo(f"frames     {len(frames)} of each episode ({', '.join(map(str, frames[:8]))}{', ...' * (len(frames) > 8)})")
+    click.echo(
+        f"frames     {len(frames)} of each episode ({', '.join(map(str, frames[:8]))}{', ...' * (len(frames) > 8)})"
+    )
     click.echo(f"image      {render.width}x{render.height} {render.image}, {render.engine}, {render.samples} samples")
     click.echo(f"blender    {plan.blender.version} ({plan.blender.build_hash})")
     click.echo(f"plan       {digest}")

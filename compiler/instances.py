@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar, cast
 
@@ -45,10 +46,14 @@ class Launch:
         """Return the command line of an instance."""
         return [sys.executable, "-m", "blender_jobs.worker", "--scratch", scratch]
 
-    def environment(self) -> dict[str, str]:
-        """Return an instance's environment: its share of the threads, and no order that varies with the process."""
-        fixed = {"LP_NUM_THREADS": str(self.threads), "OMP_NUM_THREADS": str(self.threads), "PYTHONHASHSEED": "0"}
-        return {**os.environ, **fixed, "PYTHONUNBUFFERED": "1"}
+    def environment(self, scratch: str) -> dict[str, str]:
+        """Return an instance's environment: its share of the threads, and no order that varies with the process.
+
+        Blender leaves its own temporary folders behind when it is killed: they too go into `scratch`.
+        """
+        threads = dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS"), str(self.threads))
+        folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
+        return {**os.environ, **threads, **folders, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
 
 
 class Instance:
@@ -76,7 +81,7 @@ class Instance:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=launch.environment(),
+            env=launch.environment(self._scratch),
             start_new_session=True,  # Ctrl-C in the terminal is for the compiler, which ends its instances itself
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -124,19 +129,15 @@ class Instance:
     def kill(self) -> None:
         """End the process at once; a thread that waits for it gets `InstanceLost`."""
         if os.name == "posix":
-            try:
+            with suppress(ProcessLookupError):  # it ended by itself
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it ended by itself
         else:
             self._process.kill()
 
     def end(self) -> None:
         """Let the process go: it ends when its stdin closes, and is killed if it does not."""
-        try:
+        with suppress(OSError):  # it is gone already
             cast(BinaryIO, self._process.stdin).close()
-        except OSError:
-            pass  # it is gone already
         try:
             self._process.wait(PARTING_S)
         except subprocess.TimeoutExpired:
@@ -213,7 +214,7 @@ class Instance:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip()
                 if self.launch.echo:
-                    print(line, file=sys.stderr)
+                    sys.stderr.write(f"{line}\n")
                 if not _RENDERER_NOISE.search(line):
                     self._log.append(line)
 
@@ -243,5 +244,3 @@ def _explain_import(hello: orders.Hello) -> tuple[str, str]:
             "use one of these for the virtual environment, then: pip install 'blendshard[blender]'",
         )
     return f"Blender cannot be imported: {hello.problem}", "compile-dataset doctor tells more"
-
-

@@ -13,8 +13,8 @@ from compiler.errors import UsageError
 def builtin_jobs() -> dict[str, Path]:
     """Return the built-in jobs' files by name."""
     spec = importlib.util.find_spec("blender_jobs")
-    assert spec is not None and spec.origin is not None, "blender_jobs is installed with the compiler"
-    folder = Path(spec.origin).parent / "builtin"
+    assert spec is not None, "blender_jobs is installed with the compiler"
+    folder = Path(str(spec.origin)).parent / "builtin"
     return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
 
 

@@ -20,9 +20,7 @@ class SizeType(click.ParamType[tuple[int, int]]):
 
     name = "WxH"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Return width and height."""
         parts = value.lower().split("x") if isinstance(value, str) else value
         try:
@@ -111,7 +109,11 @@ class DefaultGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer the commands and whatever the default command takes."""
+        """Offer the commands and whatever the default command takes: its arguments and options."""
         command = self.commands[self.default]
         inner = click.Context(command, parent=ctx, info_name=self.default, resilient_parsing=True)
-        return [*super().shell_complete(ctx, incomplete), *command.shell_complete(inner, incomplete)]
+        offered = [*super().shell_complete(ctx, incomplete), *command.shell_complete(inner, incomplete)]
+        for param in command.params:
+            if isinstance(param, click.Argument) and not incomplete.startswith("-"):
+                offered += param.shell_complete(inner, incomplete)
+        return offered

@@ -41,20 +41,22 @@ class Bar:
     def update(self, report: Report, alive: int, event: Event | None) -> None:
         """Move the bar; say above it what was lost."""
         if self._bar is None:
-            begun = report.samples_done - report.samples_rendered
-            self._bar = tqdm(
-                desc=self._name,
-                total=report.samples_wanted,
-                initial=begun,
-                unit="sample",
-                dynamic_ncols=True,
-                smoothing=0.05,
-                file=sys.stderr,
-            )
+            self._bar = self._begin(report)
         if note := _note(event):
             self._bar.write(note, file=sys.stderr)
         self._bar.set_postfix_str(_state(report, alive), refresh=False)
         self._bar.update(report.samples_done - self._bar.n)
+
+    def _begin(self, report: Report) -> tqdm[None]:
+        return tqdm(
+            desc=self._name,
+            total=report.samples_wanted,
+            initial=report.samples_done - report.samples_rendered,
+            unit="sample",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            file=sys.stderr,
+        )
 
     def close(self) -> None:
         """End the bar's line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from compiler.content import digest_sample
@@ -80,10 +81,8 @@ class ShardWriter:
 
     def discard(self) -> None:
         """Close and remove the part file."""
-        try:
+        with suppress(OSError):  # no room for what was buffered; it is thrown away in any case
             self._file.close()
-        except OSError:
-            pass  # no room for what was buffered; it is thrown away in any case
         self._part.unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import re
@@ -81,7 +82,7 @@ class Manifest:
         others = [other for other in self.shards if other.number != shard.number]
         return replace(self, shards=tuple(sorted([*others, shard], key=lambda info: info.number)))
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> builtins.bytes:
         """Return the file's content: sorted, indented, ending in a newline."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
         shown |= {
@@ -96,7 +97,7 @@ class Manifest:
         return text.encode() + b"\n"
 
     @classmethod
-    def from_json(cls, content: bytes, source: str = FILE_NAME) -> Manifest:
+    def from_json(cls, content: builtins.bytes, source: str = FILE_NAME) -> Manifest:
         """Parse and check a manifest; `source` names it in errors.
 
         Raises:

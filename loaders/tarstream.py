@@ -10,7 +10,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -30,7 +30,8 @@ class TarStreamError(ValueError):
 class Readable(Protocol):
     """Anything with a blocking ``read(n)`` that returns fewer bytes only at the end or as they arrive."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,66 @@ def read_samples(
         yield Sample(key, members, offset, position)
 
 
+def parse_sample(record: bytes, offset: int = 0) -> Sample:
+    """Return the sample whose whole record, headers and padding included, is in memory.
+
+    Args:
+        record: the bytes of one sample, as from `sample_record`.
+        offset: where the record stood in its stream, for errors and the sample's place.
+
+    Raises:
+        TarStreamError: not ustar, cut short, a member twice, or more than one sample.
+    """
+    key, members, position = "", dict[str, bytes](), 0
+    while position < len(record):
+        header = _parse_header(record[position : position + BLOCK], offset + position)
+        next_key, member = _split_name(header.name, offset + position)
+        if members and next_key != key:
+            raise TarStreamError(f"sample {next_key!r} stands in the record of {key!r} (byte {offset + position})")
+        _check_member(header, member, members, None, 0, 0, offset + position)
+        start = position + BLOCK
+        position = start + padded(header.size)
+        if position > len(record):
+            raise TarStreamError(f"cut short in {header.name!r} (byte {offset + len(record)})")
+        key, members[member] = next_key, record[start : start + header.size]
+    if not members:
+        raise TarStreamError(f"no sample (byte {offset})")
+    return Sample(key, members, offset, offset + position)
+
+
+@dataclass(frozen=True)
+class MemberPlace:
+    """Where one member stands in a tar."""
+
+    key: str
+    """Of its sample."""
+    offset: int
+    """Bytes from the start of the tar to its header."""
+    end: int
+    """Bytes from the start of the tar to behind its padding."""
+
+
+def read_places(file: BinaryIO, size: int) -> Iterator[MemberPlace]:
+    """Yield the place of each member by reading the headers of a file of `size` bytes alone.
+
+    Raises:
+        TarStreamError: not ustar, or cut short.
+    """
+    position = 0
+    while (header := _read_header(file, position)) is not None:
+        key, _ = _split_name(header.name, position)
+        end = position + BLOCK + padded(header.size)
+        if end > size:
+            raise TarStreamError(f"cut short in {header.name!r} (byte {size})")
+        yield MemberPlace(key, position, end)
+        position = file.seek(end)
+
+
+def padded(size: int) -> int:
+    """Return the bytes that a content of `size` bytes takes in a tar, without its header."""
+    return size + -size % BLOCK
+
+
 def _read_exactly(stream: Readable, size: int) -> bytes:
     """Read until `size` bytes are there or the stream ends: a socket gives what has come so far."""
     parts = []
@@ -121,6 +182,10 @@ def _read_header(stream: Readable, position: int) -> tarfile.TarInfo | None:
         if _read_exactly(stream, BLOCK).strip(b"\0"):
             raise TarStreamError(f"a lone zero block among the members (byte {position})")
         return None
+    return _parse_header(block, position)
+
+
+def _parse_header(block: bytes, position: int) -> tarfile.TarInfo:
     try:
         header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
     except (tarfile.HeaderError, ValueError) as error:

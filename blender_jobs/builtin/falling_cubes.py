@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from blender_jobs import stage
 from blender_jobs.job import Job
@@ -13,6 +15,8 @@ from blender_jobs.view import View
 
 FPS = 60
 LAST_FRAME = 101
+PLACEMENT_TRIES = 100
+SQRT3 = 3**0.5
 
 
 @dataclass
@@ -33,27 +37,41 @@ class FallingCubes(Job):
     def setup(self) -> None:
         """Build the plane, the light and the camera."""
         stage.frame_rate(FPS)
-        self.ground = stage.ground(size_m=120)
+        self.ground = stage.ground(size_m=1000)
         self.sun = stage.sun()
-        stage.camera(at=(13.0, -13.0, 8.5), look_at=(0, 0, 3.9), lens_mm=38)
+        stage.camera(at=(12, -12, 9.5), look_at=(0, 0, 4.9), lens_mm=39)
 
     def randomize(self, rng: np.random.Generator) -> None:
         """Draw the cubes' number, sizes, poses and colours, and the light."""
         fewest = self.cubes if self.min_cubes is None else self.min_cubes
-        self.fallen = [self._drop(f"cube{i}", rng) for i in range(rng.integers(fewest, self.cubes + 1))]
-        stage.paint(self.ground, rng.uniform(0.25, 0.6) + rng.uniform(-0.05, 0.05, size=3), roughness=0.9)
-        stage.aim_sun(self.sun, elevation=rng.uniform(25, 70), azimuth=rng.uniform(-150, 60))
-        self.sun.data.energy = rng.uniform(2.5, 4.5)
-        stage.sky(rgb=(0.62, 0.74, 0.95) * rng.uniform(0.8, 1.0, size=3), strength=rng.uniform(0.5, 0.9))
+        self.fallen: list[Any] = []
+        for number in range(rng.integers(fewest, self.cubes + 1)):
+            self.fallen.append(self._drop(f"cube{number}", rng))
+        stage.paint(self.ground, rng.uniform(0.1, 0.5) + rng.uniform(-0.06, 0.06, size=3), matte=True)
+        stage.aim_sun(self.sun, elevation=rng.uniform(25, 65), azimuth=rng.uniform(-150, 60))
+        self.sun.data.energy = rng.uniform(2.5, 4.0)
+        stage.sky(rgb=(0.55, 0.7, 1.0) * rng.uniform(0.8, 1.0, size=3), strength=rng.uniform(0.3, 0.6))
 
     def _drop(self, name: str, rng: np.random.Generator) -> Any:
-        made = stage.cube(name, size_m=rng.uniform(0.9, 2.0), physics="active", mass_kg=100, friction=0.5)
-        made.location = rng.uniform((-3, -3, 6), (3, 3, 12))
+        size = rng.uniform(0.8, 1.7)
+        made = stage.cube(name, size_m=size, physics="active", mass_kg=100, friction=0.5)
+        made.location = self._free_place(size, rng)
         made.rotation_euler = rng.uniform(-np.pi, np.pi, size=3)
-        hue = rng.uniform(0, 1) + np.array((0, 1 / 3, 2 / 3))
-        color = np.clip(0.5 + 0.5 * np.cos(2 * np.pi * hue), 0.03, 1) * rng.uniform(0.45, 0.95)
+        color = colorsys.hsv_to_rgb(rng.uniform(0, 1), rng.uniform(0.6, 0.97), rng.uniform(0.35, 0.9))
         stage.paint(made, color, roughness=rng.uniform(0.15, 0.7))
         return made
+
+    def _free_place(self, size: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        """Draw places until one is clear of the other cubes: cubes that overlap are hurled apart."""
+        for _ in range(PLACEMENT_TRIES):
+            place = rng.uniform((-3, -3, 6), (3, 3, 12))
+            gaps = [
+                np.linalg.norm(place - other.location) - (size + other.dimensions.x) * SQRT3 / 2
+                for other in self.fallen
+            ]
+            if min(gaps, default=1.0) > 0:
+                break
+        return place
 
     def annotate(self, view: View) -> dict[str, Any]:
         """Describe each cube; its keypoints are its corners."""

@@ -1,0 +1,101 @@
+"""Run `compile-dataset` as a user does: the installed command, in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from loaders.manifest import Manifest
+from loaders.tarstream import read_samples
+
+COMMAND = Path(sys.executable).with_name("compile-dataset")
+
+TINY = ["--engine", "workbench", "--render-samples", "0", "--size", "64x48"]
+"""Options that make a render as cheap as it gets."""
+
+
+def run(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    line = [str(COMMAND), *map(str, args)]
+    environment = {**os.environ, **(env or {})}
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=300, env=environment, check=False)
+
+
+def start(*args: object) -> subprocess.Popen[str]:
+    """Start the command in a process group of its own, as a shell does."""
+    line = [str(COMMAND), *map(str, args)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def ok(*args: object) -> str:
+    """Run the command, which must succeed; return its stdout."""
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return each shard's sha256 by name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.tar"))}
+
+
+def annotations(folder: Path) -> list[dict[str, Any]]:
+    """Return the annotations of all samples in order."""
+    manifest = Manifest.load(folder)
+    found = []
+    for shard in manifest.shards:
+        with (folder / shard.name).open("rb") as file:
+            found += [json.loads(sample.members["json"]) for sample in read_samples(file)]
+    return found
+
+
+def write_job(folder: Path, hooks: str, name: str = "job.py", head: str = "") -> Path:
+    """Write a small job: a cube, a camera, and `hooks` as the class's further body."""
+    text = f"""\
+import os, random, time
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from blender_jobs import stage
+from blender_jobs.job import Job
+{head}
+
+@dataclass
+class Small(Job):
+    frames: range = range(1, 4)
+
+    def setup(self):
+        self.cube = stage.cube("cube")
+        stage.sun()
+        stage.camera(at=(4, -4, 3))
+
+    def annotate(self, view):
+        return {{"objects": [view.describe(self.cube, category="cube")]}}
+
+"""
+    path = folder / name
+    path.write_text(text + textwrap.indent(textwrap.dedent(hooks), "    "))
+    return path
+
+
+def workers() -> set[int]:
+    """Return the process ids of all running instances."""
+    return {
+        int(folder.name)
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdecimal() and _is_worker(folder / "cmdline")
+    }
+
+
+def _is_worker(cmdline: Path) -> bool:
+    try:
+        return b"blender_jobs.worker" in cmdline.read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,129 @@
+"""The promise: the same plan gives the same bytes, however it was rendered."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TINY, annotations, digests, ok, start, write_job
+
+PLAN = ["falling_cubes", "--shards", "4", "--samples-per-shard", "16", "--size", "160x120", "--seed", "7"]
+ENGINES = {
+    "workbench": [*PLAN, "--engine", "workbench"],
+    "cycles": [*PLAN, "--engine", "cycles", "--render-samples", "4"],
+}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def plan(request: pytest.FixtureRequest) -> list[str]:
+    return ENGINES[request.param]
+
+
+@pytest.fixture(scope="module")
+def reference(plan: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The shards' digests as one instance makes them."""
+    out = tmp_path_factory.mktemp("reference") / "out"
+    ok(*plan, "--instances", 1, "--out", out)
+    return digests(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instances", [1, 2, 3])
+def test_number_of_instances_changes_no_byte(
+    plan: list[str], reference: dict[str, str], instances: int, tmp_path: Path
+) -> None:
+    ok(*plan, "--instances", instances, "--out", tmp_path / "out")
+    assert len(reference) == 4
+    assert digests(tmp_path / "out") == reference
+
+
+@pytest.mark.slow
+def test_kill_of_the_whole_group_changes_no_byte(plan: list[str], reference: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chance = random.Random(20)
+    killed = 0
+    for _ in range(4):
+        process = start(*plan, "--instances", 2, "--out", out)
+        time.sleep(chance.uniform(0.6, 2.5))
+        killed += process.poll() is None
+        _kill_group(process.pid)
+        process.communicate()
+    assert killed, "every run was over before it was killed"
+    ok(*plan, "--instances", 2, "--out", out)
+    assert digests(out) == reference
+    assert sorted(path.name for path in out.iterdir()) == ["dataset.json", *sorted(reference)]
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@pytest.mark.slow
+def test_recycling_and_extending_change_no_byte(tmp_path: Path) -> None:
+    plan = ["falling_cubes", *TINY, "--samples-per-shard", 12]
+    ok(*plan, "--shards", 3, "--out", tmp_path / "whole")
+    ok(*plan, "--shards", 1, "--out", tmp_path / "grown", "--recycle", 1)
+    ok(*plan, "--shards", 3, "--out", tmp_path / "grown", "--recycle", 2)
+    assert digests(tmp_path / "grown") == digests(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_jobs_that_draw_elsewhere_or_leak_state_still_repeat(tmp_path: Path) -> None:
+    """The scene is rebuilt for each episode, and the global generators are seeded as a safety net."""
+    job = write_job(
+        tmp_path,
+        """
+        def randomize(self, rng):
+            self.cube.rotation_euler = np.random.uniform(-3, 3, 3)
+            if random.random() < 0.5:
+                self.cube.scale = (1, 1, 2)  # never set back
+                stage.cube("another").location = (0, 0, random.uniform(1, 2))
+        """,
+    )
+    for instances in (1, 3):
+        ok(
+            job,
+            *TINY,
+            "--shards",
+            3,
+            "--samples-per-shard",
+            9,
+            "--instances",
+            instances,
+            "--out",
+            tmp_path / f"{instances}",
+        )
+    assert digests(tmp_path / "1") == digests(tmp_path / "3")
+    assert len(set(digests(tmp_path / "1").values())) == 3
+
+
+@pytest.mark.slow
+def test_a_reused_scene_begins_afresh_with_each_shard(tmp_path: Path) -> None:
+    """With `reuse_scene` physics still runs anew in each episode, and the shard repeats."""
+    job = write_job(
+        tmp_path,
+        """
+        reuse_scene = True
+
+        def randomize(self, rng):
+            if not self.cube.rigid_body:
+                stage.ground()
+                stage.rigid_body(self.cube)
+            self.cube.location = rng.uniform((-1, -1, 1), (1, 1, 3))
+        """,
+    )
+    plan = [job, *TINY, "--set", "frames=1:20:6", "--samples-per-shard", 12]
+    ok(*plan, "--shards", 3, "--instances", 1, "--out", tmp_path / "one")
+    ok(*plan, "--shards", 3, "--instances", 3, "--out", tmp_path / "three")
+    assert digests(tmp_path / "one") == digests(tmp_path / "three")
+    assert len(set(digests(tmp_path / "one").values())) == 3
+    heights = [entry["objects"][0]["matrix_world"][2][3] for entry in annotations(tmp_path / "one")]
+    assert all(first > last for first, last in zip(heights[0::4], heights[3::4], strict=True)), "it falls each time"

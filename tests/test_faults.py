@@ -1,0 +1,153 @@
+"""Instances die, hang and lie; compilers are interrupted and killed: the dataset is the same, or says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TINY, digests, ok, run, start, workers, write_job
+
+ONCE = """
+def randomize(self, rng):
+    self.cube.rotation_euler = rng.uniform(-3, 3, 3)
+    flag = Path(__file__).with_name("happened")
+    if rng.uniform() < 0.5 and not flag.exists():
+        flag.touch()
+        {fault}
+"""
+"""Drawn the same in each run; the fault happens at one episode, once."""
+
+FAULTS = {
+    "killed": ("os.kill(os.getpid(), 9)", "died of SIGKILL"),
+    "aborts": ("os.abort()", "died of SIGABRT"),
+    "hangs": ("time.sleep(600)", "said nothing for 4 s"),
+    "stopped": ("os.kill(os.getpid(), 19)", "said nothing for 4 s"),
+    "exits": ("os._exit(3)", "ended with exit code 3"),
+    "lies": (
+        "[os.write(int(n), b'garbage' * 99) for n in os.listdir('/proc/self/fd') if n > '2' and 'pipe' in "
+        "os.readlink(f'/proc/self/fd/{n}') and os.access(f'/proc/self/fd/{n}', os.W_OK) and "
+        "__import__('fcntl').fcntl(int(n), 3) & 3 == 1]",
+        "sent garbage",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_instance_lost_once_changes_no_byte(fault: str, tmp_path: Path) -> None:
+    code, reason = FAULTS[fault]
+    plan = [*TINY, "--shards", 2, "--samples-per-shard", 9, "--stall-timeout", 4, "--instances", 2]
+    (tmp_path / "faulty").mkdir()
+    job = write_job(tmp_path / "faulty", ONCE.format(fault=code))
+    done = run(job, *plan, "--out", tmp_path / "faulty" / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert reason in done.stderr
+    assert json.loads(done.stdout)["restarts"] == 1
+    assert (job.parent / "happened").exists()
+    ok(job, *plan, "--out", tmp_path / "calm")  # the flag is there: nothing happens this time
+    assert digests(tmp_path / "faulty" / "out") == digests(tmp_path / "calm")
+
+
+@pytest.mark.slow
+def test_an_episode_that_always_kills_is_given_up_and_the_others_are_finished(tmp_path: Path) -> None:
+    job = write_job(
+        tmp_path,
+        """
+        def step(self, rng, frame):
+            self.count = getattr(self, "count", 0) + 1
+            if rng.uniform() < 0.04:
+                print("about to die")
+                os.abort()
+        """,
+    )
+    out = tmp_path / "out"
+    done = run(job, *TINY, "--shards", 4, "--samples-per-shard", 6, "--out", out, "--attempts", 2)
+    assert done.returncode == 1
+    assert "shards are missing" in done.stderr
+    assert "was tried 2 times; the last instance died of SIGABRT" in done.stderr
+    assert "about to die" in done.stderr
+    assert f"compile-dataset replay {out} --episode" in done.stderr
+    assert 1 <= len(digests(out)) < 4
+    assert not list(out.glob("*.part"))
+    replay = done.stderr.split("Try: compile-dataset ")[1].split()
+    again = run(*replay, "--out", tmp_path / "episode")
+    assert again.returncode == 1
+    assert "about to die" in again.stderr
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_in_seconds_and_leaves_what_continues(sign: signal.Signals, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = ["cube", *TINY, "--shards", 40, "--samples-per-shard", 20, "--out", out]
+    before = workers()
+    process = start(*plan)
+    _wait(lambda: bool(digests(out)))
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert workers() <= before
+    assert not list(out.glob("*.part"))
+    finished = len(digests(out))
+    assert 0 < finished < 40
+    assert json.loads(ok(*plan[:-4], "--samples-per-shard", 20, "--out", out, "--json", "--dry-run"))[
+        "samples_to_render"
+    ] == 20 * (40 - finished)
+
+
+def test_instances_end_when_their_compiler_is_killed(tmp_path: Path) -> None:
+    """Also in the middle of a long render: Cycles works without the GIL."""
+    before = workers()
+    process = start("--shards", 1, "--render-samples", 4096, "--out", tmp_path / "out")
+    _wait(lambda: bool(workers() - before))
+    time.sleep(2.5)
+    process.kill()
+    process.communicate()
+    _wait(lambda: workers() <= before, seconds=5)
+
+
+def test_a_second_compiler_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = ["cube", *TINY, "--shards", 60, "--samples-per-shard", 20, "--out", out]
+    first = start(*plan)
+    try:
+        _wait(lambda: bool(digests(out)))
+        second = run(*plan)
+        assert second.returncode == 2
+        assert "is being written by another compile-dataset" in second.stderr
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=10)
+    assert run(*plan, "--dry-run").returncode == 0, "a lock does not outlive its process"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        done = run("cube", *TINY, "--shards", 20, "--samples-per-shard", 20, "--out", disk / "out")
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert digests(disk / "out")
+        assert not list((disk / "out").glob("*.part"))
+        ok("verify", disk / "out")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def _wait(true: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

@@ -1,0 +1,113 @@
+"""A user's mistake is one line that says what, where and what next; its exit code tells the class; nothing is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TINY, run, write_job
+
+ONE = [*TINY, "--shards", 1, "--samples-per-shard", 3]
+
+
+def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
+    done = run(*args, cwd=cwd)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["fallingcubes", "--shards", 1], "did you mean falling_cubes?"),
+        (["nowhere.py", "--shards", 1], "there is no job file nowhere.py"),
+        (["falling_cubes"], "Missing option '--shards'"),
+        (["--shards", 0], "0 is not in the range"),
+        (["--shards", 1, "--size", "640"], "is not WIDTHxHEIGHT"),
+        (["--shards", 1, "--engine", "arnold"], "'arnold' is not one of"),
+        (["--shards", 1, "--set", "count"], "is not FIELD=VALUE"),
+        (["--shards", 1, "--set", "cube=5"], "no field 'cube'; did you mean 'cubes'?"),
+        (["--shards", 1, "--set", "cubes=many"], "'many' is not int; give a whole number"),
+        (["--shards", 1, "--seed", -1], "-1 is not in the range"),
+        (["--shards", 1, "--engine", "workbench", "--render-samples", 7], "workbench takes (0, 5, 8, 11, 16, 32)"),
+        (["--shards", 1, "--config", "none.toml"], "none.toml"),
+        (["--shards", 1, "--set", "every=0"], "range() arg 3 must not be zero"),
+        (["verify", "nowhere"], "no dataset at nowhere"),
+        (["show", "nowhere"], "no dataset at nowhere"),
+    ],
+)
+def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
+    _expect(2, said, args=args, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("hooks", "said"),
+    [
+        ("def setup(self):\n    stage.ground(", "job.py:22: SyntaxError"),
+        ("def setup(self):\n    stage.cubes('x')", "job.py:22: setup: AttributeError: module"),
+        ("def randomize(self, rng):\n    rng.unifrom()", "job.py:22: randomize: AttributeError"),
+        ("def step(self, rng, frame):\n    1 / 0", "job.py:22: step: ZeroDivisionError: division by zero"),
+        ("def annotate(self, view):\n    return view.describe(None, 'x')", "annotate"),
+        ("def annotate(self, view):\n    return [1]", "annotate() returned list, not a dict"),
+        ("def annotate(self, view):\n    return {'a': [0, {'b': {1, 2}}]}", "annotate()['a'][1]['b'] is a set"),
+        ("def annotate(self, view):\n    return {'a': [0.0, float('nan')]}", "annotate()['a'][1] is nan"),
+        ("def annotate(self, view):\n    return {'a': np.array([np.inf])}", "annotate()['a'][0] is inf"),
+        ("def annotate(self, view):\n    return {'frame': 1}", "annotate() returned 'frame', which every sample has"),
+        ("n = 0\ndef annotate(self, view):\n    Small.n += 1\n    return {'x': 1 if Small.n > 1 else 1.5}", "return float(...)"),
+        ("def setup(self):\n    stage.cube('cube')", "the scene has no camera"),
+        ("def setup(self):\n    raise SystemExit(4)", "setup: SystemExit: 4"),
+        ("frames: range = range(0)", "Small.frames is empty"),
+    ],
+)  # fmt: skip
+def test_broken_jobs(hooks: str, said: str, tmp_path: Path) -> None:
+    job = write_job(tmp_path, hooks)
+    _expect(2, said, args=[job, *ONE, "--out", tmp_path / "out"], cwd=tmp_path)
+    assert not list(tmp_path.glob("out/*.tar*")), "nothing half-written"
+
+
+def test_a_job_may_print_as_much_as_it_likes(tmp_path: Path) -> None:
+    job = write_job(
+        tmp_path, "def step(self, rng, frame):\n    print('x' * 100_000_0)\n    os.write(1, b'y' * 1_000_000)"
+    )
+    done = run(job, *ONE, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "3 samples" in done.stdout
+
+
+def test_directories_that_cannot_be_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "dataset.json").write_text('{"format": "blend')
+    for name, said in (
+        ("file", "is not a directory"),
+        ("thesis", "holds something else (chapter.tex)"),
+        ("broken", "is not JSON"),
+    ):
+        for fresh in ([], ["--fresh"]):
+            _expect(2, said, args=[*ONE, *fresh, "--out", tmp_path / name], cwd=tmp_path)
+    _expect(2, "cannot write to", args=[*ONE, "--out", "/proc/dataset"], cwd=tmp_path)
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "precious"
+    assert not list(tmp_path.glob("**/*.tar"))
+
+
+def test_a_wrong_configuration_names_its_key(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("shards = 1\nsampels = 3\n")
+    _expect(2, "unknown key 'sampels'", args=["--config", "a.toml"], cwd=tmp_path)
+    (tmp_path / "b.toml").write_text("shards = ")
+    _expect(2, "b.toml", args=["--config", "b.toml"], cwd=tmp_path)
+
+
+def test_paths_with_spaces_and_umlauts(tmp_path: Path) -> None:
+    folder = tmp_path / "größere Würfel"
+    folder.mkdir()
+    job = write_job(folder, "", name="Würfel 1.py")
+    done = run(job, *ONE, "--out", folder / "Daten Satz")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (folder / "Daten Satz").glob("*.tar")] == ["W_rfel_1-train-000000.tar"]

@@ -16,16 +16,12 @@ from blender_jobs.camera import Camera, FloatArray, extent, rounded
 
 Box = list[float]
 
-_NO_PIXELS = np.zeros((0, 2))
-
 # The frustum's planes: left, right, top, bottom, near, far.
 _NEAR, _FAR = 4, 5
 _ALL, _NEAR_AND_FAR = slice(None), slice(4, None)
 
 
-def boxes(
-    camera: Camera, vertices: FloatArray, triangles: Callable[[], npt.NDArray[np.int32]]
-) -> tuple[Box, Box]:
+def boxes(camera: Camera, vertices: FloatArray, triangles: Callable[[], npt.NDArray[np.int32]]) -> tuple[Box, Box]:
     """Return (clipped, unclipped): the boxes around the part of a mesh that is in the image, and around all.
 
     From both is cut off what lies outside the camera's clip range, as in a rendered picture. The clipped box is
@@ -37,28 +33,22 @@ def boxes(
         triangles: gives (T, 3) indices of vertices; called only if the vertices alone do not tell.
     """
     image = camera.homogeneous(vertices)
-    any_outside, all_outside = extent(_distances(camera, image)) < 0  # of each plane
-    if any_outside[_NEAR_AND_FAR].any():
-        return _cut_boxes(camera, image[triangles()])
-    whole = _around(image[:, :2] / image[:, 2:3])
-    if not any_outside.any():
-        return whole, list(whole)
-    if all_outside.any():
-        return _around(_NO_PIXELS), whole
-    return _cut_boxes(camera, image[triangles()])
-
-
-def _cut_boxes(camera: Camera, triangles: FloatArray) -> tuple[Box, Box]:
-    """`boxes` of homogeneous triangles (T, 3, 4), wherever they lie.
-
-    The corners of a part are where the triangles' edges begin, end or are cut, and the image's own corners
-    where it covers them.
-    """
-    edges = np.stack([triangles, np.roll(triangles, -1, axis=1)], axis=2).reshape(-1, 2, 4)
-    edges = np.concatenate([edges, _section(camera, triangles, _NEAR), _section(camera, triangles, _FAR)])
-    unclipped = _clip(camera, edges, _NEAR_AND_FAR)
-    clipped = np.concatenate([_clip(camera, edges, _ALL), _covered_corners(camera, triangles)])
-    return _around(clipped.clip(0, [camera.width, camera.height])), _around(unclipped)
+    lowest, highest = extent(_distances(camera, image))
+    in_range = bool((lowest[_NEAR_AND_FAR] >= 0).all())
+    if in_range:
+        unclipped = _around(image[:, :2] / image[:, 2:3])
+        if (lowest >= 0).all():
+            return unclipped, list(unclipped)
+        if (highest < 0).any():
+            return [0.0] * 4, unclipped
+    parts = image[triangles()]
+    edges = np.stack([parts, np.roll(parts, -1, axis=1)], axis=2).reshape(-1, 2, 4)
+    if not in_range:
+        edges = np.concatenate([edges, _section(camera, parts, _NEAR), _section(camera, parts, _FAR)])
+        unclipped = _around(_clip(camera, edges, _NEAR_AND_FAR))
+    # What the frustum leaves has its corners where edges begin, end or are cut, and where it covers the image's.
+    corners = np.concatenate([_clip(camera, edges, _ALL), _covered_corners(camera, parts)])
+    return _around(corners.clip(0, [camera.width, camera.height])), unclipped
 
 
 def _distances(camera: Camera, image: FloatArray) -> FloatArray:
@@ -75,9 +65,8 @@ def _section(camera: Camera, triangles: FloatArray, plane: int) -> FloatArray:
     crossing = (start < 0) != (end < 0)  # no or two sides of each triangle
     t = start[crossing] / (start - end)[crossing]
     points = triangles[crossing] + t[:, None] * (following - triangles)[crossing]
-    points[:, 3] = (
-        camera.clip_start if plane == _NEAR else camera.clip_end
-    )  # exactly, to be inside when clipped
+    # Exactly on the plane, so that rounding does not put them outside of it when they are clipped.
+    points[:, 3] = camera.clip_start if plane == _NEAR else camera.clip_end
     pairs: FloatArray = points.reshape(-1, 2, 4)
     return pairs
 
@@ -104,13 +93,13 @@ def _clip(camera: Camera, edges: FloatArray, planes: slice) -> FloatArray:
 def _covered_corners(camera: Camera, triangles: FloatArray) -> FloatArray:
     """The image's corners (M, 2) before which, within the clip range, one of the triangles (T, 3, 4) lies.
 
-    By the barycentric coordinates of the point at which the corner's ray meets each triangle's plane.
+    By the barycentric coordinates of the point at which the corner's line of sight meets each triangle's plane:
+    the volumes that the line spans with the sides, in proportion.
     """
     corners = np.array([[x, y, 1.0] for x in (0, camera.width) for y in (0, camera.height)])
-    a, b, c = triangles[..., :3].transpose(1, 0, 2)
-    volumes = (
-        np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1) @ corners.T
-    )  # (T, 3, 4 corners)
+    opposite = [np.roll(triangles[..., :3], -turns, axis=1) for turns in (1, 2)]
+    # volumes, barycentric: (T, 3, 4 corners); depth, met: (T, 4 corners)
+    volumes = np.cross(*opposite) @ corners.T
     with np.errstate(divide="ignore", invalid="ignore"):
         barycentric = volumes / volumes.sum(axis=1, keepdims=True)
         depth = (barycentric * triangles[..., 3, None]).sum(axis=1)
@@ -124,5 +113,5 @@ def _around(pixels: FloatArray) -> Box:
     if not len(pixels):
         return [0.0] * 4
     low, high = extent(pixels)
-    box: Box = rounded(np.concatenate([low, high - low])).tolist()
+    box: Box = rounded([*low, *(high - low)]).tolist()
     return box

@@ -37,10 +37,10 @@ def transform(matrix: FloatArray, points: FloatArray) -> FloatArray:
     return result
 
 
-def extent(points: FloatArray) -> FloatArray:
-    """The lowest and the highest value of each column: (N, D), N > 0, to (2, D)."""
-    columns = np.ascontiguousarray(points.T)  # numpy walks down long narrow columns at a tenth of the speed
-    return np.stack([columns.min(axis=1), columns.max(axis=1)])
+def extent(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The lowest and the highest value of each column: (N, D), N > 0, to (D,) each."""
+    columns = np.ascontiguousarray(points.T)  # numpy goes down long narrow columns at a tenth of the speed
+    return columns.min(axis=1), columns.max(axis=1)
 
 
 def rigid(matrix: FloatArray) -> FloatArray:
@@ -126,8 +126,8 @@ class Camera:
         """
         pose = rigid(matrix_world)
         lengths = np.linalg.norm(matrix_world[:3, :3], axis=0)
-        skew = np.abs(matrix_world[:3, :3] - pose[:3, :3] * lengths).max()
-        if not skew < 1e-4 * lengths.min():
+        axes = matrix_world[:3, :3] / np.maximum(lengths, 1e-30)
+        if np.abs(axes - pose[:3, :3]).max() > 1e-4:
             raise ValueError(
                 f"camera {name!r} is mirrored, sheared or flattened, which no OpenCV pose can say:"
                 " apply its scale, and its parents' (Object > Apply > Scale)"
@@ -193,11 +193,13 @@ class Camera:
 
     def unproject(self, pixels: FloatArray) -> FloatArray:
         """The inverse of `project`: (N, 3), x and y in pixels, depth in metres, to world (N, 3)."""
-        depth = pixels[:, 2:3]
-        points = (pixels * [1, 1, 0] + [0, 0, 1]) @ self._pixels_to_rays.T
+        depth = pixels[:, 2:]
+        image = np.ones_like(pixels)
+        image[:, :2] = pixels[:, :2]
+        points = image @ self._pixels_to_rays.T
         if self.type == "PERSP":
             points *= depth
-        points[:, 2:3] = depth
+        points[:, 2:] = depth
         return transform(self.cam_to_world, points)
 
     def contains(self, pixels: FloatArray) -> npt.NDArray[np.bool_]:

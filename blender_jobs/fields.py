@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -15,10 +15,10 @@ from blender_jobs.job import Job, JobError
 
 
 def resolve_fields(job: type[Job], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every field of `job` with its value: those in `settings` parsed by their declared type, others default.
+    """Return every field of `job` with its value, from `settings` or its default, as its declared type has it.
 
     Raises:
-        JobError: an unknown field, or a value that does not fit the declared type.
+        JobError: an unknown field, or a value or default that does not fit the declared type.
     """
     declared = {entry.name: entry for entry in dataclasses.fields(job) if entry.init}  # type: ignore[arg-type]
     for name in settings:
@@ -29,7 +29,9 @@ def resolve_fields(job: type[Job], settings: Mapping[str, Any]) -> dict[str, Any
     except Exception as error:  # the user's annotations: anything may fail in them
         raise JobError(f"the field types of {job.__name__} cannot be resolved: {error}") from None
     return {
-        name: _parse_field(job, name, settings[name], hints[name]) if name in settings else _default(job, entry)
+        name: _parse_field(job, name, settings[name], hints[name])
+        if name in settings
+        else _parse_default(job, entry, hints[name])
         for name, entry in declared.items()
     }
 
@@ -59,12 +61,21 @@ def _unknown_field(job: type[Job], name: str, known: list[str]) -> str:
     return f"{job.__name__} has no field {name!r}{hint}"
 
 
-def _default(job: type[Job], entry: dataclasses.Field[Any]) -> Any:
-    if entry.default is not dataclasses.MISSING:
-        return entry.default
+def _parse_default(job: type[Job], entry: dataclasses.Field[Any], kind: Any) -> Any:
+    """Return the default as if it had been set: a 1 declared float is 1.0, in the plan too."""
+    where = f"{job.__name__}.{entry.name}"
+    value = entry.default
     if entry.default_factory is not dataclasses.MISSING:
-        return entry.default_factory()
-    raise JobError(f"{job.__name__}.{entry.name} has no default; set it with --set {entry.name}=VALUE")
+        try:
+            value = entry.default_factory()
+        except Exception as error:  # the user's function
+            raise JobError(f"{where}: its default_factory fails: {type(error).__name__}: {error}") from None
+    if value is dataclasses.MISSING:
+        raise JobError(f"{where} has no default; set it with --set {entry.name}=VALUE")
+    try:
+        return _parse(json_value(value), kind)
+    except (ValueError, JobError) as error:
+        raise JobError(f"{where}: its default {value!r} is not {_spell(kind)}; {error}") from None
 
 
 def _parse_field(job: type[Job], name: str, value: Any, kind: Any) -> Any:
@@ -88,7 +99,9 @@ def _parse(value: Any, kind: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _parse_union(value, arguments)
     if origin is Literal:
-        return _parse_choice(value, {str(choice): choice for choice in arguments})
+        return _parse_choice(value, {str(json_value(choice)): choice for choice in arguments})
+    if origin is Sequence:  # as `Job.frames` is declared
+        return _parse_union(value, (range, types.GenericAlias(tuple, (*arguments, ...))))
     if origin in (tuple, list):
         return _parse_sequence(value, origin, arguments)
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -149,7 +162,7 @@ def _parse_int(value: Any) -> int:
 def _parse_float(value: Any) -> float:
     try:
         number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ValueError("give a finite number")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ def load_job(source: JobSource) -> tuple[type[Job], str]:
         content = path.read_bytes()
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
-    module = _run(path)
+    module = _run(path, content)
     return _choose(module, path, source.class_name), hashlib.sha256(content).hexdigest()
 
 
@@ -57,17 +56,18 @@ def blame(path: Path | str, doing: str) -> Iterator[None]:
         raise JobError(*_explain(error, Path(path), doing)) from error
 
 
-def _run(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(_MODULE, path)
-    if spec is None or spec.loader is None:
+def _run(path: Path, content: bytes) -> ModuleType:
+    """Run what was read, not what is cached: Python's bytecode may be that of an edit within the same second."""
+    if path.suffix != ".py":
         raise JobError(f"{path} is not a Python file; name it with .py at the end")
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(_MODULE)
+    module.__file__ = str(path)
     sys.modules[_MODULE] = module  # dataclasses look their module up by name
     folder = str(path.parent.resolve())
     if folder not in sys.path:
         sys.path.insert(0, folder)
     with blame(path, "import"):
-        spec.loader.exec_module(module)
+        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     return module
 
 

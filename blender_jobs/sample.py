@@ -64,18 +64,18 @@ def json_ready(value: Any, path: str) -> Any:
     Raises:
         JobError: something that JSON cannot hold, NaN and infinity included; the message names its path.
     """
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, bool) or _is_plain_numbers(value):
         return value
+    if isinstance(value, str):
+        return _text(value, path)
     if isinstance(value, np.ndarray) or hasattr(value, "to_tuple"):  # mathutils' vectors
         return json_ready(value.tolist() if isinstance(value, np.ndarray) else list(value), path)
-    if isinstance(value, np.generic):
-        return json_ready(value.item(), path)
-    if isinstance(value, int):
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
         return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise JobError(f"{path} is {value}; annotations hold finite numbers only")
-        return float(value) + 0.0  # no minus zero
+    if isinstance(value, (float, np.floating)):
+        return _finite(float(value), path)
     if isinstance(value, Mapping):
         return {_key(key, path): json_ready(item, f"{path}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)) or type(value).__name__ in ("Matrix", "Euler", "Quaternion", "Color"):
@@ -83,7 +83,26 @@ def json_ready(value: Any, path: str) -> Any:
     raise JobError(f"{path} is a {type(value).__name__}, which JSON cannot hold; return numbers, text, lists or dicts")
 
 
+def _is_plain_numbers(value: Any) -> bool:
+    """Whether `value` is a list of finite floats: most of what annotations hold, so it is told at once."""
+    return type(value) is list and set(map(type, value)) == {float} and all(map(math.isfinite, value))
+
+
 def _key(key: Any, path: str) -> str:
     if not isinstance(key, str):
         raise JobError(f"{path} has the key {key!r}; keys are text in JSON, use str(...)")
-    return key
+    return _text(key, f"{path}[{key!r}]")
+
+
+def _text(text: str, path: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, as names of files that are not UTF-8 have them
+        raise JobError(f"{path} is {text!r}, which UTF-8 cannot hold") from None
+    return text
+
+
+def _finite(number: float, path: str) -> float:
+    if not math.isfinite(number):
+        raise JobError(f"{path} is {number}; annotations hold finite numbers only")
+    return number

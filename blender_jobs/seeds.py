@@ -17,7 +17,8 @@ def episode_rng(seed: int, episode: int) -> np.random.Generator:
 
 def frame_seed(seed: int, episode: int, frame: int) -> int:
     """Return the renderer's noise seed (31 bits), another one in each frame so that no noise pattern repeats."""
-    state = np.random.SeedSequence(seed, spawn_key=(episode, frame)).generate_state(1)
+    word = frame % (1 << 32)  # frames may be negative, spawn keys may not
+    state = np.random.SeedSequence(seed, spawn_key=(episode, word)).generate_state(1)
     return int(state[0]) & 0x7FFFFFFF
 
 

@@ -84,9 +84,7 @@ class View:
         world = _points(points, "visibility(): points")
         return self._visibility(world, self._camera.project(world), tolerance_m)
 
-    def keypoints(
-        self, obj: bpy.types.Object, points: npt.ArrayLike | None = None
-    ) -> npt.NDArray[np.float32]:
+    def keypoints(self, obj: bpy.types.Object, points: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:
         """An object's keypoints, float32 (K, 4): x and y in pixels, visibility (0, 1, 2), depth in metres.
 
         `points` (K, 3) are in the object's own frame, in its units before scale; by default the corners of
@@ -180,12 +178,11 @@ class View:
 
     def _keypoints(self, shape: _Shape, points: npt.ArrayLike | None) -> FloatArray:
         """(K, 4) x, y, visibility, depth, rounded: what `keypoints` and `describe` both say."""
-        world = shape.to_world(
-            shape.box if points is None else _points(points, f"object {shape.name!r}: keypoints")
-        )
+        world = shape.to_world(shape.box if points is None else _points(points, f"object {shape.name!r}: keypoints"))
         pixels = self._camera.project(world)
-        flags = self._visibility(world, pixels, TOLERANCE_M)
-        return rounded(np.column_stack([pixels[:, :2], flags, pixels[:, 2]]))
+        rows = pixels[:, [0, 1, 2, 2]]
+        rows[:, 2] = self._visibility(world, pixels, TOLERANCE_M)
+        return rounded(rows)
 
     def _visibility(self, world: FloatArray, pixels: FloatArray, tolerance_m: float) -> npt.NDArray[np.uint8]:
         flags = self._camera.contains(pixels).astype(np.uint8)
@@ -195,11 +192,12 @@ class View:
         starts = self._camera.unproject(starts)
         rays = world[inside] - starts
         reaches = np.linalg.norm(rays, axis=1) - tolerance_m
-        for index, start, ray, reach in zip(
-            inside.tolist(), starts.tolist(), rays.tolist(), reaches.tolist(), strict=True
-        ):
-            if reach <= 0 or not self._scene.ray_cast(self._depsgraph, start, ray, distance=reach)[0]:
-                flags[index] = 2
+        ray_cast, depsgraph = self._scene.ray_cast, self._depsgraph
+        hits = [
+            reach > 0 and ray_cast(depsgraph, start, ray, distance=reach)[0]
+            for start, ray, reach in zip(starts.tolist(), rays.tolist(), reaches.tolist(), strict=True)
+        ]
+        flags[inside] += np.logical_not(hits)
         return flags
 
     def _pose(self, shape: _Shape) -> FloatArray:
@@ -218,9 +216,7 @@ class _Shape:
     _BOX_ENDS = np.array(
         [[0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 1, 0], [1, 0, 0], [1, 0, 1], [1, 1, 1], [1, 1, 0]], dtype=bool
     )
-    _BOX_FACES = np.array(
-        [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 5, 4], [2, 3, 7, 6], [0, 3, 7, 4], [1, 2, 6, 5]]
-    )
+    _BOX_FACES = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 5, 4], [2, 3, 7, 6], [0, 3, 7, 4], [1, 2, 6, 5]])
     _BOX_TRIANGLES = np.concatenate([_BOX_FACES[:, [0, 1, 2]], _BOX_FACES[:, [0, 2, 3]]])
 
     def __init__(self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> None:
@@ -263,9 +259,7 @@ def _scene_camera(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Cam
     evaluated, render = obj.evaluated_get(depsgraph), scene.render
     lens = evaluated.data
     if lens.type not in ("PERSP", "ORTHO"):
-        raise ValueError(
-            f"camera {obj.name!r} is {lens.type}, which no K can say: set its type to PERSP or ORTHO"
-        )
+        raise ValueError(f"camera {obj.name!r} is {lens.type}, which no K can say: set its type to PERSP or ORTHO")
     size = (render.resolution_x, render.resolution_y)
     width, height = (pixels * render.resolution_percentage // 100 for pixels in size)
     projection = obj.calc_matrix_camera(

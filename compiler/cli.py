@@ -5,38 +5,34 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import platform
 import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, Describe, RenderSettings
+from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY
 from compiler import doctor as checks
 from compiler import options
+from compiler import report as reports
 from compiler import show as pictures
 from compiler import verify as checking
-from compiler.build import Report, build
+from compiler.build import build
 from compiler.crew import CrewOptions
 from compiler.directory import open_directory, peek
-from compiler.errors import BlenderUnusable, BlendshardError, Incomplete, InstanceLost, UsageError, VerificationFailed
-from compiler.instances import Instance, Launch
-from compiler.jobs import find_job
-from compiler.plan import Plan
+from compiler.errors import BlenderUnusable, BlendshardError, UsageError, VerificationFailed
+from compiler.instances import Launch
+from compiler.prepare import Choices, cores, draw_up, provenance, share_cores, start_first
 from compiler.progress import make_display
 from compiler.replay import replay as replay_episode
-from loaders.manifest import Manifest
-
-MOST_INSTANCES = 16
-"""What ``--instances auto`` does not exceed; each holds 300 to 500 MB."""
 
 INTERRUPTED = 130
 
 _STALL_TIMEOUT_S = 600.0
+
+_CHOICES = ("job", "seed", "samples_per_shard", "engine", "render_samples", "size", "image", "quality")
 
 
 @click.group(
@@ -90,22 +86,30 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
 
     Run the same command again to continue; with more --shards to extend.
     """
-    launch, instances = _share_cores(given["instances"], given["shards"], given["stall_timeout"])
-    first = _start(launch)
+    chosen = {name: given[name] for name in _CHOICES}
+    settings = {**ctx.meta.get(options.CONFIG_FIELDS, {}), **dict(given["settings"])}
+    choices = Choices(settings=settings, **chosen)
+    instances, threads = share_cores(given["instances"], given["shards"])
+    launch = Launch(threads, given["stall_timeout"])
+    first = start_first(launch)
     try:
-        plan = _make_plan(first, given, ctx.meta.get(options.CONFIG_FIELDS, {}))
+        plan = draw_up(choices, first)
         out = given["out"] or Path(plan.name)
         if given["dry_run"]:
-            _say_plan(plan, out, given, peek(out, plan, given["fresh"]))
+            found = None if given["fresh"] else peek(out, plan, fresh=False)
+            _say(reports.PlanReport(plan, given["shards"], out, found), given["as_json"])
             return
-        with open_directory(out, plan, _provenance(plan), given["fresh"]) as directory:
+        with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
             crew = CrewOptions(instances, launch, given["attempts"], given["recycle"])
             report = build(directory, given["shards"], crew, first, make_display(given["quiet"], plan.name))
-            _say_report(report, directory.manifest, out, given["as_json"])
     finally:
         first.end()
+    if given["as_json"]:
+        _say_json(reports.report_json(report, directory.manifest, out))
+    else:
+        _say_lines(reports.report_lines(report, directory.manifest, out))
     if report.failed:
-        raise _shards_missing(report, out)
+        raise reports.shards_missing(report, out)
 
 
 @cli.command("verify")
@@ -166,7 +170,7 @@ def show_command(folder: Path, key: str | None, out: Path | None, count: int, co
 def replay_command(folder: Path, episode: int, out: Path | None) -> None:
     """Render one episode again, alone, showing all that Blender says; its samples become files."""
     manifest = checking.load_manifest(folder)
-    launch = Launch(_cores(), _STALL_TIMEOUT_S, echo=True)
+    launch = Launch(cores(), _STALL_TIMEOUT_S, echo=True)
     for path in replay_episode(manifest, episode, out or Path(f"episode-{episode}"), launch):
         click.echo(path)
 
@@ -174,10 +178,10 @@ def replay_command(folder: Path, episode: int, out: Path | None) -> None:
 @cli.command("doctor")
 def doctor_command() -> None:
     """Say which Blender is here, which engines render, and what to do about those that do not."""
-    launch = Launch(_cores(), stall_timeout=120)
+    launch = Launch(cores(), stall_timeout=120)
     hello = checks.find_blender(launch)
     click.echo(f"blender    {hello.version} ({hello.build_hash}), {hello.platform}, Python {hello.python}")
-    click.echo(f"cores      {_cores()}")
+    click.echo(f"cores      {cores()}")
     works = {}
     for check in checks.check_engines(launch):
         works[check.engine] = check.works
@@ -212,95 +216,16 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _share_cores(instances: int, shards: int, stall_timeout: float) -> tuple[Launch, int]:
-    """Return how each instance is launched and how many there are."""
-    instances = min(instances or min(_cores(), MOST_INSTANCES), shards)
-    return Launch(max(1, _cores() // instances), stall_timeout), instances
-
-
-def _start(launch: Launch) -> Instance:
-    try:
-        return Instance(launch)
-    except InstanceLost as loss:
-        details = loss.log[-8:]
-        raise BlenderUnusable(f"Blender did not start: it {loss}", "compile-dataset doctor", details) from None
-
-
-def _make_plan(instance: Instance, given: Mapping[str, Any], config_fields: Mapping[str, Any]) -> Plan:
-    source = find_job(given["job"])
-    engine, image = given["engine"], given["image"]
-    samples = given["render_samples"] if given["render_samples"] is not None else ENGINE_SAMPLES[engine]
-    try:
-        width, height = given["size"]
-        render = RenderSettings(engine, samples, width, height, image, given["quality"] or IMAGE_QUALITY[image])
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    try:
-        described = instance.describe(Describe(source, {**config_fields, **dict(given["settings"])}, render))
-    except InstanceLost as loss:
-        raise UsageError(f"{source.path}: loading it, Blender {loss}", details=loss.log) from None
-    return Plan(source, described, render, given["seed"], given["samples_per_shard"], instance.hello)
-
-
-def _provenance(plan: Plan) -> dict[str, Any]:
-    return {
-        "blendshard": importlib.metadata.version("blendshard"),
-        "job_path": plan.source.path,
-        "python": platform.python_version(),
-        "numpy": plan.blender.numpy,
-        "pillow": importlib.metadata.version("pillow"),
-    }
-
-
-def _say_plan(plan: Plan, out: Path, given: Mapping[str, Any], found: Manifest | None) -> None:
-    manifest = found or Manifest(plan.name, plan.identity(), {}, {})
-    done = 0 if given["fresh"] else sum(shard.number < given["shards"] for shard in manifest.shards)
-    digest = Manifest(plan.name, plan.identity(), {}, {}).plan_digest
-    samples = (given["shards"] - done) * plan.samples_per_shard
-    if given["as_json"]:
-        _say_json({"out": str(out), "plan": plan.identity(), "plan_digest": digest, "samples_to_render": samples})
-        return
-    render, frames = plan.render, plan.job.frames
-    click.echo(f"job        {plan.name}: {plan.job.doc}")
-    click.echo(f"fields     {', '.join(f'{name}={value}' for name, value in plan.job.fields.items()) or 'none'}")
-    click.echo(
-        f"frames     {len(frames)} of each episode ({', '.join(map(str, frames[:8]))}{', ...' * (len(frames) > 8)})"
-    )
-    click.echo(f"image      {render.width}x{render.height} {render.image}, {render.engine}, {render.samples} samples")
-    click.echo(f"blender    {plan.blender.version} ({plan.blender.build_hash})")
-    click.echo(f"plan       {digest}")
-    click.echo(f"would render {samples} samples ({given['shards'] - done} of {given['shards']} shards) into {out}")
-    if cut := plan.samples_per_shard % len(frames):
-        click.echo(f"note: the last episode of each shard keeps {cut} of {len(frames)} frames")
-
-
-def _say_report(report: Report, manifest: Manifest, out: Path, as_json: bool) -> None:
+def _say(report: reports.PlanReport, as_json: bool) -> None:
     if as_json:
-        shown = {name: value for name, value in asdict(report).items() if name != "failed"}
-        failed = [str(error) for error in report.failed]
-        shards = [asdict(shard) for shard in manifest.shards]
-        digests = {"digest": manifest.digest, "plan_digest": manifest.plan_digest}
-        _say_json({**shown, "failed": failed, "out": str(out), "shards": shards, **digests})
-        return
-    for name in report.damaged:
-        click.echo(f"{name} was damaged and has been rendered again")
-    restarts = f", {report.restarts} restarts" if report.restarts else ""
-    click.echo(
-        f"{out}: {report.shards_done}/{report.shards_wanted} shards, {report.samples_done} samples"
-        f" ({report.samples_rendered} rendered now in {report.seconds:.1f} s, {report.rate:.2f}/s{restarts})"
-    )
-    click.echo(f"digest {manifest.digest}")
+        _say_json(report.as_json())
+    else:
+        _say_lines(report.lines())
 
 
-def _shards_missing(report: Report, out: Path) -> Incomplete:
-    first = report.failed[0]
-    count = f"{len(report.failed)} of {report.shards_wanted} shards are missing"
-    return Incomplete(f"{count}: {first}", first.hint.format(directory=out), first.details)
+def _say_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 def _say_json(value: object) -> None:

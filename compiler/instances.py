@@ -53,7 +53,8 @@ class Launch:
         """
         threads = dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS"), str(self.threads))
         folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
-        return {**os.environ, **threads, **folders, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+        fixed = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
+        return {**os.environ, **threads, **folders, **fixed}
 
 
 class Instance:

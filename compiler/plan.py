@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings, SampleOrder
-from loaders.manifest import FORMAT
+from loaders.manifest import FORMAT, canonical_json
 
 SPLIT = "train"
 
@@ -32,7 +32,7 @@ class Plan:
     @property
     def name(self) -> str:
         """The dataset's name: the job file's, in characters fit for file names."""
-        return re.sub(r"[^A-Za-z0-9_-]+", "_", PurePath(self.source.path).stem)
+        return re.sub(r"^-|[^A-Za-z0-9_-]+", "_", PurePath(self.source.path).stem)
 
     def identity(self) -> dict[str, Any]:
         """Return the plan as JSON; its digest (`Manifest.plan_digest`) is the dataset's identity."""
@@ -94,11 +94,14 @@ class Plan:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield path, our value and their value wherever two identities differ; None for what one lacks."""
+    """Yield path, our value and their value wherever two identities differ; None for what one lacks.
+
+    Values differ when their JSON does, as in the digest: 1 is not 1.0.
+    """
     for name in sorted({*ours, *theirs}):
         mine, other = ours.get(name), theirs.get(name)
         if isinstance(mine, Mapping) and isinstance(other, Mapping):
             for path, left, right in differences(mine, other):
                 yield f"{name}.{path}", left, right
-        elif mine != other:
+        elif (name in ours) != (name in theirs) or canonical_json(mine) != canonical_json(other):
             yield name, mine, other

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Never, TextIO
 
 from tqdm import tqdm
 
@@ -36,7 +36,7 @@ class Bar:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Never] | None = None
 
     def update(self, report: Report, alive: int, event: Event | None) -> None:
         """Move the bar; say above it what was lost."""
@@ -47,7 +47,7 @@ class Bar:
         self._bar.set_postfix_str(_state(report, alive), refresh=False)
         self._bar.update(report.samples_done - self._bar.n)
 
-    def _begin(self, report: Report) -> tqdm[None]:
+    def _begin(self, report: Report) -> tqdm[Never]:
         return tqdm(
             desc=self._name,
             total=report.samples_wanted,

@@ -67,7 +67,7 @@ def draw_sample(sample: Sample, width: int) -> Image.Image:
     canvas = image.resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(canvas)
     for at, entry in enumerate(json.loads(sample.members["json"])["objects"]):
-        _draw_object(draw, entry, _color(at), scale)
+        _draw_object(draw, entry, _color(at), scale, dot=_FINE * min(max(width / 160, 1.5), 3.5))
     return canvas.resize((width, round(size[1] / _FINE)), Image.Resampling.LANCZOS)
 
 
@@ -97,15 +97,15 @@ def _color(at: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _draw_object(draw: ImageDraw.ImageDraw, entry: dict[str, Any], color: tuple[int, int, int], scale: float) -> None:
-    stroke = max(2, _FINE)
+def _draw_object(
+    draw: ImageDraw.ImageDraw, entry: dict[str, Any], color: tuple[int, int, int], scale: float, dot: float
+) -> None:
     x, y, width, height = (scale * value for value in entry["bbox"])
     if width and height:
-        draw.rectangle((x, y, x + width, y + height), outline=color, width=stroke)
+        draw.rectangle((x, y, x + width, y + height), outline=color, width=_FINE)
     flat = entry["keypoints"]
-    radius = 2.6 * _FINE
     for x, y, visibility in zip(flat[0::3], flat[1::3], flat[2::3], strict=True):
         if visibility:
-            place = (scale * x - radius, scale * y - radius, scale * x + radius, scale * y + radius)
+            place = (scale * x - dot, scale * y - dot, scale * x + dot, scale * y + dot)
             inside = color if visibility == 2 else None
             draw.ellipse(place, fill=inside, outline=(255, 255, 255) if inside else color, width=_FINE)

@@ -1,0 +1,100 @@
+"""From what was chosen to a plan and a first running instance: shared by the command line and Python callers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, Describe, RenderSettings
+from compiler.errors import BlenderUnusable, InstanceLost, UsageError
+from compiler.instances import Instance, Launch
+from compiler.jobs import find_job
+from compiler.plan import Plan
+
+MOST_INSTANCES = 16
+"""What automatic choice does not exceed; each instance holds 300 to 500 MB."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user chooses of a plan; None where the default depends on another choice."""
+
+    job: str = "falling_cubes"
+    """A built-in name or ``path/to/job.py[:Class]``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Job fields by name: text, or values as JSON has them."""
+    seed: int = 0
+    samples_per_shard: int = 100
+    engine: str = "cycles"
+    render_samples: int | None = None
+    size: tuple[int, int] = (640, 480)
+    image: str = "png"
+    quality: int | None = None
+
+    def render_settings(self) -> RenderSettings:
+        """Return the settings with every default resolved.
+
+        Raises:
+            UsageError: a value out of its range.
+        """
+        samples = ENGINE_SAMPLES.get(self.engine, 0) if self.render_samples is None else self.render_samples
+        quality = IMAGE_QUALITY.get(self.image, 0) if self.quality is None else self.quality
+        try:
+            return RenderSettings(self.engine, samples, self.size[0], self.size[1], self.image, quality)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cores(instances: int, shards: int) -> tuple[int, int]:
+    """Return how many instances there shall be (0: choose) for so many shards, and the threads of each."""
+    instances = min(instances or min(cores(), MOST_INSTANCES), shards)
+    return instances, max(1, cores() // instances)
+
+
+def start_first(launch: Launch) -> Instance:
+    """Return a running instance.
+
+    Raises:
+        BlenderUnusable: Blender does not start.
+    """
+    try:
+        return Instance(launch)
+    except InstanceLost as loss:
+        raise BlenderUnusable(
+            f"Blender did not start: it {loss}", "compile-dataset doctor tells more", loss.log[-8:]
+        ) from None
+
+
+def draw_up(choices: Choices, instance: Instance) -> Plan:
+    """Return the plan, the job described by `instance`: only Blender can import it.
+
+    Raises:
+        UsageError: there is no such job, it cannot be used, or a choice is out of its range.
+    """
+    source = find_job(choices.job)
+    render = choices.render_settings()
+    try:
+        described = instance.describe(Describe(source, dict(choices.settings), render))
+    except InstanceLost as loss:
+        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
+    return Plan(source, described, render, choices.seed, choices.samples_per_shard, instance.hello)
+
+
+def provenance(plan: Plan) -> dict[str, Any]:
+    """Return what the manifest says of the dataset's making, beside the plan: it changes no byte of a shard."""
+    return {
+        "blendshard": importlib.metadata.version("blendshard"),
+        "job_path": plan.source.path,
+        "python": platform.python_version(),
+        "numpy": plan.blender.numpy,
+        "pillow": importlib.metadata.version("pillow"),
+    }

@@ -1,0 +1,78 @@
+"""What the command says of plans and builds, as lines for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compiler.build import Report
+from compiler.errors import Incomplete
+from compiler.plan import Plan
+from loaders.manifest import Manifest
+
+
+class PlanReport:
+    """What ``--dry-run`` tells: the plan, and what of it is still to be rendered."""
+
+    def __init__(self, plan: Plan, shards: int, out: Path, found: Manifest | None) -> None:
+        self.plan, self.shards, self.out = plan, shards, out
+        self.missing = shards - sum(shard.number < shards for shard in (found.shards if found else ()))
+        self.samples = self.missing * plan.samples_per_shard
+        self.digest = Manifest(plan.name, plan.identity(), {}, {}).plan_digest
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a program."""
+        return {
+            "out": str(self.out),
+            "plan": self.plan.identity(),
+            "plan_digest": self.digest,
+            "samples_to_render": self.samples,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield it for people."""
+        render, job, frames = self.plan.render, self.plan.job, self.plan.job.frames
+        fields = ", ".join(f"{name}={value}" for name, value in job.fields.items())
+        shown = ", ".join(map(str, frames[:8])) + ", ..." * (len(frames) > 8)
+        yield f"job        {self.plan.name}: {job.doc}"
+        yield f"fields     {fields or 'none'}"
+        yield f"frames     {len(frames)} of each episode ({shown})"
+        yield f"image      {render.width}x{render.height} {render.image}, {render.engine}, {render.samples} samples"
+        yield f"blender    {self.plan.blender.version} ({self.plan.blender.build_hash})"
+        yield f"plan       {self.digest}"
+        yield f"would render {self.samples} samples ({self.missing} of {self.shards} shards) into {self.out}"
+        if cut := self.plan.samples_per_shard % len(frames):
+            yield f"note: the last episode of each shard keeps {cut} of {len(frames)} frames"
+
+
+def report_json(report: Report, manifest: Manifest, out: Path) -> dict[str, Any]:
+    """Return a build's result for a program."""
+    return {
+        **{name: value for name, value in asdict(report).items() if name != "failed"},
+        "failed": [str(error) for error in report.failed],
+        "out": str(out),
+        "shards": [asdict(shard) for shard in manifest.shards],
+        "digest": manifest.digest,
+        "plan_digest": manifest.plan_digest,
+    }
+
+
+def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]:
+    """Yield a build's result for people."""
+    for name in report.damaged:
+        yield f"{name} was damaged and has been rendered again"
+    restarts = f", {report.restarts} restarts" if report.restarts else ""
+    yield (
+        f"{out}: {report.shards_done}/{report.shards_wanted} shards, {report.samples_done} samples"
+        f" ({report.samples_rendered} rendered now in {report.seconds:.1f} s, {report.rate:.2f}/s{restarts})"
+    )
+    yield f"digest {manifest.digest}"
+
+
+def shards_missing(report: Report, out: Path) -> Incomplete:
+    """Return the error for a build that gave shards up."""
+    first = report.failed[0]
+    count = f"{len(report.failed)} of {report.shards_wanted} shards are missing"
+    return Incomplete(f"{count}: {first}", first.hint.format(directory=out), first.details)

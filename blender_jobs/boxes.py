@@ -97,9 +97,9 @@ def _covered_corners(camera: Camera, triangles: FloatArray) -> FloatArray:
     the volumes that the line spans with the sides, in proportion.
     """
     corners = np.array([[x, y, 1.0] for x in (0, camera.width) for y in (0, camera.height)])
-    opposite = [np.roll(triangles[..., :3], -turns, axis=1) for turns in (1, 2)]
+    following, last = (np.roll(triangles[..., :3], -turns, axis=1) for turns in (1, 2))
     # volumes, barycentric: (T, 3, 4 corners); depth, met: (T, 4 corners)
-    volumes = np.cross(*opposite) @ corners.T
+    volumes = np.cross(following, last) @ corners.T
     with np.errstate(divide="ignore", invalid="ignore"):
         barycentric = volumes / volumes.sum(axis=1, keepdims=True)
         depth = (barycentric * triangles[..., 3, None]).sum(axis=1)

@@ -46,6 +46,8 @@ def keypoint_rows(objects: Any) -> npt.NDArray[np.float32]:
             depths = np.asarray(entry["keypoint_depths"], np.float32).reshape(-1, 1)
             triples = np.asarray(entry["keypoints"], np.float32).reshape(-1, 3)
             rows.append(np.hstack((triples, depths)))
+            if not np.isfinite(rows[-1]).all():  # what is None in JSON
+                raise ValueError
         except (TypeError, KeyError, ValueError):
             raise JobError(f"annotate(): objects[{at}] is not a result of view.describe()") from None
     return np.concatenate(rows)

@@ -24,6 +24,6 @@ def frame_seed(seed: int, episode: int, frame: int) -> int:
 
 def seed_global_generators(seed: int, episode: int) -> None:
     """Seed `random` and `numpy.random`: a safety net for jobs, or their libraries, that draw from them."""
-    state = np.random.SeedSequence(seed, spawn_key=(episode, 0, 0)).generate_state(4)
-    random.seed(int.from_bytes(state.tobytes(), "little"))
-    np.random.seed(state)  # noqa: NPY002  (the legacy generator is what is to be seeded)
+    state = np.random.SeedSequence(seed, spawn_key=(episode, 0, 0)).generate_state(8)
+    random.seed(int.from_bytes(state[:4].tobytes(), "little"))
+    np.random.seed(state[4:])  # noqa: NPY002  (the legacy generator is what is to be seeded)

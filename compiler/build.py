@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from compiler.crew import Crew, CrewOptions, Event, Restarted, SampleDone, ShardDone, ShardFailed, Stopped
-from compiler.directory import DatasetDirectory
 from compiler.errors import Incomplete
 from compiler.instances import Instance
+from compiler.store import Store, Tee
 
 _TICK_S = 0.2
 """How long the loop waits at once: an interrupt gets its turn on every platform."""
@@ -48,45 +49,49 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
 
-def build(directory: DatasetDirectory, shards: int, options: CrewOptions, first: Instance, display: Display) -> Report:
-    """Render what is missing of the first `shards` shards; `first` is an instance that runs already.
+def build(
+    store: Store, shards: int, options: CrewOptions, first: Instance, display: Display, tee: Tee | None = None
+) -> Report:
+    """Render what is missing of the first `shards` shards (0: for ever); `first` is an instance that runs already.
 
     Raises:
         BlendshardError: nothing more can come of it; what was finished is kept.
         KeyboardInterrupt: likewise.
     """
-    report, missing = _survey(directory, shards)
-    crew = Crew(directory.plan, directory.path, options)
+    report, missing = _survey(store, shards)
+    crew = Crew(store, options, tee)
     started = time.monotonic()
     try:
         with crew:
             crew.start(missing, first)
-            while len(report.failed) + report.shards_done < shards:
+            while not shards or len(report.failed) + report.shards_done < shards:
                 event = _next_event(crew)
                 report.seconds = time.monotonic() - started
                 if event is not None:
-                    _account(event, report, directory)
+                    _account(event, report, store)
                 display.update(report, crew.alive, event)
     finally:
         display.close()
-        _record_the_rest(crew, directory)
+        _record_the_rest(crew, store)
     return report
 
 
-def _record_the_rest(crew: Crew, directory: DatasetDirectory) -> None:
+def _record_the_rest(crew: Crew, store: Store) -> None:
     """Enter the shards that got their names while the build was being stopped."""
     while not crew.events.empty():
         event = crew.events.get()
         if isinstance(event, ShardDone):
-            directory.record(event.shard, event.annotations)
+            store.record(event.shard, event.annotations)
 
 
-def _survey(directory: DatasetDirectory, shards: int) -> tuple[Report, Sequence[int]]:
+def _survey(store: Store, shards: int) -> tuple[Report, Iterable[int]]:
     """Return the report to begin with and the numbers of the shards to render."""
-    damaged = directory.damaged()
-    finished = {shard.number for shard in directory.manifest.shards} - {shard.number for shard in damaged}
+    if not shards:
+        return Report(0, 0), itertools.count()
+    damaged = store.damaged()
+    finished = {shard.number for shard in store.manifest.shards} - {shard.number for shard in damaged}
     missing = [number for number in range(shards) if number not in finished]
-    per_shard = directory.plan.samples_per_shard
+    per_shard = store.plan.samples_per_shard
     report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
     report.shards_done = shards - len(missing)
     report.samples_done = report.shards_done * per_shard
@@ -100,13 +105,13 @@ def _next_event(crew: Crew) -> Event | None:
         return None
 
 
-def _account(event: Event, report: Report, directory: DatasetDirectory) -> None:
+def _account(event: Event, report: Report, store: Store) -> None:
     match event:
         case SampleDone():
             report.samples_done += 1
             report.samples_rendered += 1
         case ShardDone(shard, annotations):
-            directory.record(shard, annotations)
+            store.record(shard, annotations)
             report.shards_done += 1
         case Restarted(samples_lost=lost):
             report.restarts += 1

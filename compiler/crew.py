@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder, Render
 from compiler import schema
 from compiler.errors import BlendshardError, Incomplete, InstanceLost, JobBroken, disk_error
 from compiler.instances import Instance, Launch
 from compiler.plan import SPLIT, Plan
-from compiler.shards import ShardWriter
+from compiler.store import Store, Tee
 from loaders.manifest import ShardInfo
 
 
@@ -78,24 +77,25 @@ class CrewOptions:
 class Crew:
     """Threads with one instance each. Use as a context manager: leaving it ends every instance.
 
-    State: the queue of shards still to do, the running instances, and whether to stop.
+    State: the numbers of the shards still to do, the running instances, and whether to stop.
     """
 
-    plan: Plan
-    folder: Path
+    store: Store
     options: CrewOptions
+    tee: Tee | None = None
+    """Gets each sample once, as it is written."""
     events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
-    _shards: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    _shards: Iterator[int] = field(default_factory=lambda: iter(()))
+    _taking: threading.Lock = field(default_factory=threading.Lock)
     _instances: dict[int, Instance] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def start(self, shards: Sequence[int], first: Instance) -> None:
+    def start(self, shards: Iterable[int], first: Instance) -> None:
         """Set to work on `shards`, in this order; `first` is an instance that runs already."""
         self._instances[0] = first
-        for number in shards:
-            self._shards.put(number)
-        for slot in range(min(self.options.instances, len(shards))):
+        self._shards = iter(shards)
+        for slot in range(self.options.instances):
             thread = threading.Thread(target=self._work, args=(slot,), name=f"instance-{slot}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -120,18 +120,14 @@ class Crew:
             self._release(slot)
 
     def _work(self, slot: int) -> None:
-        while not self._stop.is_set():
-            try:
-                number = self._shards.get_nowait()
-            except queue.Empty:
-                break
+        while not self._stop.is_set() and (number := self._next_shard()) is not None:
             try:
                 self._render_shard(slot, number)
             except BlendshardError as error:
                 self.events.put(Stopped(error))
                 break
             except OSError as error:
-                self.events.put(Stopped(disk_error(error, self.folder)))
+                self.events.put(Stopped(disk_error(error, self.store.path)))
                 break
             except Exception as error:  # a defect of ours must end the build, not leave it waiting
                 self.events.put(Stopped(BlendshardError(f"internal error: {type(error).__name__}: {error}")))
@@ -139,9 +135,13 @@ class Crew:
         if not self._stop.is_set():
             self._release(slot)
 
+    def _next_shard(self) -> int | None:
+        with self._taking:
+            return next(self._shards, None)
+
     def _render_shard(self, slot: int, number: int) -> None:
         """Render one shard to its end, over as many instances as it takes, or give it up."""
-        task = _ShardTask(self.plan, number, ShardWriter(self.folder / self.plan.shard_name(number)), self.events)
+        task = _ShardTask(self, number)
         try:
             while task.remaining and not self._stop.is_set():
                 try:
@@ -158,20 +158,19 @@ class Crew:
     def _render_some(self, instance: Instance, task: _ShardTask) -> None:
         """Render as many of the remaining episodes as the instance may still play, or all where the scene is kept."""
         room = self.options.recycle_episodes - instance.episodes
-        episodes = task.remaining if self.plan.job.reuse_scene else task.remaining[:room]
+        episodes = task.remaining if self.store.plan.job.reuse_scene else task.remaining[:room]
         for _, members in instance.render(self._order(episodes)):
             task.add(members)
 
     def _order(self, episodes: list[EpisodeOrder]) -> Render:
-        return Render(
-            job=self.plan.source,
-            source_sha256=self.plan.job.source_sha256,
-            fields=self.plan.job.fields,
-            seed=self.plan.seed,
-            render=self.plan.render,
-            threads=self.options.launch.threads,
-            episodes=episodes,
-        )
+        plan = self.store.plan
+        digest, threads = plan.job.source_sha256, self.options.launch.threads
+        return Render(plan.source, digest, plan.job.fields, plan.seed, plan.render, threads, episodes)
+
+    def offer(self, key: str, record: bytes) -> None:
+        """Hand a sample to the tee; with its policy `block` this waits for slow listeners."""
+        if self.tee is not None:
+            self.tee.offer(key, record, self._stop.is_set)
 
     def _instance(self, slot: int) -> Instance:
         """Return the slot's instance; a fresh one where there is none or the old one has played enough."""
@@ -192,19 +191,21 @@ class _ShardTask:
     """One shard on its way.
 
     State: the writer, the episodes not yet whole in it (the first of them perhaps begun), the annotations' schema so
-    far, and how often the current episode was tried.
+    far, how often the current episode was tried, and how many samples the tee has got: what is rendered again after
+    a crash, it does not get again.
     """
 
-    def __init__(self, plan: Plan, number: int, writer: ShardWriter, events: queue.SimpleQueue[Event]) -> None:
-        self.plan = plan
+    def __init__(self, crew: Crew, number: int) -> None:
+        self.plan = crew.store.plan
         self.number = number
-        self.remaining = plan.episodes(number)
-        self._writer = writer
-        self._events = events
+        self.remaining = self.plan.episodes(number)
+        self._crew = crew
+        self._writer = crew.store.writer(number)
         self._annotations: schema.Schema = "null"
         self._begun = 0  # samples of remaining[0] that are written
         self._tries = 1
-        self._expected = set(plan.members())
+        self._offered = 0
+        self._expected = set(self.plan.members())
 
     def add(self, members: dict[str, bytes]) -> None:
         """Append the next sample due.
@@ -218,14 +219,17 @@ class _ShardTask:
             raise InstanceLost(f"sent {sorted(members)} for {due.key} where {sorted(self._expected)} were due")
         try:
             annotations = json.loads(members["json"])
-            self._writer.add(due.key, members)
+            record = self._writer.add(due.key, members)
         except ValueError as error:
             raise InstanceLost(f"sent garbage for {due.key}: {error}") from None
         try:
             self._annotations = schema.merge(self._annotations, schema.schema_of(annotations))
         except schema.SchemaConflict as conflict:
             raise JobBroken(f"{self.plan.source.path}: annotate: {conflict} (at {due.key})") from None
-        self._events.put(SampleDone(self.number))
+        if self._writer.samples > self._offered:
+            self._crew.offer(due.key, record)
+            self._offered += 1
+        self._crew.events.put(SampleDone(self.number))
         self._begun += 1
         if self._begun == len(self.remaining[0].samples):
             self.remaining, self._begun, self._tries = self.remaining[1:], 0, 1
@@ -239,9 +243,9 @@ class _ShardTask:
         lost = self._writer.samples - kept
         if self._tries >= attempts:
             error = _given_up(self.plan, self.number, episode, loss, attempts)
-            self._events.put(ShardFailed(self.number, error, self._writer.samples))
+            self._crew.events.put(ShardFailed(self.number, error, self._writer.samples))
             return False
-        self._events.put(Restarted(self.number, episode, str(loss), lost))
+        self._crew.events.put(Restarted(self.number, episode, str(loss), lost))
         self._writer.rewind(kept)
         if self.plan.job.reuse_scene:
             self.remaining = self.plan.episodes(self.number)
@@ -250,7 +254,7 @@ class _ShardTask:
 
     def commit(self) -> None:
         """Give the shard its name."""
-        self._events.put(ShardDone(self._writer.commit(SPLIT, self.number), self._annotations))
+        self._crew.events.put(ShardDone(self._writer.commit(SPLIT, self.number), self._annotations))
 
     def close(self) -> None:
         """Leave no part file behind, unless the shard was committed."""

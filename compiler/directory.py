@@ -12,9 +12,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compiler import schema
-from compiler.errors import JobBroken, OtherPlan, UsageError, disk_error
+from compiler.errors import OtherPlan, UsageError, disk_error
 from compiler.plan import Plan, differences
-from compiler.shards import PART_SUFFIX, write_atomically
+from compiler.shards import PART_SUFFIX, ShardWriter, write_atomically
+from compiler.store import with_annotations
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
 LOCK_NAME = ".lock"
@@ -35,6 +36,10 @@ class DatasetDirectory:
         """Return the shards of the manifest whose files are not what it says."""
         return [shard for shard in self.manifest.shards if shard_problem(self.path, shard)]
 
+    def writer(self, number: int) -> ShardWriter:
+        """Begin a shard in the directory. Raises OSError when its part file cannot be made."""
+        return ShardWriter(self.path / self.plan.shard_name(number))
+
     def record(self, shard: ShardInfo, annotations: schema.Schema) -> None:
         """Enter a finished shard into the manifest.
 
@@ -42,13 +47,8 @@ class DatasetDirectory:
             JobBroken: its annotations have other fields or types than those of the shards before.
             Incomplete: the manifest cannot be written.
         """
-        known = self.manifest.schema.get("annotations", "null")
-        try:
-            merged = schema.merge(known, annotations)
-        except schema.SchemaConflict as conflict:
-            raise JobBroken(f"{self.plan.source.path}: annotate: {conflict} (in {shard.name})") from None
-        described = replace(self.manifest, schema={**self.manifest.schema, "annotations": merged})
-        manifest = described.with_shard(shard)
+        described = with_annotations(self.manifest, self.plan, shard.name, annotations)
+        manifest = replace(self.manifest, schema=described).with_shard(shard)
         try:
             write_atomically(self.path / FILE_NAME, manifest.to_json())
         except OSError as error:
@@ -142,6 +142,8 @@ def peek(path: Path, plan: Plan, fresh: bool) -> Manifest | None:
 
 
 def _other_plan(path: Path, different: list[tuple[str, Any, Any]]) -> OtherPlan:
+    """Name what the user chose before what came with the installation."""
+    different.sort(key=lambda difference: difference[0].startswith(("blender.", "code_sha256")))
     name, ours, theirs = different[0]
     more = f" (and {len(different) - 1} more: {', '.join(field for field, *_ in different[1:4])})"
     return OtherPlan(

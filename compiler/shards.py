@@ -38,8 +38,8 @@ class ShardWriter:
         """How many samples are in it."""
         return len(self._lengths)
 
-    def add(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Append one sample.
+    def add(self, key: str, members: Mapping[str, bytes]) -> bytes:
+        """Append one sample; return its tar record, the bytes that the shard now holds.
 
         Raises:
             ValueError: an image that cannot be decoded; nothing is appended.
@@ -50,6 +50,7 @@ class ShardWriter:
         self._file.write(record)
         self._lengths.append(len(record))
         self._contents.append(content)
+        return record
 
     def rewind(self, samples: int) -> None:
         """Keep the first `samples` samples only."""

@@ -1,0 +1,119 @@
+"""Where finished samples go, as the crew sees it: a dataset's directory, or nowhere but to live listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from compiler import schema
+from compiler.content import digest_sample
+from compiler.errors import JobBroken
+from compiler.plan import Plan
+from loaders.manifest import Manifest, ShardInfo
+from loaders.tarstream import sample_record
+
+
+class Writer(Protocol):
+    """One shard on its way: see `compiler.shards.ShardWriter`."""
+
+    @property
+    def samples(self) -> int:
+        """How many samples are in it."""
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> bytes:
+        """Append one sample; return its tar record. Raises ValueError for an image that cannot be decoded."""
+
+    def rewind(self, samples: int) -> None:
+        """Keep the first `samples` samples only."""
+
+    def commit(self, split: str, number: int) -> ShardInfo:
+        """Finish the shard."""
+
+    def discard(self) -> None:
+        """Leave nothing of it, unless it was committed."""
+
+
+class Store(Protocol):
+    """Takes shards; knows which are there."""
+
+    plan: Plan
+    manifest: Manifest
+    path: Path
+
+    def damaged(self) -> list[ShardInfo]:
+        """Return the shards that must be rendered again."""
+
+    def writer(self, number: int) -> Writer:
+        """Begin a shard."""
+
+    def record(self, shard: ShardInfo, annotations: schema.Schema) -> None:
+        """Enter a finished shard."""
+
+
+class Tee(Protocol):
+    """Hands samples to live listeners: see `compiler.tee.Tee`."""
+
+    def offer(self, key: str, record: bytes, interrupted: Callable[[], bool] = ...) -> bool:
+        """Send one sample; False when interrupted."""
+
+
+def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: schema.Schema) -> dict[str, object]:
+    """Return the manifest's schema with the annotations of one more shard.
+
+    Raises:
+        JobBroken: they have other fields or types than those of the shards before.
+    """
+    known = manifest.schema.get("annotations", "null")
+    try:
+        return {**manifest.schema, "annotations": schema.merge(known, annotations)}
+    except schema.SchemaConflict as conflict:
+        raise JobBroken(f"{plan.source.path}: annotate: {conflict} (in {shard})") from None
+
+
+@dataclass
+class Nowhere:
+    """Keeps nothing: for samples that only live listeners get.
+
+    State: `manifest`, without shards; only its schema grows.
+    """
+
+    plan: Plan
+    manifest: Manifest
+    path: Path = Path()
+
+    def damaged(self) -> list[ShardInfo]:
+        """Return none: nothing is kept."""
+        return []
+
+    def writer(self, number: int) -> Writer:
+        """Begin a shard that is counted, checked and forgotten."""
+        return _Counter(self.plan.shard_name(number))
+
+    def record(self, shard: ShardInfo, annotations: schema.Schema) -> None:
+        """Check that the annotations go with those before. Raises JobBroken as `with_annotations`."""
+        described = with_annotations(self.manifest, self.plan, shard.name, annotations)
+        self.manifest = Manifest(self.plan.name, self.manifest.plan, described, self.manifest.provenance)
+
+
+class _Counter:
+    """Counts the samples of one shard."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.samples = 0
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> bytes:
+        digest_sample(key, members)  # an image that cannot be decoded is garbage here as well
+        self.samples += 1
+        return sample_record(key, members)
+
+    def rewind(self, samples: int) -> None:
+        self.samples = samples
+
+    def commit(self, split: str, number: int) -> ShardInfo:
+        return ShardInfo(self.name, split, number, self.samples, bytes=0, sha256="", content_sha256="")
+
+    def discard(self) -> None:
+        """Nothing was kept."""

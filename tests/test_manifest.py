@@ -1,0 +1,208 @@
+"""The manifest: what was written is read, and what was changed or cut is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, canonical_json
+
+_TEXT = st.text(max_size=10)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+_OBJECTS = st.dictionaries(_TEXT, _JSON, max_size=3)
+_DIGEST = st.binary(min_size=32, max_size=32).map(bytes.hex)
+_SHARDS = st.builds(
+    ShardInfo,
+    name=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}\.tar", fullmatch=True),
+    split=_TEXT,
+    number=st.integers(0, 1 << 40),
+    samples=st.integers(0, 1 << 40),
+    bytes=st.integers(0, 1 << 60),
+    sha256=_DIGEST,
+    content_sha256=_DIGEST,
+)
+_SHARD_LISTS = st.lists(_SHARDS, max_size=4, unique_by=(lambda shard: shard.number, lambda shard: shard.name))
+
+
+def shard(number: int) -> ShardInfo:
+    """Return a shard like no other."""
+    digests = [hashlib.sha256(f"{kind}{number}".encode()).hexdigest() for kind in ("file", "content")]
+    return ShardInfo(f"cubes-train-{number:06d}.tar", "train", number, 7 + number, 10240 + number, *digests)
+
+
+MANIFEST = Manifest(
+    name="cubes",
+    plan={"seed": 3, "job": {"fields": {"count": 10, "spread": 2.5}}},
+    schema={"members": {"png": {"dtype": "uint8"}}},
+    provenance={"command": "compile-dataset cubes"},
+    shards=(shard(0), shard(1)),
+)
+
+
+@given(_TEXT, _OBJECTS, _OBJECTS, _OBJECTS, _SHARD_LISTS)
+def test_what_is_written_is_read(
+    name: str, plan: dict[str, Any], schema: dict[str, Any], provenance: dict[str, Any], shards: list[ShardInfo]
+) -> None:
+    manifest = Manifest(name, plan, schema, provenance)
+    for entry in shards:
+        manifest = manifest.with_shard(entry)
+    again = Manifest.from_json(manifest.to_json())
+    assert again == manifest
+    assert again.to_json() == manifest.to_json()
+
+
+@given(st.permutations(range(4)))
+def test_shards_stand_by_number_in_whatever_order_they_were_finished(order: list[int]) -> None:
+    manifest = Manifest("cubes", {}, {}, {})
+    for number in order:
+        manifest = manifest.with_shard(shard(number))
+    assert manifest.shards == tuple(shard(number) for number in range(4))
+    assert (manifest.samples, manifest.bytes) == (7 + 8 + 9 + 10, 4 * 10240 + 6)
+
+
+def test_a_shard_rendered_anew_takes_the_place_of_the_old() -> None:
+    anew = ShardInfo("cubes-train-000000.tar", "train", 0, 1, 1, "0" * 64, "0" * 64)
+    assert MANIFEST.with_shard(anew).shards == (anew, shard(1))
+
+
+def test_the_digests_stay() -> None:
+    # They are what users quote and compare: another spelling of the same JSON would be another dataset.
+    assert MANIFEST.plan_digest == "fcdd35e6d4228600551073d807b40b72ea8d692ce2fe3d84ff019621ea1dd6d6"
+    assert MANIFEST.digest == "970c3ade686c538ca372e9e7bba710cfbd254d412f52626a51e4210a49b9603d"
+
+
+def test_every_cut_is_refused() -> None:
+    content = MANIFEST.to_json().rstrip()
+    for size in range(len(content)):
+        with pytest.raises(ManifestError):
+            Manifest.from_json(content[:size])
+
+
+@given(st.binary() | _JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_content_gives_another_error(content: bytes) -> None:
+    with pytest.raises(ManifestError):
+        Manifest.from_json(content)
+
+
+def altered(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Return the manifest's file with `change` applied to its JSON."""
+    value = json.loads(MANIFEST.to_json())
+    change(value)
+    return json.dumps(value).encode()
+
+
+Path_ = tuple[str | int, ...]
+LEAVES: list[Path_] = [
+    ("format",),
+    ("digest",),
+    ("plan_digest",),
+    ("samples",),
+    ("bytes",),
+    ("plan", "seed"),
+    ("plan", "job", "fields", "spread"),
+    *(("shards", at, name) for at in (0, 1) for name in ("sha256", "samples", "bytes")),
+]
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: ".".join(map(str, path)))
+def test_one_changed_value_is_found(path: Path_) -> None:
+    def change(value: Any) -> None:
+        for name in path[:-1]:
+            value = value[name]
+        old = value[path[-1]]
+        value[path[-1]] = old[:-1] + ("0" if old[-1] != "0" else "1") if isinstance(old, str) else old + 1
+
+    with pytest.raises(ManifestError):
+        Manifest.from_json(altered(change))
+
+
+@pytest.mark.parametrize("field", list(json.loads(MANIFEST.to_json())))
+def test_no_field_may_be_missing(field: str) -> None:
+    with pytest.raises(ManifestError, match=f"{field}|is not a blendshard-1 manifest"):
+        Manifest.from_json(altered(lambda value: value.pop(field)))
+
+
+@pytest.mark.parametrize("field", list(ShardInfo.__dataclass_fields__))
+@pytest.mark.parametrize("value", [None, True, 1.0, []])
+def test_a_shards_field_of_another_type_is_named(field: str, value: object) -> None:
+    with pytest.raises(ManifestError, match=rf"shards\[1\].{field} is missing or not a (int|str)"):
+        Manifest.from_json(altered(lambda manifest: manifest["shards"][1].update({field: value})))
+
+
+@pytest.mark.parametrize("field", ["sha256", "content_sha256"])
+@pytest.mark.parametrize("value", ["", "0" * 63, "A" * 64, "0" * 64 + "\n"])
+def test_a_digest_is_64_hexadecimal_digits(field: str, value: str) -> None:
+    with pytest.raises(ManifestError, match=r"shards\[1\] has a digest that is not sha256"):
+        Manifest.from_json(altered(lambda manifest: manifest["shards"][1].update({field: value})))
+
+
+@pytest.mark.parametrize("field", ["number", "samples", "bytes"])
+def test_nothing_is_counted_below_zero(field: str) -> None:
+    with pytest.raises(ManifestError, match=r"shards\[0\] has a negative number"):
+        Manifest.from_json(altered(lambda manifest: manifest["shards"][0].update({field: -1})))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a.tar", "/a.tar", "a/b.tar", "a\\b.tar", "C:a.tar", "..", ".a.tar", "-a.tar", "a.tar\n", "a.zip", "", "ä.tar"],
+)
+def test_a_shard_is_a_plain_file_beside_the_manifest(name: str) -> None:
+    with pytest.raises(ManifestError, match=r"shards\[0\].name .* is not a plain file name"):
+        Manifest.from_json(altered(lambda value: value["shards"][0].update(name=name)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: (
+            value["shards"].reverse() or value.update(digest=Manifest("", {}, {}, {}, (shard(1), shard(0))).digest)
+        ),
+        lambda value: value["shards"][1].update(number=0),
+        lambda value: value["shards"][1].update(name=value["shards"][0]["name"]),
+    ],
+    ids=["reversed", "number twice", "name twice"],
+)
+def test_shards_that_would_repeat_keys_or_files_are_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(ManifestError, match="stands twice, or shards are not in the order"):
+        Manifest.from_json(altered(change))
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", r'"\ud800"', "[" * 100_000])
+def test_what_could_not_be_written_is_not_read(value: str) -> None:
+    content = MANIFEST.to_json().replace(b'"uint8"', value.encode())
+    with pytest.raises(ManifestError, match="is not JSON"):
+        Manifest.from_json(content)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])
+def test_what_is_not_json_is_not_written(value: object) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        canonical_json({"value": value})
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_fields() -> None:
+    assert canonical_json({"b": [1.0, "ä"], "a": None}) == canonical_json({"a": None, "b": [1.0, "ä"]})
+    assert canonical_json({"a": "ä", "b": [1.0]}) == '{"a":"ä","b":[1.0]}'.encode()
+
+
+def test_a_manifest_is_loaded_from_its_folder_or_file(tmp_path: Path) -> None:
+    file = tmp_path / FILE_NAME
+    file.write_bytes(MANIFEST.to_json())
+    assert Manifest.load(tmp_path) == Manifest.load(str(file)) == MANIFEST
+    file.write_bytes(b"{}")
+    with pytest.raises(ManifestError, match=str(file)):
+        Manifest.load(tmp_path)
+    file.unlink()
+    with pytest.raises(ManifestError, match=f"no dataset at {tmp_path}: No such file"):
+        Manifest.load(tmp_path)

@@ -40,7 +40,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["blender_jobs*", "compiler*", "loaders*"]),
     package_data={"blender_jobs": ["py.typed"], "compiler": ["py.typed"], "loaders": ["py.typed"]},
-    install_requires=["click>=8.2", "filelock>=3.12", "numpy>=1.26", "pillow>=10.1", "tqdm>=4.66"],
+    install_requires=["aiohttp>=3.14.3", "click>=8.2", "filelock>=3.12", "numpy>=1.26", "pillow>=10.1", "tqdm>=4.66"],
     extras_require={
         "blender": BPY,
         "loaders": ["torch>=2.2", "webdataset>=1.0"],

@@ -31,9 +31,8 @@ def main() -> None:
     requests: queue.SimpleQueue[orders.Request] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests, scratch), daemon=True).start()
     channel.write(wire.SYNC)
-    hello = _hello()
-    wire.send(channel, orders.to_head(hello))
-    while not hello.problem:
+    wire.send(channel, orders.to_head(_hello()))
+    while True:
         _serve(requests.get(), channel, scratch)
 
 

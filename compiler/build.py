@@ -7,7 +7,7 @@ import queue
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from compiler.crew import Crew, CrewOptions, Event, Restarted, SampleDone, ShardDone, ShardFailed, Stopped
 from compiler.errors import Incomplete
@@ -32,6 +32,8 @@ class Report:
     damaged: list[str] = field(default_factory=list)
     """Finished shards that had been damaged and were rendered again."""
     failed: list[Incomplete] = field(default_factory=list)
+    live: dict[str, Any] | None = None
+    """The tee's counts, where there was one."""
 
     @property
     def rate(self) -> float:
@@ -49,22 +51,45 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
 
+@dataclass(frozen=True)
+class Todo:
+    """What a build has to do."""
+
+    report: Report
+    """As it stands before anything is rendered."""
+    missing: Iterable[int]
+    """Numbers of the shards to render."""
+    endless: bool = False
+
+
+def survey(store: Store, shards: int) -> Todo:
+    """Find out what is missing of the first `shards` shards (0: there is no end)."""
+    if not shards:
+        return Todo(Report(0, 0), itertools.count(), endless=True)
+    damaged = store.damaged()
+    finished = {shard.number for shard in store.manifest.shards} - {shard.number for shard in damaged}
+    missing = [number for number in range(shards) if number not in finished]
+    per_shard = store.plan.samples_per_shard
+    report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
+    report.shards_done = shards - len(missing)
+    report.samples_done = report.shards_done * per_shard
+    return Todo(report, missing)
+
+
 def build(
-    store: Store, shards: int, options: CrewOptions, first: Instance, display: Display, tee: Tee | None = None
+    store: Store, todo: Todo, options: CrewOptions, first: Instance, display: Display, tee: Tee | None = None
 ) -> Report:
-    """Render what is missing of the first `shards` shards (0: for ever); `first` is an instance that runs already.
+    """Render what is to do; `first` is an instance that runs already. Return `todo.report`, which grows meanwhile.
 
     Raises:
         BlendshardError: nothing more can come of it; what was finished is kept.
         KeyboardInterrupt: likewise.
     """
-    report, missing = _survey(store, shards)
-    crew = Crew(store, options, tee)
-    started = time.monotonic()
+    report, crew, started = todo.report, Crew(store, options, tee), time.monotonic()
     try:
         with crew:
-            crew.start(missing, first)
-            while not shards or len(report.failed) + report.shards_done < shards:
+            crew.start(todo.missing, first)
+            while todo.endless or len(report.failed) + report.shards_done < report.shards_wanted:
                 event = _next_event(crew)
                 report.seconds = time.monotonic() - started
                 if event is not None:
@@ -82,20 +107,6 @@ def _record_the_rest(crew: Crew, store: Store) -> None:
         event = crew.events.get()
         if isinstance(event, ShardDone):
             store.record(event.shard, event.annotations)
-
-
-def _survey(store: Store, shards: int) -> tuple[Report, Iterable[int]]:
-    """Return the report to begin with and the numbers of the shards to render."""
-    if not shards:
-        return Report(0, 0), itertools.count()
-    damaged = store.damaged()
-    finished = {shard.number for shard in store.manifest.shards} - {shard.number for shard in damaged}
-    missing = [number for number in range(shards) if number not in finished]
-    per_shard = store.plan.samples_per_shard
-    report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
-    report.shards_done = shards - len(missing)
-    report.samples_done = report.shards_done * per_shard
-    return report, missing
 
 
 def _next_event(crew: Crew) -> Event | None:

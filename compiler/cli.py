@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,14 +20,19 @@ from compiler import options
 from compiler import report as reports
 from compiler import show as pictures
 from compiler import verify as checking
-from compiler.build import build
+from compiler.build import build, survey
 from compiler.crew import CrewOptions
 from compiler.directory import open_directory, peek
 from compiler.errors import BlenderUnusable, BlendshardError, UsageError, VerificationFailed
 from compiler.instances import Launch
+from compiler.lifeline import end_with_parent
+from compiler.live import live_tee
+from compiler.plan import Plan
 from compiler.prepare import Choices, cores, draw_up, provenance, share_cores, start_first
 from compiler.progress import make_display
 from compiler.replay import replay as replay_episode
+from compiler.store import Nowhere, Store
+from loaders.manifest import Manifest
 
 INTERRUPTED = 130
 
@@ -54,7 +60,7 @@ def cli() -> None:
 
 @cli.command("build")
 @click.argument("job", type=options.JobType(), default="falling_cubes")
-@click.option("--shards", type=click.IntRange(min=1), required=True, help="How many shards the dataset shall have.")
+@click.option("--shards", type=click.IntRange(min=0), required=True, help="How many shards the dataset shall have.")
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset's directory.  [default: ./<job>]")
 @click.option("--samples-per-shard", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -72,6 +78,7 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be rendered; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@options.add_live_options
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -86,30 +93,48 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
 
     Run the same command again to continue; with more --shards to extend.
     """
-    chosen = {name: given[name] for name in _CHOICES}
+    if given["end_with_parent"]:
+        end_with_parent()
+    live, shards = options.live_options(given), given["shards"]
     settings = {**ctx.meta.get(options.CONFIG_FIELDS, {}), **dict(given["settings"])}
-    choices = Choices(settings=settings, **chosen)
-    instances, threads = share_cores(given["instances"], given["shards"])
-    launch = Launch(threads, given["stall_timeout"])
-    first = start_first(launch)
+    choices = Choices(settings=settings, **{name: given[name] for name in _CHOICES})
+    instances, threads = share_cores(given["instances"], shards)
+    crew = CrewOptions(instances, Launch(threads, given["stall_timeout"]), given["attempts"], given["recycle"])
+    first = start_first(crew.launch)
     try:
         plan = draw_up(choices, first)
         out = given["out"] or Path(plan.name)
         if given["dry_run"]:
             found = None if given["fresh"] else peek(out, plan, fresh=False)
-            _say(reports.PlanReport(plan, given["shards"], out, found), given["as_json"])
+            _say(reports.PlanReport(plan, shards, out, found), given["as_json"])
             return
-        with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
-            crew = CrewOptions(instances, launch, given["attempts"], given["recycle"])
-            report = build(directory, given["shards"], crew, first, make_display(given["quiet"], plan.name))
+        with _store(plan, out, given) as store:
+            todo, display = survey(store, shards), make_display(given["quiet"], plan.name)
+            with live_tee(live, plan, todo.report, _announce) if live else nullcontext() as tee:
+                report = build(store, todo, crew, first, display, tee)
     finally:
         first.end()
     if given["as_json"]:
-        _say_json(reports.report_json(report, directory.manifest, out))
+        _say_json(reports.report_json(report, store.manifest, out))
     else:
-        _say_lines(reports.report_lines(report, directory.manifest, out))
+        _say_lines(reports.report_lines(report, store.manifest, out))
     if report.failed:
         raise reports.shards_missing(report, out)
+
+
+@contextmanager
+def _store(plan: Plan, out: Path, given: dict[str, Any]) -> Iterator[Store]:
+    """Open the dataset's directory, or with ``--live-only`` none."""
+    if given["live_only"]:
+        members = {"members": plan.members()}
+        yield Nowhere(plan, Manifest(plan.name, plan.identity(), members, provenance(plan)))
+    else:
+        with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
+            yield directory
+
+
+def _announce(line: str) -> None:
+    click.echo(line, err=True)
 
 
 @cli.command("verify")

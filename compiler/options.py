@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from compiler.errors import UsageError
 from compiler.jobs import builtin_jobs
+from compiler.live import DEFAULT_URL, LiveOptions, tee_options
 
 CONFIG_FIELDS = "blendshard.config_fields"
 """Where `load_config` leaves the ``[set]`` table in `click.Context.meta`: its values are typed already."""
@@ -94,6 +97,54 @@ def load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -
 def _config_name(param: click.Parameter) -> str:
     longest = max(param.opts, key=len)
     return longest.lstrip("-").replace("_", "-").lower()
+
+
+def add_live_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the live tee to the build command."""
+    for option in reversed(_LIVE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def live_options(given: Mapping[str, Any]) -> LiveOptions | None:
+    """Return how the build goes live, None if it does not.
+
+    Raises:
+        UsageError: options that do not go together, or an address that cannot be listened at.
+    """
+    url = given["live"] or (DEFAULT_URL if given["live_only"] else None)
+    if not given["shards"] and not given["live_only"]:
+        raise UsageError("--shards 0 renders without end", "it needs --live-only, which writes nothing")
+    if url is None:
+        if unused := [name for name in ("live_host", "live_token", "live_wait") if given[name]]:
+            raise UsageError(f"--{unused[0].replace('_', '-')} needs --live", f"add --live {DEFAULT_URL}")
+        return None
+    tee = tee_options(url, given["live_host"], given["live_policy"], given["live_token"])
+    return LiveOptions(tee, given["live_wait"], given["live_ready_file"])
+
+
+_LIVE_OPTIONS = [
+    click.option(
+        "--live",
+        metavar="URL",
+        is_flag=False,
+        flag_value=DEFAULT_URL,
+        help=f"Serve the samples to listeners as they are made.  [alone: {DEFAULT_URL}]",
+    ),
+    click.option("--live-only", is_flag=True, help="Write nothing; with --shards 0, render without end."),
+    click.option(
+        "--live-policy",
+        type=click.Choice(["drop", "block"]),
+        default="drop",
+        show_default=True,
+        help="What a slow listener causes: lost samples, counted, or waiting.",
+    ),
+    click.option("--live-wait", type=click.IntRange(min=0), default=0, help="Begin when so many listeners are there."),
+    click.option("--live-host", help="Listen at this address, for other machines too; needs a token."),
+    click.option("--live-token", help="What listeners must show.  [default: made, for other machines]"),
+    click.option("--live-ready-file", type=click.Path(path_type=Path), hidden=True),
+    click.option("--end-with-parent", is_flag=True, hidden=True),
+]
 
 
 class DefaultGroup(click.Group):

@@ -55,8 +55,10 @@ def cores() -> int:
 
 
 def share_cores(instances: int, shards: int) -> tuple[int, int]:
-    """Return how many instances there shall be (0: choose) for so many shards, and the threads of each."""
-    instances = min(instances or min(cores(), MOST_INSTANCES), shards)
+    """Return how many instances there shall be (0: choose) for so many shards (0: no end), and the threads of each."""
+    instances = instances or min(cores(), MOST_INSTANCES)
+    if shards:
+        instances = min(instances, shards)
     return instances, max(1, cores() // instances)
 
 

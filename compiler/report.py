@@ -68,7 +68,10 @@ def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]
         f"{out}: {report.shards_done}/{report.shards_wanted} shards, {report.samples_done} samples"
         f" ({report.samples_rendered} rendered now in {report.seconds:.1f} s, {report.rate:.2f}/s{restarts})"
     )
-    yield f"digest {manifest.digest}"
+    if report.live is not None:
+        yield "live: {samples_offered} samples, {samples_sent} sent, {samples_dropped} dropped".format(**report.live)
+    if manifest.shards:
+        yield f"digest {manifest.digest}"
 
 
 def shards_missing(report: Report, out: Path) -> Incomplete:

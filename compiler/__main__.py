@@ -1,0 +1,5 @@
+"""``python -m compiler`` is ``compile-dataset``."""
+
+from compiler.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""Start a compiler from Python, for a training script that streams its samples.
+
+with compiler.launch("falling_cubes", instances=2) as live:
+    for batch in DataLoader(LiveDataset(live.address), num_workers=2): ...
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
+
+from compiler.errors import BlendshardError, Incomplete
+
+_PARTING_S = 10.0
+_LOOK_EVERY_S = 0.05
+
+
+class Launched:
+    """A compiler that runs for this process: see `launch`.
+
+    State: the process, and the last lines it said.
+    """
+
+    def __init__(self, command: list[str], ready_file: Path, start_timeout_s: float) -> None:
+        self._said: deque[str] = deque(maxlen=30)
+        self._leaving = False
+        self._main_thread = threading.get_ident()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self._reader = threading.Thread(target=self._keep_what_it_says, daemon=True)
+        self._reader.start()
+        ready = self._wait_until_ready(ready_file, start_timeout_s)
+        self.address: str = ready["address"]
+        """What `loaders.LiveDataset` takes."""
+        self.token: str | None = ready["token"]
+
+    @property
+    def running(self) -> bool:
+        """Whether the compiler runs; it ends by itself when its dataset is complete."""
+        return self._process.poll() is None
+
+    def status(self) -> dict[str, Any]:
+        """Return what the compiler says of itself: ``restarts`` of instances, ``samples_done``, ``rate``, groups.
+
+        Raises:
+            BlendshardError: it has ended.
+        """
+        self.check()
+        parts = urlsplit(self.address)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        try:
+            connection.request("GET", "/status", headers=headers)
+            return cast(dict[str, Any], json.loads(connection.getresponse().read()))
+        except (OSError, http.client.HTTPException) as error:
+            self.check()
+            raise Incomplete(f"the compiler at {self.address} does not answer: {error}") from None
+        finally:
+            connection.close()
+
+    def check(self) -> None:
+        """Raise the error that the compiler ended with, if it did."""
+        if self.failed:
+            raise self._error()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the compiler ended with an error."""
+        return (self._process.poll() or 0) != 0 and not self._leaving
+
+    def close(self) -> None:
+        """Let the compiler go: it ends its instances and itself."""
+        self._leaving = True
+        with suppress(OSError):
+            cast(IO[bytes], self._process.stdin).close()
+        for end in (self._process.terminate, self._process.kill):
+            try:
+                self._process.wait(_PARTING_S)
+                break
+            except subprocess.TimeoutExpired:
+                end()
+        self._process.wait()
+        self._reader.join(_PARTING_S)
+
+    def interrupt_main_on_failure(self) -> None:
+        """Interrupt the thread that launched it when the compiler fails: it may wait for samples that never come."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        self._process.wait()
+        if self.failed and hasattr(signal, "pthread_kill"):
+            with suppress(ProcessLookupError):
+                signal.pthread_kill(self._main_thread, signal.SIGINT)
+
+    def _wait_until_ready(self, ready_file: Path, timeout_s: float) -> dict[str, Any]:
+        end = time.monotonic() + timeout_s
+        while not ready_file.exists():
+            if not self.running:
+                raise self._error()
+            if time.monotonic() > end:
+                self.close()
+                raise Incomplete(f"the compiler was not ready after {timeout_s:g} s", details=list(self._said))
+            time.sleep(_LOOK_EVERY_S)
+        return cast(dict[str, Any], json.loads(ready_file.read_bytes()))
+
+    def _error(self) -> BlendshardError:
+        self._reader.join(1.0)
+        lines = list(self._said)
+        what = next((line for line in reversed(lines) if line.startswith("Error: ")), "Error: it said nothing")
+        return Incomplete(f"the compiler ended with exit code {self._process.poll()}: {what[7:]}", details=lines)
+
+    def _keep_what_it_says(self) -> None:
+        with cast(IO[bytes], self._process.stderr) as stream:
+            for line in stream:
+                self._said.append(line.decode(errors="replace").rstrip())
+
+
+@contextmanager
+def launch(
+    job: str = "falling_cubes",
+    *,
+    shards: int = 0,
+    out: str | Path | None = None,
+    instances: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    live_policy: str = "block",
+    port: int = 0,
+    start_timeout_s: float = 120.0,
+    **options: Any,
+) -> Iterator[Launched]:
+    """Run a live compiler for as long as the ``with`` block runs; no process is left behind however that ends.
+
+    Where the compiler fails, the block is interrupted at once and the error raised; an instance that was replaced
+    only counts (`Launched.status`). Call it in the main thread.
+
+    Args:
+        job: a built-in name or ``path/to/job.py[:Class]``.
+        shards: how many; 0 renders without end.
+        out: the dataset's directory; without it nothing is written.
+        instances: Blenders at once; 0 chooses.
+        settings: the job's fields.
+        live_policy: ``block`` waits for slow listeners, ``drop`` drops and counts.
+        port: where to listen on loopback; 0 takes any that is free.
+        start_timeout_s: how long Blender may take to start.
+        options: further options of ``compile-dataset``, as ``engine="workbench"``, ``size="320x240"``, ``seed=1``.
+
+    Yields:
+        `Launched`, whose `address` is what `loaders.LiveDataset` takes.
+
+    Raises:
+        BlendshardError: the compiler could not be started, or failed; its last lines are in `details`.
+    """
+    chosen = {"shards": shards, "instances": instances, "live_policy": live_policy, **options}
+    words = [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={_spell(value)}")]
+    words += ["--live-only"] if out is None else ["--out", os.fspath(out)]
+    with tempfile.TemporaryDirectory(prefix="blendshard-") as folder:
+        ready = Path(folder) / "ready.json"
+        words += ["--live", f"http://127.0.0.1:{port}", "--live-ready-file", str(ready), "--quiet", "--end-with-parent"]
+        launched = Launched([sys.executable, "-m", "compiler", "build", job, *words], ready, start_timeout_s)
+        try:
+            launched.interrupt_main_on_failure()
+            yield launched
+        except KeyboardInterrupt:
+            launched.check()  # it was not the user
+            raise
+        finally:
+            launched.close()
+
+
+def _spell(value: Any) -> str:
+    """Return a field's value as the command line has it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

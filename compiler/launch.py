@@ -39,11 +39,16 @@ class Launched:
         self._leaving = False
         self._main_thread = threading.get_ident()
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
         self._reader = threading.Thread(target=self._keep_what_it_says, daemon=True)
         self._reader.start()
-        ready = self._wait_until_ready(ready_file, start_timeout_s)
+        self._result: bytes | None = None
+        try:
+            ready = self._wait_until_ready(ready_file, start_timeout_s)
+        except BaseException:
+            self.close()
+            raise
         self.address: str = ready["address"]
         """What `loaders.LiveDataset` takes."""
         self.token: str | None = ready["token"]
@@ -54,12 +59,16 @@ class Launched:
         return self._process.poll() is None
 
     def status(self) -> dict[str, Any]:
-        """Return what the compiler says of itself: ``restarts`` of instances, ``samples_done``, ``rate``, groups.
+        """Return what the compiler says of itself: ``restarts`` of instances, ``samples_done``, ``rate``, and so on.
+
+        While it runs this is ``GET /status``; once its dataset is complete, what ``compile-dataset --json`` prints.
 
         Raises:
-            BlendshardError: it has ended.
+            BlendshardError: it has failed.
         """
         self.check()
+        if not self.running:
+            return self._final_report()
         parts = urlsplit(self.address)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -67,10 +76,23 @@ class Launched:
             connection.request("GET", "/status", headers=headers)
             return cast(dict[str, Any], json.loads(connection.getresponse().read()))
         except (OSError, http.client.HTTPException) as error:
-            self.check()
+            if self._ends_within(_PARTING_S):
+                return self.status()
             raise Incomplete(f"the compiler at {self.address} does not answer: {error}") from None
         finally:
             connection.close()
+
+    def _final_report(self) -> dict[str, Any]:
+        if self._result is None:
+            self._result = cast(IO[bytes], self._process.stdout).read()
+        return cast(dict[str, Any], json.loads(self._result))
+
+    def _ends_within(self, seconds: float) -> bool:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def check(self) -> None:
         """Raise the error that the compiler ended with, if it did."""
@@ -88,13 +110,12 @@ class Launched:
         with suppress(OSError):
             cast(IO[bytes], self._process.stdin).close()
         for end in (self._process.terminate, self._process.kill):
-            try:
-                self._process.wait(_PARTING_S)
+            if self._ends_within(_PARTING_S):
                 break
-            except subprocess.TimeoutExpired:
-                end()
+            end()
         self._process.wait()
         self._reader.join(_PARTING_S)
+        cast(IO[bytes], self._process.stdout).close()
 
     def interrupt_main_on_failure(self) -> None:
         """Interrupt the thread that launched it when the compiler fails: it may wait for samples that never come."""
@@ -112,7 +133,6 @@ class Launched:
             if not self.running:
                 raise self._error()
             if time.monotonic() > end:
-                self.close()
                 raise Incomplete(f"the compiler was not ready after {timeout_s:g} s", details=list(self._said))
             time.sleep(_LOOK_EVERY_S)
         return cast(dict[str, Any], json.loads(ready_file.read_bytes()))
@@ -170,7 +190,15 @@ def launch(
     words += ["--live-only"] if out is None else ["--out", os.fspath(out)]
     with tempfile.TemporaryDirectory(prefix="blendshard-") as folder:
         ready = Path(folder) / "ready.json"
-        words += ["--live", f"http://127.0.0.1:{port}", "--live-ready-file", str(ready), "--quiet", "--end-with-parent"]
+        words += [
+            "--live",
+            f"http://127.0.0.1:{port}",
+            "--live-ready-file",
+            str(ready),
+            "--quiet",
+            "--json",
+            "--end-with-parent",
+        ]
         launched = Launched([sys.executable, "-m", "compiler", "build", job, *words], ready, start_timeout_s)
         try:
             launched.interrupt_main_on_failure()

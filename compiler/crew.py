@@ -262,8 +262,10 @@ class _ShardTask:
 
 
 def _given_up(plan: Plan, shard: int, episode: int, loss: InstanceLost, attempts: int) -> Incomplete:
+    replay = f"compile-dataset replay {{directory}} --episode {episode}"
+    no_gl = plan.render.engine != "cycles" and any("EGL" in line or "GLX" in line for line in loss.log)
     return Incomplete(
         f"shard {shard}: episode {episode} was tried {attempts} times; the last instance {loss}",
-        hint=f"compile-dataset replay {{directory}} --episode {episode}",
+        hint=f"compile-dataset doctor, as OpenGL seems to be missing; or {replay}" if no_gl else replay,
         details=loss.log,
     )

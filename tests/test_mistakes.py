@@ -111,3 +111,35 @@ def test_paths_with_spaces_and_umlauts(tmp_path: Path) -> None:
     done = run(job, *ONE, "--out", folder / "Daten Satz")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (folder / "Daten Satz").glob("*.tar")] == ["W_rfel_1-train-000000.tar"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        ("libXrender.so.1: cannot open shared object file: No such file or directory", "apt-get install libx11-6"),
+        ("No module named 'bpy'", "pip install 'blendshard[blender]'"),
+    ],
+)
+def test_a_blender_that_cannot_be_imported_names_the_command_that_helps(
+    problem: str, said: str, tmp_path: Path
+) -> None:
+    """A stand-in for a machine without the libraries: a `bpy` that fails as the real one does there."""
+    (tmp_path / "bpy.py").write_text(f'raise ImportError("{problem}")')
+    for command in (["doctor"], [*ONE, "--out", tmp_path / "out"]):
+        done = run(*command, env={"PYTHONPATH": str(tmp_path)})
+        assert done.returncode == 5
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_and_build_say_when_opengl_is_missing(tmp_path: Path) -> None:
+    """Without a vendor of EGL Blender aborts in its first OpenGL render; Cycles needs none."""
+    blind = {"__EGL_VENDOR_LIBRARY_DIRS": str(tmp_path)}
+    doctor = run("doctor", env=blind)
+    assert doctor.returncode == 0
+    assert "cycles     ok" in doctor.stdout
+    assert "workbench  FAILED  died of SIGABRT; it needs OpenGL" in doctor.stdout
+    build = run("cube", *ONE, "--attempts", 1, "--out", tmp_path / "out", env=blind)
+    assert build.returncode == 1
+    assert "Try: compile-dataset doctor, as OpenGL seems to be missing" in build.stderr

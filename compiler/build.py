@@ -7,13 +7,15 @@ import queue
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from compiler.crew import Crew, CrewOptions, Event, Restarted, SampleDone, ShardDone, ShardFailed, Stopped
 from compiler.errors import Incomplete
 from compiler.instances import Instance
 from compiler.store import Store, Tee
 
+_LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
+_LOOK_EVERY_S = 1.0
 _TICK_S = 0.2
 """How long the loop waits at once: an interrupt gets its turn on every platform."""
 
@@ -32,8 +34,8 @@ class Report:
     damaged: list[str] = field(default_factory=list)
     """Finished shards that had been damaged and were rendered again."""
     failed: list[Incomplete] = field(default_factory=list)
-    live: dict[str, Any] | None = None
-    """The tee's counts, where there was one."""
+    live: dict[str, int] | None = None
+    """The tee's counts (`live_counts`), where there is one."""
 
     @property
     def rate(self) -> float:
@@ -85,7 +87,7 @@ def build(
         BlendshardError: nothing more can come of it; what was finished is kept.
         KeyboardInterrupt: likewise.
     """
-    report, crew, started = todo.report, Crew(store, options, tee), time.monotonic()
+    report, crew, started, looked = todo.report, Crew(store, options, tee), time.monotonic(), 0.0
     try:
         with crew:
             crew.start(todo.missing, first)
@@ -94,11 +96,19 @@ def build(
                 report.seconds = time.monotonic() - started
                 if event is not None:
                     _account(event, report, store)
+                if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
+                    looked, report.live = report.seconds, live_counts(tee)
                 display.update(report, crew.alive, event)
     finally:
         display.close()
         _record_the_rest(crew, store)
     return report
+
+
+def live_counts(tee: Tee) -> dict[str, int]:
+    """Return how many listen, and what became of the samples that they were offered."""
+    status = tee.status()
+    return {name: status[name] for name in _LIVE_COUNTS}
 
 
 def _record_the_rest(crew: Crew, store: Store) -> None:

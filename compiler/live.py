@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from compiler.build import Report
+from compiler.build import Report, live_counts
 from compiler.errors import UsageError
 from compiler.plan import Plan
 from compiler.shards import write_atomically
@@ -88,7 +88,7 @@ def live_tee(live: LiveOptions, plan: Plan, report: Report, announce: Announce) 
             yield tee
             tee.finish()
         finally:
-            report.live = tee.status()
+            report.live = live_counts(tee)
 
 
 def _describer(plan: Plan, report: Report) -> Callable[[], dict[str, Any]]:

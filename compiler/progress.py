@@ -92,7 +92,8 @@ class Lines:
 def _state(report: Report, alive: int) -> str:
     restarts = f", {report.restarts} restarts" if report.restarts else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
-    return f"shards {report.shards_done}/{report.shards_wanted}, instances {alive}{restarts}{failed}"
+    live = ", {connections} listeners, {samples_dropped} dropped".format(**report.live) if report.live else ""
+    return f"shards {report.shards_done}/{report.shards_wanted}, instances {alive}{restarts}{failed}{live}"
 
 
 def _time_left(report: Report) -> str:

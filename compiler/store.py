@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from compiler import schema
 from compiler.content import digest_sample
@@ -57,6 +57,9 @@ class Tee(Protocol):
 
     def offer(self, key: str, record: bytes, interrupted: Callable[[], bool] = ...) -> bool:
         """Send one sample; False when interrupted."""
+
+    def status(self) -> dict[str, Any]:
+        """Return how it stands."""
 
 
 def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: schema.Schema) -> dict[str, object]:

@@ -235,7 +235,8 @@ def _explain_import(hello: orders.Hello) -> tuple[str, str]:
         return (
             f"Blender needs the system library {library[1]}, which is missing here",
             "install the libraries with scripts/system-packages, or: "
-            "apt-get install libx11-6 libxext6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1 libegl1",
+            "apt-get install "
+            "libx11-6 libxext6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1 libegl1",
         )
     if "bpy" in hello.problem and hello.python.split(".")[1] in ("11", "13"):
         return "Blender's Python module bpy is not installed", "pip install 'blendshard[blender]'"

@@ -69,9 +69,10 @@ def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]
         f" ({report.samples_rendered} rendered now in {report.seconds:.1f} s, {report.rate:.2f}/s{restarts})"
     )
     if report.live is not None:
-        yield "live: {samples_offered} samples, {samples_sent} sent, {samples_dropped} dropped, {samples_abandoned} abandoned".format(
-            **report.live
+        counts = (
+            "{samples_offered} offered, {samples_sent} sent, {samples_dropped} dropped, {samples_abandoned} abandoned"
         )
+        yield "live: " + counts.format(**report.live)
     if manifest.shards:
         yield f"digest {manifest.digest}"
 

@@ -14,6 +14,9 @@ from typing import Any
 from loaders.manifest import Manifest
 from loaders.tarstream import read_samples
 
+MARK = f"BLENDSHARD_TEST={os.getpid()}"
+os.environ.update([MARK.split("=")])  # instances inherit it: so they are told from those of others on this machine
+
 COMMAND = Path(sys.executable).with_name("compile-dataset")
 
 TINY = ["--engine", "workbench", "--render-samples", "0", "--size", "64x48"]
@@ -86,16 +89,13 @@ class Small(Job):
 
 
 def workers() -> set[int]:
-    """Return the process ids of all running instances."""
-    return {
-        int(folder.name)
-        for folder in Path("/proc").iterdir()
-        if folder.name.isdecimal() and _is_worker(folder / "cmdline")
-    }
+    """Return the process ids of all running instances that these tests started."""
+    return {int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal() and _is_worker(folder)}
 
 
-def _is_worker(cmdline: Path) -> bool:
+def _is_worker(process: Path) -> bool:
     try:
-        return b"blender_jobs.worker" in cmdline.read_bytes()
+        ours = MARK.encode() in (process / "environ").read_bytes().split(b"\0")
+        return ours and b"blender_jobs.worker" in (process / "cmdline").read_bytes()
     except OSError:
         return False

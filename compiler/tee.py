@@ -14,11 +14,14 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiler.errors import UsageError
 from compiler.tee_groups import Groups
 from compiler.tee_options import Policy, QueueLimits, TeeOptions
+
+if TYPE_CHECKING:
+    from compiler.tee_server import TeeServer
 
 __all__ = ["Policy", "QueueLimits", "Tee", "TeeOptions"]
 
@@ -48,7 +51,7 @@ class Tee:
         self._groups = Groups(self.options, self.options.max_connections)
         self._last_key: str | None = None
         self._port = self.options.port
-        self._server: Any = None
+        self._server: TeeServer | None = None
 
     def __enter__(self) -> Tee:
         """Begin to listen.

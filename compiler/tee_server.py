@@ -77,7 +77,7 @@ class TeeServer:
 
     async def _serve(self, listener: socket.socket) -> None:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-        loop.set_exception_handler(lambda _, context: _log.error("%s", context["message"], extra={"context": context}))
+        loop.set_exception_handler(lambda _, context: _log.error(context["message"], exc_info=context.get("exception")))
         runner = web.AppRunner(
             self._application(),
             handler_cancellation=True,  # a connection that dies while it waits leaves its group at once
@@ -160,6 +160,7 @@ class TeeServer:
                 await writer.drain()
             self._groups.handed(member)
             samples = None if samples is None else samples - 1
+            await asyncio.sleep(0)  # nothing above gives others their turn while the socket takes all at once
 
 
 class _Refused(asyncio.Protocol):

@@ -1,7 +1,7 @@
 """Two processes train on one dataset with DistributedDataParallel (gloo): each sample once an epoch, equal steps.
 
-    compile-dataset cube --shards 4 --samples-per-shard 50 --engine workbench --size 128x96
-    python examples/ddp.py cube
+compile-dataset cube --shards 4 --samples-per-shard 50 --engine workbench --size 128x96
+python examples/ddp.py cube
 """
 
 from __future__ import annotations

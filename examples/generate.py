@@ -1,6 +1,6 @@
 """Stream a job's samples from four Blenders and save each batch of four as a picture with its keypoints drawn.
 
-    python examples/generate.py falling_cubes
+python examples/generate.py falling_cubes
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(job: str, batches: int, engine: str, size: str, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job", nargs="?", default="falling_cubes")
-    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--batches", type=int, help="a multiple of the four workers", default=4)
     parser.add_argument("--engine", default="workbench")
     parser.add_argument("--size", default="640x480")
     parser.add_argument("--out", type=Path, default=Path())

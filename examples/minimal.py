@@ -1,6 +1,6 @@
 """Stream random cubes from two Blenders into a DataLoader with four workers; nothing touches the disk.
 
-    python examples/minimal.py
+python examples/minimal.py
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def main(batches: int, size: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--batches", type=int, help="a multiple of the four workers", default=8)
     parser.add_argument("--size", default="640x480")
     main(**vars(parser.parse_args()))

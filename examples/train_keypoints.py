@@ -109,7 +109,9 @@ def main(source: str, shards: int, epochs: int, folder: Path) -> None:
             recent.append(loss.item())
             if step % max(1, steps // 12) == 0:
                 passed = time.monotonic() - began
-                print(f"{passed:5.0f} s  {step * BATCH:6} samples  loss {sum(recent) / len(recent):6.2f} px", flush=True)
+                print(
+                    f"{passed:5.0f} s  {step * BATCH:6} samples  loss {sum(recent) / len(recent):6.2f} px", flush=True
+                )
                 recent.clear()
     compile_cubes(folder / "held-out", 1, seed=1)
     held_out = next(iter(loaders.Loader(loaders.ShardDataset(folder / "held-out", shuffle=False), SHARD)))

@@ -77,8 +77,8 @@ def sun(energy: float = 3.0, elevation: float = 50.0, azimuth: float = 30.0, ang
 def aim_sun(lamp: Any, elevation: float, azimuth: float) -> None:
     """Let the light come from `elevation` above the horizon and `azimuth` from the x axis towards y."""
     lamp.rotation_euler = (0.0, math.radians(90 - elevation), math.radians(azimuth))
-    towards_sun = lamp.rotation_euler.to_matrix() @ Vector((0, 0, 1))
-    bpy.context.scene.display.light_direction = towards_sun  # Workbench's shadows
+    x, y, z = lamp.rotation_euler.to_matrix() @ Vector((0, 0, 1))
+    bpy.context.scene.display.light_direction = (x, z, -y)  # for Workbench's shadows; its axes are y up
 
 
 def sky(rgb: Triple = (0.6, 0.75, 1.0), strength: float = 0.6) -> None:

@@ -49,8 +49,8 @@ class FallingCubes(Job):
             self.fallen.append(self._drop(f"cube{number}", rng))
         stage.paint(self.ground, rng.uniform(0.1, 0.5) + rng.uniform(-0.06, 0.06, size=3), matte=True)
         stage.aim_sun(self.sun, elevation=rng.uniform(25, 65), azimuth=rng.uniform(-150, 60))
-        self.sun.data.energy = rng.uniform(2.5, 4.0)
-        stage.sky(rgb=(0.55, 0.7, 1.0) * rng.uniform(0.8, 1.0, size=3), strength=rng.uniform(0.3, 0.6))
+        self.sun.data.energy = rng.uniform(1.8, 3.0)
+        stage.sky(rgb=(0.55, 0.7, 1.0) * rng.uniform(0.8, 1.0, size=3), strength=rng.uniform(0.3, 0.55))
 
     def _drop(self, name: str, rng: np.random.Generator) -> Any:
         size = rng.uniform(0.8, 1.7)

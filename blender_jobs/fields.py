@@ -7,6 +7,7 @@ import difflib
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -150,13 +151,11 @@ def _parse_bool(value: Any) -> bool:
 
 def _parse_int(value: Any) -> int:
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             return int(value)
-        except ValueError:
-            raise ValueError("give a whole number") from None
-    if type(value) is not int:
-        raise ValueError("give a whole number")
-    return value
+    elif type(value) is int:
+        return value
+    raise ValueError("give a whole number")
 
 
 def _parse_float(value: Any) -> float:
@@ -177,12 +176,10 @@ def _parse_str(value: Any) -> str:
 
 def _parse_range(value: Any) -> range:
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             parts = [int(part) for part in value.split(":")]
             if 1 < len(parts) <= 3:
                 return range(*parts)
-        except ValueError:
-            pass
     raise ValueError("give start:stop or start:stop:step")
 
 

@@ -20,7 +20,7 @@ _BUILTIN_FOLDER = _OWN_FOLDER / "builtin"
 
 
 def load_job(source: JobSource) -> tuple[type[Job], str]:
-    """Return the job's class and the sha256 of its file.
+    """Return the job's class and the sha256 of its file; modules beside it that it imports count as well.
 
     Raises:
         JobError: no such file, its code fails, or it holds no such job; one line that says where and why.
@@ -31,7 +31,29 @@ def load_job(source: JobSource) -> tuple[type[Job], str]:
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
     module = _run(path, content)
-    return _choose(module, path, source.class_name), hashlib.sha256(content).hexdigest()
+    return _choose(module, path, source.class_name), _digest(content, path.parent.resolve())
+
+
+def _digest(content: bytes, folder: Path) -> str:
+    """Return the job's digest: of its file alone, or with the modules of its folder that are imported."""
+    digest = hashlib.sha256(content)
+    for helper in _helpers(folder):
+        place = helper.relative_to(folder).as_posix()
+        digest.update(b"\0" + place.encode() + b"\0" + hashlib.sha256(helper.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _helpers(folder: Path) -> list[Path]:
+    installed = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)]
+    found = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and name not in (_MODULE, "__main__"):
+            path = Path(file).resolve()
+            foreign = any(path.is_relative_to(place) for place in installed) or "site-packages" in path.parts
+            if path.is_relative_to(folder) and not foreign and not path.is_relative_to(_OWN_FOLDER):
+                found.add(path)
+    return sorted(found)
 
 
 def code_sha256() -> str:

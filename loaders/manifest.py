@@ -101,11 +101,13 @@ class Manifest:
         """Parse and check a manifest; `source` names it in errors.
 
         Raises:
-            ManifestError: not JSON, another format, a field missing or of the wrong type, digests that disagree.
+            ManifestError: not JSON, another format, a field missing or of the wrong type, digests or counts that
+                disagree with the shards, a shard twice.
         """
         try:
             value = json.loads(content)
-        except ValueError as error:
+            canonical_json(value)  # Python reads NaN, infinity and halves of characters, which are no JSON
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"{source} is not JSON: {error}") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ManifestError(f"{source} is not a {FORMAT} manifest")
@@ -113,8 +115,9 @@ class Manifest:
             if not isinstance(value.get(name), kind):
                 raise ManifestError(f"{source}: field {name!r} is missing or not a {kind.__name__}")
         shards = tuple(_shard(entry, f"{source}: shards[{at}]") for at, entry in enumerate(value["shards"]))
+        _check_distinct(shards, source)
         manifest = cls(value["name"], value["plan"], value["schema"], value["provenance"], shards)
-        for name in ("plan_digest", "digest"):
+        for name in ("plan_digest", "digest", "samples", "bytes"):
             if value.get(name) != getattr(manifest, name):
                 raise ManifestError(f"{source}: {name} does not fit its content; the file was changed or damaged")
         return manifest
@@ -132,6 +135,13 @@ class Manifest:
         except OSError as error:
             raise ManifestError(f"no dataset at {path}: {error.strerror or error} ({file})") from None
         return cls.from_json(content, str(file))
+
+
+def _check_distinct(shards: tuple[ShardInfo, ...], source: str) -> None:
+    """Check that shards ascend and none stands twice: sample keys would not be unique."""
+    numbers = [shard.number for shard in shards]
+    if numbers != sorted(set(numbers)) or len({shard.name for shard in shards}) < len(shards):
+        raise ManifestError(f"{source}: a shard stands twice, or shards are not in the order of their numbers")
 
 
 def _shard(entry: object, where: str) -> ShardInfo:

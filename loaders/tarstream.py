@@ -51,16 +51,21 @@ def sample_record(key: str, members: Mapping[str, bytes]) -> bytes:
     """Return the canonical tar bytes of one sample, padding included.
 
     Raises:
-        ValueError: the key holds a dot or a slash, or a name is longer than 100 ASCII bytes.
+        ValueError: a key or a member name that no reader would give back, or no members.
     """
     if not key or "." in key or "/" in key:
         raise ValueError(f"sample key {key!r} must not be empty or hold a dot or a slash")
-    return b"".join(_member_record(f"{key}.{name}", members[name]) for name in sorted(members))
+    if not members:
+        raise ValueError(f"sample {key!r} has no members")
+    return b"".join(_member_record(key, member, members[member]) for member in sorted(members))
 
 
-def _member_record(name: str, content: bytes) -> bytes:
-    if not name.isascii() or len(name) > MAX_NAME:
-        raise ValueError(f"member name {name!r} must be at most {MAX_NAME} ASCII characters")
+def _member_record(key: str, member: str, content: bytes) -> bytes:
+    name = f"{key}.{member}"
+    if not member or "/" in member:
+        raise ValueError(f"member name {name!r} must have something behind its dot, and no slash")
+    if not (name.isascii() and name.isprintable()) or len(name) > MAX_NAME:
+        raise ValueError(f"member name {name!r} must be at most {MAX_NAME} printable ASCII characters")
     header = tarfile.TarInfo(name)
     header.size = len(content)
     return header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict") + content + bytes(-len(content) % BLOCK)
@@ -78,30 +83,29 @@ def read_samples(
         max_bytes: largest sum of member sizes in one sample.
 
     Raises:
-        TarStreamError: not ustar, cut short, a member twice, a sample too large or not whole.
+        TarStreamError: not ustar, cut short, a name that leads out of the tar, a member twice, a sample too large or
+            not whole.
     """
     expected = frozenset(whole) if whole is not None else None
-    key, members, offset, position, size = "", dict[str, bytes](), 0, 0, 0
+    draft, position = None, 0
     while (header := _read_header(stream, position)) is not None:
-        next_key, member = _split_name(header.name, position)
-        if members and next_key != key:
-            if expected is not None:
-                raise TarStreamError(f"sample {key!r} lacks {sorted(expected - set(members))} (byte {position})")
-            yield Sample(key, members, offset, position)
-            members = {}
-        if not members:
-            key, offset, size = next_key, position, 0
-        size += header.size
-        _check_member(header, member, members, expected, size, max_bytes, position)
-        members[member] = _read_content(stream, header, position)
-        position += BLOCK + header.size + -header.size % BLOCK
-        if expected is not None and len(members) == len(expected):
-            yield Sample(key, members, offset, position)
-            members = {}
-    if members:
-        if expected is not None:
-            raise TarStreamError(f"sample {key!r} lacks {sorted(expected - set(members))} at the end")
-        yield Sample(key, members, offset, position)
+        key, member = _split_name(header.name, position)
+        if draft and draft.key != key:
+            yield draft.finished(expected)
+            draft = None
+        draft = draft or _Draft(key, position)
+        draft.admit(header, member)
+        if expected is not None and member not in expected:
+            raise TarStreamError(f"member {header.name!r} is not one of {sorted(expected)} (byte {position})")
+        if draft.size > max_bytes:
+            raise TarStreamError(f"sample of {header.name!r} is larger than {max_bytes} bytes (byte {position})")
+        draft.members[member] = _read_content(stream, header, position)
+        position = draft.end
+        if draft.members.keys() == expected:
+            yield draft.finished()
+            draft = None
+    if draft:
+        yield draft.finished(expected)
 
 
 def parse_sample(record: bytes, offset: int = 0) -> Sample:
@@ -114,21 +118,47 @@ def parse_sample(record: bytes, offset: int = 0) -> Sample:
     Raises:
         TarStreamError: not ustar, cut short, a member twice, or more than one sample.
     """
-    key, members, position = "", dict[str, bytes](), 0
-    while position < len(record):
-        header = _parse_header(record[position : position + BLOCK], offset + position)
-        next_key, member = _split_name(header.name, offset + position)
-        if members and next_key != key:
-            raise TarStreamError(f"sample {next_key!r} stands in the record of {key!r} (byte {offset + position})")
-        _check_member(header, member, members, None, 0, 0, offset + position)
-        start = position + BLOCK
-        position = start + padded(header.size)
-        if position > len(record):
+    draft, position = None, offset
+    while position < offset + len(record):
+        start = position - offset + BLOCK
+        header = _parse_header(record[start - BLOCK : start], position)
+        key, member = _split_name(header.name, position)
+        draft = draft or _Draft(key, offset)
+        if key != draft.key:
+            raise TarStreamError(f"sample {key!r} stands in the record of {draft.key!r} (byte {position})")
+        draft.admit(header, member)
+        position = draft.end
+        if position > offset + len(record):
             raise TarStreamError(f"cut short in {header.name!r} (byte {offset + len(record)})")
-        key, members[member] = next_key, record[start : start + header.size]
-    if not members:
+        draft.members[member] = record[start : start + header.size]
+    if not draft:
         raise TarStreamError(f"no sample (byte {offset})")
-    return Sample(key, members, offset, offset + position)
+    return draft.finished()
+
+
+class _Draft:
+    """The sample that a reader is in.
+
+    State: the contents of its members so far, their sizes' sum, and where the one admitted last ends.
+    """
+
+    def __init__(self, key: str, offset: int) -> None:
+        self.key, self.offset, self.end = key, offset, offset
+        self.size = 0
+        self.members: dict[str, bytes] = {}
+
+    def admit(self, header: tarfile.TarInfo, member: str) -> None:
+        """Make room for a member whose header stands at `end`."""
+        if member in self.members:
+            raise TarStreamError(f"member {header.name!r} stands twice (byte {self.end})")
+        self.size += header.size
+        self.end += BLOCK + padded(header.size)
+
+    def finished(self, expected: Collection[str] | None = None) -> Sample:
+        """Return the sample, which must have the members that are expected."""
+        if lacking := sorted(set(expected or ()) - self.members.keys()):
+            raise TarStreamError(f"sample {self.key!r} lacks {lacking} (byte {self.end})")
+        return Sample(self.key, self.members, self.offset, self.end)
 
 
 @dataclass(frozen=True)
@@ -178,11 +208,14 @@ def _read_header(stream: Readable, position: int) -> tarfile.TarInfo | None:
     block = _read_exactly(stream, BLOCK)
     if len(block) < BLOCK:
         raise TarStreamError(f"cut short: no end mark (byte {position + len(block)})")
-    if not block.strip(b"\0"):
-        if _read_exactly(stream, BLOCK).strip(b"\0"):
-            raise TarStreamError(f"a lone zero block among the members (byte {position})")
-        return None
-    return _parse_header(block, position)
+    if any(block):
+        return _parse_header(block, position)
+    second = _read_exactly(stream, BLOCK)
+    if any(second):
+        raise TarStreamError(f"a lone zero block among the members (byte {position})")
+    if len(second) < BLOCK:
+        raise TarStreamError(f"cut short in the end mark (byte {position + BLOCK + len(second)})")
+    return None
 
 
 def _parse_header(block: bytes, position: int) -> tarfile.TarInfo:
@@ -200,24 +233,9 @@ def _split_name(name: str, position: int) -> tuple[str, str]:
     stem, _, member = basename.partition(".")
     if not stem or not member:
         raise TarStreamError(f"member name {name!r} is not <key>.<member> (byte {position})")
+    if slash and (not folder or folder[0] == "/" or ".." in folder.split("/")):
+        raise TarStreamError(f"member name {name!r} leads out of the tar (byte {position})")
     return folder + slash + stem, member
-
-
-def _check_member(
-    header: tarfile.TarInfo,
-    member: str,
-    members: Mapping[str, bytes],
-    expected: frozenset[str] | None,
-    size: int,
-    max_bytes: int,
-    position: int,
-) -> None:
-    if member in members:
-        raise TarStreamError(f"member {header.name!r} stands twice (byte {position})")
-    if expected is not None and member not in expected:
-        raise TarStreamError(f"member {header.name!r} is not one of {sorted(expected)} (byte {position})")
-    if size > max_bytes:
-        raise TarStreamError(f"sample of {header.name!r} is larger than {max_bytes} bytes (byte {position})")
 
 
 def _read_content(stream: Readable, header: tarfile.TarInfo, position: int) -> bytes:

@@ -195,6 +195,18 @@ def test_a_job_of_ones_own_needs_no_registration(tmp_path: Path) -> None:
     assert fields["objects"][0]["mood"] == "calm"
 
 
+def test_a_module_beside_the_job_is_part_of_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "sizes.py").write_text("SIZE = 1.0")
+    job = write_job(tmp_path, "def randomize(self, rng):\n    self.cube.scale = [sizes.SIZE] * 3", head="import sizes")
+    command = [job, *TINY, "--shards", 1, "--samples-per-shard", 3, "--out", tmp_path / "out"]
+    ok(*command)
+    ok(*command)
+    (tmp_path / "sizes.py").write_text("SIZE = 2.5")
+    refused = run(*command)
+    assert refused.returncode == 4
+    assert "another plan: job.source_sha256 is" in refused.stderr
+
+
 def test_show_draws_a_sample_and_a_sheet(dataset: Path, tmp_path: Path) -> None:
     ok("show", dataset, "--out", tmp_path / "sheet.png", "--count", 6, "--columns", 3, "--width", 64)
     ok("show", dataset, "000001-000003", "--out", tmp_path / "one.png", "--width", 128)

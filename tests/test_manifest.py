@@ -140,6 +140,11 @@ def test_a_shards_field_of_another_type_is_named(field: str, value: object) -> N
         Manifest.from_json(altered(lambda manifest: manifest["shards"][1].update({field: value})))
 
 
+def test_an_entry_that_is_no_shard_is_named() -> None:
+    with pytest.raises(ManifestError, match=r"shards\[2\] is not an object"):
+        Manifest.from_json(altered(lambda manifest: manifest["shards"].append("cubes.tar")))
+
+
 @pytest.mark.parametrize("field", ["sha256", "content_sha256"])
 @pytest.mark.parametrize("value", ["", "0" * 63, "A" * 64, "0" * 64 + "\n"])
 def test_a_digest_is_64_hexadecimal_digits(field: str, value: str) -> None:

@@ -26,7 +26,7 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
         (["fallingcubes", "--shards", 1], "did you mean falling_cubes?"),
         (["nowhere.py", "--shards", 1], "there is no job file nowhere.py"),
         (["falling_cubes"], "Missing option '--shards'"),
-        (["--shards", 0], "0 is not in the range"),
+        (["--shards", 0], "--shards 0 renders without end"),
         (["--shards", 1, "--size", "640"], "is not WIDTHxHEIGHT"),
         (["--shards", 1, "--engine", "arnold"], "'arnold' is not one of"),
         (["--shards", 1, "--set", "count"], "is not FIELD=VALUE"),

@@ -65,6 +65,7 @@ def test_even_the_global_generators_repeat() -> None:
         seed_global_generators(seed, episode)
         return random.random(), np.random.rand()  # noqa: NPY002
 
+    assert draw(7, 3) == (0.5129401518589226, 0.39840007247638154)
     drawn = {(seed, episode): draw(seed, episode) for seed in (0, 1) for episode in (0, 1)}
     assert drawn == {pair: draw(*pair) for pair in drawn}
     assert len({number for pair in drawn.values() for number in pair}) == 8

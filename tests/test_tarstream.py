@@ -19,6 +19,7 @@ from loaders.tarstream import (
     BLOCK,
     END,
     MAX_NAME,
+    MemberPlace,
     Sample,
     TarStreamError,
     parse_sample,
@@ -156,12 +157,17 @@ def test_every_cut_is_an_error_behind_the_whole_samples(whole: set[str] | None) 
         with pytest.raises(TarStreamError, match=f"cut short.* {size}"):
             found.extend(read_samples(io.BytesIO(content[:size]), whole=whole))
         assert found == [sample for sample, at in zip(complete, given_at, strict=True) if at <= size]
+        places: list[MemberPlace] = []
         with pytest.raises(TarStreamError, match="cut short"):
-            list(read_places(io.BytesIO(content[:size]), size))
+            places.extend(read_places(io.BytesIO(content[:size]), size))
+        assert all(place.end <= size for place in places)
 
 
 def test_every_cut_record_is_an_error() -> None:
     record = sample_record(*SAMPLES[0])
+    assert parse_sample(record) == Sample(*SAMPLES[0], offset=0, end=len(record))
+    with pytest.raises(TarStreamError, match=rf"cut short .*\(byte {7 + len(record) - 1}\)"):
+        parse_sample(record[:-1], offset=7)
     boundaries = set()
     for size in range(len(record)):
         try:
@@ -225,6 +231,13 @@ HOSTILE = {
 def test_hostile_tars_are_refused_with_the_reason(content: bytes, reason: str) -> None:
     with pytest.raises(TarStreamError, match=reason):
         list(read_samples(io.BytesIO(content + END), max_bytes=1000))
+
+
+def test_the_largest_size_is_that_of_all_members_together() -> None:
+    size = max(sum(map(len, members.values())) for _, members in SAMPLES)
+    assert len(list(read_samples(io.BytesIO(tar(SAMPLES)), max_bytes=size))) == len(SAMPLES)
+    with pytest.raises(TarStreamError, match=f"larger than {size - 1} bytes"):
+        list(read_samples(io.BytesIO(tar(SAMPLES)), max_bytes=size - 1))
 
 
 READERS: list[Callable[[bytes], object]] = [

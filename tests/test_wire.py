@@ -6,6 +6,7 @@ import io
 import json
 import struct
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -63,6 +64,14 @@ def test_messages_arrive_as_they_were_sent(sent: list[tuple[Any, list[bytes]]]) 
     assert wire.receive(stream) is None
 
 
+def test_a_message_is_not_held_back(tmp_path: Path) -> None:
+    path = tmp_path / "channel"
+    with path.open("wb") as channel:
+        wire.send(channel, {"type": "Done", "samples": 3})
+        with path.open("rb") as other_side:
+            assert wire.receive(other_side) == ({"type": "Done", "samples": 3}, b"")
+
+
 def frame(head: bytes, payload: bytes = b"", head_size: int = -1, payload_size: int = -1) -> bytes:
     """Return a frame, perhaps one that claims other lengths than it has."""
     claims = (head_size if head_size >= 0 else len(head), payload_size if payload_size >= 0 else len(payload))
@@ -117,9 +126,17 @@ def test_the_first_message_is_found_behind_any_noise(noise: bytes) -> None:
     assert stream.read() == b"frame"
 
 
-@pytest.mark.parametrize("noise", [b"", wire.SYNC[:-1], b"\0" * wire.MAX_NOISE + wire.SYNC])
-def test_an_instance_that_never_begins_is_an_error(noise: bytes) -> None:
-    with pytest.raises(wire.WireError, match="message"):
+@pytest.mark.parametrize(
+    ("noise", "said"),
+    [
+        (b"", "ended before its first message"),
+        (wire.SYNC[:-1], "ended before its first message"),
+        (b"\0" * wire.MAX_NOISE + wire.SYNC, "no message within the first mebibyte"),
+    ],
+    ids=["nothing", "cut", "noise"],
+)
+def test_an_instance_that_never_begins_is_an_error(noise: bytes, said: str) -> None:
+    with pytest.raises(wire.WireError, match=said):
         wire.skip_to_sync(io.BytesIO(noise))
 
 

@@ -1,1 +1,53 @@
-"""The training side."""
+"""Training from shards and from the live tee. Names are imported when first used: a manifest needs no torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loaders.batches import collate as collate
+    from loaders.dataset import ShardDataset as ShardDataset
+    from loaders.decode import Decoder as Decoder
+    from loaders.errors import LiveError as LiveError
+    from loaders.errors import SampleError as SampleError
+    from loaders.errors import ShardError as ShardError
+    from loaders.errors import SkipWarning as SkipWarning
+    from loaders.indexed import IndexedShards as IndexedShards
+    from loaders.live import LiveDataset as LiveDataset
+    from loaders.live_then_shards import LiveThenShards as LiveThenShards
+    from loaders.loader import Loader as Loader
+    from loaders.manifest import Manifest as Manifest
+    from loaders.manifest import ManifestError as ManifestError
+    from loaders.rebuild import rebuild_shards as rebuild_shards
+    from loaders.recording import finish_recording as finish_recording
+
+_HOMES = {
+    "Decoder": "loaders.decode",
+    "IndexedShards": "loaders.indexed",
+    "LiveDataset": "loaders.live",
+    "LiveError": "loaders.errors",
+    "LiveThenShards": "loaders.live_then_shards",
+    "Loader": "loaders.loader",
+    "Manifest": "loaders.manifest",
+    "ManifestError": "loaders.manifest",
+    "SampleError": "loaders.errors",
+    "ShardDataset": "loaders.dataset",
+    "ShardError": "loaders.errors",
+    "SkipWarning": "loaders.errors",
+    "collate": "loaders.batches",
+    "finish_recording": "loaders.recording",
+    "rebuild_shards": "loaders.rebuild",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

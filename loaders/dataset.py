@@ -1,0 +1,172 @@
+"""The samples of a dataset in an epoch's order, for training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.errors import located
+from loaders.manifest import Manifest
+from loaders.order import SampleOrder
+from loaders.ranks import resolve_rank
+from loaders.readers import LocalReader, Plan, Raw, Reader, Seen, StreamReader
+from loaders.shared import SharedArray
+from loaders.skips import OnError, Skips
+from loaders.sources import Source, resolve
+from loaders.split import Remainder, Share
+from loaders.store import LocalShards
+from loaders.tarstream import DEFAULT_MAX_BYTES
+
+Transform = Callable[[dict[str, Any]], Any]
+
+
+class ShardDataset(IterableDataset[Any]):
+    """Samples from shards, in an order that seed and epoch give, shared out over ranks and DataLoader workers.
+
+    Local shards are read at any place: the order is a permutation of all samples. Streamed ones (URLs) are read from
+    their starts: their order is permuted, and samples are mixed within a buffer. Every sample comes exactly once an
+    epoch, over all ranks and workers together (see `remainder`).
+
+    `loaders.Loader` makes batches of it and resumes in the middle of an epoch. With a plain DataLoader, which can do
+    neither that nor count epochs, call `set_epoch` before each epoch.
+
+    Args:
+        source: a dataset's directory or manifest, a ``.tar``, a brace pattern, a URL as webdataset opens it
+            (``http:``, ``gs:``, ``pipe:`` ...), or a list of these. ``pipe:`` runs a command: never from data.
+        split: take the shards of this split alone.
+        shuffle: False gives the shards' own order (streams: lane by lane, see docs/loaders.md).
+        seed: any integer. The same seed, epoch and shards give the same order.
+        window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
+        buffer: for streams, the samples held to be mixed, in each worker.
+        image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
+        output: "torch" or "numpy".
+        members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
+        transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
+            the sample out.
+        rank: which process this is of `world_size`; by default torch.distributed's, RANK's and WORLD_SIZE's, or the
+            only one. Fixed when the dataset is made.
+        world_size: see `rank`.
+        remainder: "keep" gives every sample exactly once, and ranks may differ by one sample; "pad" repeats the
+            epoch's first samples, "drop" leaves out its last, so that all ranks have equally many.
+        on_error: "raise", or "skip" to leave out what cannot be read, warn of it and count it in `skipped`.
+        verify: compare sha256 with the manifest: local shards before the first sample, streamed ones as they pass.
+        manifest: of streamed shards that are given one by one, or of files with none beside them.
+        max_pixels: largest image that is decoded.
+        max_bytes: largest sample that is read.
+
+    Raises:
+        ManifestError: there is no valid manifest where one is needed.
+        ShardError: a local shard is missing or not as long as its manifest says; there is no shard to read. While
+            iterating: a shard is damaged, or a sample cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        split: str | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        window: int | None = None,
+        buffer: int = 500,
+        image_layout: ImageLayout = "CHW",
+        output: Output = "torch",
+        members: Collection[str] | None = None,
+        transform: Transform | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        remainder: Remainder = "keep",
+        on_error: OnError = "raise",
+        verify: bool = False,
+        manifest: Manifest | str | Path | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        super().__init__()
+        self.share = Share(*resolve_rank(rank, world_size), remainder)
+        self._skips = Skips(on_error)
+        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        self._transform = transform
+        self._epoch = SharedArray(1, torch.int64)
+        shards = resolve(source, split=split, manifest=manifest)
+        self._reader: Reader[Any]
+        if shards[0].streamed:
+            self._reader = StreamReader(
+                shards, self._skips, seed=seed, shuffle=shuffle, buffer=buffer, verify=verify, max_bytes=max_bytes
+            )
+        else:
+            lenient = self._skips.report if self._skips.lenient else None
+            store = LocalShards(shards, lenient=lenient, verify=verify, max_bytes=max_bytes)
+            self._skips.add(store.damaged_uncounted)  # at least one sample each
+            order = SampleOrder(store.counts, seed=seed, shuffle=shuffle, window=window)
+            self._reader = LocalReader(store, order, self._skips)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose order plain iteration gives."""
+        return int(self._epoch.array[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the iterations that begin from now on; persistent workers hear of it, too."""
+        self._epoch.array[0] = epoch
+
+    @property
+    def skipped(self) -> int:
+        """Samples left out so far because they could not be read, in all workers and epochs."""
+        return self._skips.total
+
+    @property
+    def identity(self) -> str:
+        """Equal for datasets with the same order of samples: what a saved place in an epoch is a place in."""
+        return self._reader.identity
+
+    def __len__(self) -> int:
+        """Return the samples of this rank in an epoch.
+
+        Raises:
+            TypeError: the shards are streamed, and no manifest tells.
+        """
+        return len(self.plan(self.epoch))  # in batches of one
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield this worker's part of the epoch, sample by sample."""
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        plan = self.plan(self.epoch, workers=workers)
+        for samples in self.read(plan, worker, workers):
+            yield from samples
+
+    def plan(
+        self, epoch: int, *, seen: Seen | None = None, workers: int = 1, batch: int = 1, drop_last: bool = False
+    ) -> Plan:
+        """Return this rank's batches of an epoch, from what has been `seen` on: a `Split` or `Lanes`."""
+        planned: Plan = self._reader.plan(epoch, seen, self.share, workers, batch, drop_last)
+        return planned
+
+    def read(self, plan: Plan, worker: int, workers: int) -> Iterator[list[Any]]:
+        """Yield the batches of `plan` that one worker makes, decoded and transformed.
+
+        Where samples were skipped a batch is smaller, or empty; it keeps its place.
+        """
+        for batch in self._reader.read(plan, worker, workers):
+            decoded = (self._load(raw) for raw in batch)
+            yield [sample for sample in decoded if sample is not None]
+
+    def _load(self, raw: Raw) -> Any:
+        if raw is None:
+            return None
+        where, sample = raw
+
+        def decode() -> dict[str, Any]:
+            with located(where):
+                return self._decode(sample.key, sample.members)
+
+        decoded = self._skips.attempt(decode)
+        if decoded is None or self._transform is None:
+            return decoded
+        return self._transform(decoded)

@@ -1,0 +1,190 @@
+"""From a sample's bytes to arrays. What the bytes say is not trusted: nothing is unpickled, every size is bounded."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from loaders.errors import SampleError
+
+if TYPE_CHECKING:
+    import torch
+
+ImageLayout = Literal["CHW", "HWC"]
+Output = Literal["torch", "numpy"]
+
+MAX_PIXELS = 1 << 26
+"""Largest image that is decoded unless told otherwise: 67 megapixels, 200 MB of pixels."""
+
+_IMAGE_FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+
+
+class Decoder:
+    """Turns a key and named bytes into a sample.
+
+    A sample is a dict with ``key`` (str) and, by member:
+
+    - ``png``, ``jpg``, ``jpeg``, ``webp``: ``image``, uint8, RGB, (3, H, W) or (H, W, 3). EXIF is ignored. "CHW" is a
+      view of (H, W, 3) memory (torch's channels_last): transposing it would cost more than reading it.
+    - ``json``: ``annotations``, a dict.
+    - ``<name>.npy``: ``<name>``: ``keypoints`` float32 (K, 4): x, y in pixels from the outer corner of the top-left
+      pixel, visibility, depth in metres; ``depth`` float32 (H, W); ``segmentation`` uint16 (H, W) ...
+    - anything else: its bytes under its own name.
+
+    Args:
+        image_layout: "CHW" or "HWC".
+        output: "torch" for tensors, "numpy" for arrays.
+        members: the names (``image``, ``keypoints``, ``annotations`` ...) to decode; the others are left out. All
+            that there are by default.
+        max_pixels: largest width times height of an image.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_layout: ImageLayout = "CHW",
+        output: Output = "torch",
+        members: Collection[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        if image_layout not in ("CHW", "HWC"):
+            raise ValueError(f"image_layout must be 'CHW' or 'HWC', not {image_layout!r}")
+        if output not in ("torch", "numpy"):
+            raise ValueError(f"output must be 'torch' or 'numpy', not {output!r}")
+        if isinstance(members, str):
+            raise ValueError(f"members must be a list of names, such as [{members!r}]")
+        self._layout, self._output, self._max_pixels = image_layout, output, max_pixels
+        self._members = None if members is None else frozenset(members) - {"key"}
+
+    def __call__(self, key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
+        """Decode one sample.
+
+        Raises:
+            SampleError: a member is not what its name says, is too large, or is missing; the message names it.
+        """
+        sample: dict[str, Any] = {"key": key}
+        for member, content in members.items():
+            name = field_name(member)
+            if self._members is not None and name not in self._members:
+                continue
+            if name in sample:
+                raise SampleError(f"{key}.{member}: there is another {name!r} in the sample")
+            try:
+                sample[name] = self._decode(name, member, content)
+            except SampleError as error:
+                raise SampleError(f"{key}.{member}: {error}") from None
+        if self._members is not None and (missing := self._members - sample.keys()):
+            raise SampleError(f"sample {key!r} has no {', '.join(sorted(missing))}; it has {', '.join(members)}")
+        return sample
+
+    def _decode(self, name: str, member: str, content: bytes) -> object:
+        if member in _IMAGE_FORMATS:
+            image = decode_image(content, _IMAGE_FORMATS[member], self._max_pixels)
+            return self._converted(image.transpose(2, 0, 1) if self._layout == "CHW" else image)
+        if member == "json":
+            return decode_json(content)
+        if not member.endswith(".npy"):
+            return content
+        array = decode_npy(content)
+        if name == "keypoints" and (array.dtype != np.float32 or array.shape[1:] != (4,)):
+            raise SampleError(f"keypoints are float32 (K, 4), not {array.dtype} {array.shape}")
+        return self._converted(array)
+
+    def _converted(self, array: NDArray[Any]) -> NDArray[Any] | torch.Tensor:
+        if self._output == "numpy":
+            return array
+        import torch  # numpy users need not have it
+
+        return torch.from_numpy(array)
+
+
+@lru_cache(maxsize=256)
+def field_name(member: str) -> str:
+    """Return the name in a decoded sample of what the tar calls `member`."""
+    if member in _IMAGE_FORMATS:
+        return "image"
+    return "annotations" if member == "json" else member.removesuffix(".npy")
+
+
+def decode_image(content: bytes, image_format: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Return an RGB image as uint8 (H, W, 3).
+
+    Raises:
+        SampleError: not an image of this format, not 8-bit RGB, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=(image_format,)) as image:
+            if image.width * image.height > max_pixels:
+                raise SampleError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
+            if image.mode != "RGB":
+                raise SampleError(f"the image's mode is {image.mode}, not RGB")
+            return np.array(image)
+    except SampleError:
+        raise
+    except UnidentifiedImageError:  # its message holds an address, the same never twice
+        raise SampleError(f"not a readable {image_format} image") from None
+    except Exception as error:  # on bad bytes Pillow's decoders raise nearly every kind there is
+        raise SampleError(f"not a readable {image_format} image: {error}") from None
+
+
+def decode_json(content: bytes) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        SampleError: not JSON, not an object, or nested too deep.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"not readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise SampleError(f"the JSON is a {type(value).__name__}, not an object")
+    return value
+
+
+def decode_npy(content: bytes) -> NDArray[Any]:
+    """Return the array of numbers in a ``.npy`` file, in native byte order and writable.
+
+    Unlike `numpy.load`, it holds the header's shape against the bytes that are there before it allocates anything.
+
+    Raises:
+        SampleError: not an npy file, not numbers, or another length than its header says.
+    """
+    start = _npy_header_size(content)
+    shape, fortran_order, dtype = _npy_header(content[:start])
+    if len(content) - start != prod(shape) * dtype.itemsize:
+        raise SampleError(f"the header says {dtype} {shape}, but {len(content) - start} bytes follow it")
+    flat = np.frombuffer(content, dtype, offset=start)
+    array = flat.reshape(shape, order="F" if fortran_order else "C")
+    return array.astype(dtype.newbyteorder("="), order="C", copy=True)
+
+
+def _npy_header_size(content: bytes) -> int:
+    """Return where the numbers begin: behind magic, version, the text's length and the text."""
+    first_version = content[6:7] == b"\x01"
+    text = 10 if first_version else 12
+    return text + int.from_bytes(content[8:text], "little")
+
+
+@lru_cache(maxsize=256)
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, Fortran order and dtype: the same in most samples, and slow to parse."""
+    file = io.BytesIO(header)
+    try:
+        major, _ = npy.read_magic(file)  # type: ignore[no-untyped-call]
+        read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+        shape, fortran_order, dtype = read(file)  # type: ignore[no-untyped-call]
+    except Exception as error:  # the header is a Python literal: parsing one can fail in many ways
+        raise SampleError(f"not a readable npy file: {error}") from None
+    if dtype.kind not in "biuf" or dtype.itemsize > 8 or any(side < 0 for side in shape):
+        raise SampleError(f"the array is {dtype} {shape}, not numbers")
+    return shape, fortran_order, dtype

@@ -1,0 +1,91 @@
+"""The samples of a dataset by number or key, for validation, notebooks and map-style DataLoaders."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, overload
+
+from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.errors import ShardError, located
+from loaders.manifest import Manifest
+from loaders.sources import Source, resolve
+from loaders.store import LocalShards
+from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
+
+
+class IndexedShards:
+    """Random access to the samples of local shards.
+
+    ``shards[7]``, ``shards[-1]``, ``shards["000003-000042"]``; ``shards[10:20]`` is a list. Decodes as `ShardDataset`
+    does. May be used from several threads; a pickled one opens its files anew.
+
+    Args:
+        source: a dataset's directory or manifest, a ``.tar``, a brace pattern, or a list of these.
+        split: take the shards of this split alone.
+        image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
+        output: "torch" or "numpy"; with "numpy" torch is not imported.
+        members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
+        verify: compare every shard's sha256 with the manifest first.
+        manifest: of files with none beside them.
+        max_pixels: largest image that is decoded.
+        max_bytes: largest sample that is read.
+
+    Raises:
+        ManifestError: there is no valid manifest where one is needed.
+        ShardError: a shard is missing, damaged, or not what its manifest says; or it is not a local file.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        split: str | None = None,
+        image_layout: ImageLayout = "CHW",
+        output: Output = "torch",
+        members: Collection[str] | None = None,
+        verify: bool = False,
+        manifest: Manifest | str | Path | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        shards = resolve(source, split=split, manifest=manifest)
+        if shards[0].streamed:
+            raise ShardError(f"{shards[0].location}: random access needs local files; download the shard first")
+        self._store = LocalShards(shards, verify=verify, max_bytes=max_bytes)
+        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[number] for number in range(len(self)))
+
+    @overload
+    def __getitem__(self, place: int | str) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, place: int | str | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return one sample by number or key, or a list of them.
+
+        Raises:
+            IndexError, KeyError: there is none.
+            ShardError: it cannot be read; the message names the file.
+        """
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = self._number(place)
+        raw = self._store.read(number)
+        with located(self._store.path_of(number)):
+            return self._decode(raw.key, raw.members)
+
+    def record(self, place: int | str) -> Sample:
+        """Return one sample's members as they lie in the shard, undecoded."""
+        return self._store.read(self._number(place))
+
+    def _number(self, place: int | str) -> int:
+        if isinstance(place, str):
+            return self._store.find(place)
+        return range(len(self))[place]  # counts negative ones from the end, and raises IndexError

@@ -1,0 +1,233 @@
+"""The samples of a dataset while it is compiled, each as it arrives."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import secrets
+import threading
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from loaders.dataset import Transform
+from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.errors import LiveError, ShardError, located
+from loaders.iterations import Iterations
+from loaders.live_client import Address
+from loaders.live_listener import Listener, Sightings, Terms
+from loaders.live_reception import Arrival, Reception
+from loaders.ranks import resolve_rank
+from loaders.recording import Recorder, check_recording, content_digest
+from loaders.shared import SharedArray
+from loaders.skips import OnError, Skips
+from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
+
+TIMEOUT_S = 60.0
+
+_TICK_S = 1.0
+_GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TOKEN = re.compile(r"[!-~]+")
+
+
+class LiveDataset(IterableDataset[Any]):
+    """Samples from live compilers (``compile-dataset --live http://127.0.0.1:5555``), as `ShardDataset` gives them.
+
+    Each sample is given as it arrives. All DataLoader workers together get every sample once; the iteration ends
+    with the dataset. A DataLoader takes its workers' batches in turns; ``in_order=False`` takes them as they come::
+
+        dataset = loaders.LiveDataset("http://127.0.0.1:5555")
+        for batch in DataLoader(dataset, batch_size=4, num_workers=4, collate_fn=loaders.collate):
+            ...
+
+    Args:
+        addresses: of one compiler, or of several whose samples are taken as they come.
+        group: who names the same group shares the samples: the ranks of a training must. By default the workers of
+            this dataset are a group of their own.
+        token: what the compilers want to be shown.
+        timeout_s: how long to wait for a compiler that is not there (yet, or any more), or that answers nothing.
+            There is no limit to how long a sample may take while the compiler answers ``GET /status``.
+        reconnect: go on with a compiler that comes back within `timeout_s` after a cut.
+        plan_digest: take samples of the dataset with this plan alone. In any case a tee must go on with the plan that
+            it was first seen with.
+        image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
+        output: "torch" or "numpy".
+        members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
+        transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
+            the sample out.
+        on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
+        record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders.recording`).
+        rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
+        world_size: see `rank`.
+        max_pixels: largest image that is decoded.
+        max_bytes: largest sample that is received. Each worker holds a few samples of each address at most.
+
+    Raises:
+        ValueError: not an address, a group or a token that no tee takes, or ranks without a common group.
+        ShardError: `record` holds something else than a recording. While iterating: a sample is damaged.
+        LiveError: while iterating: no compiler is there, it serves something else, or its stream was cut.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        group: str | None = None,
+        token: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        reconnect: bool = True,
+        plan_digest: str | None = None,
+        image_layout: ImageLayout = "CHW",
+        output: Output = "torch",
+        members: Collection[str] | None = None,
+        transform: Transform | None = None,
+        on_error: OnError = "raise",
+        record: str | Path | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        super().__init__()
+        given = [addresses] if isinstance(addresses, str) else addresses
+        self._addresses = [Address.parse(address) for address in given]
+        self._rank, self._ranks = resolve_rank(rank, world_size)
+        if self._ranks > 1 and group is None:
+            raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share, as group='a'")
+        self._terms = terms(group, token, timeout_s, reconnect, plan_digest, max_bytes)
+        self._skips = Skips(on_error)
+        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        self._transform, self._max_pixels = transform, max_pixels
+        self._record = None if record is None else Path(record)
+        if self._record is not None:
+            check_recording(self._record)
+        self._sightings = Sightings(len(self._addresses))
+        self._iterations = Iterations()
+        self._length = SharedArray(1, torch.int64)
+        self._length.array[0] = -1
+
+    @property
+    def skipped(self) -> int:
+        """Samples left out so far because they were damaged, in all workers and epochs; a broken stream counts once."""
+        return self._skips.total
+
+    def stream_length(self, samples: int | None) -> LiveDataset:
+        """End each iteration after so many samples, over all workers (and ranks) together; None takes all there are.
+
+        The next iteration goes on where the last one ended. Of several addresses, what the others have sent by then
+        is lost. Returns the dataset itself.
+        """
+        if samples is not None and samples < 0:
+            raise ValueError(f"a stream cannot have {samples} samples")
+        self._length.array[0] = -1 if samples is None else samples
+        return self
+
+    def __len__(self) -> int:
+        """Return the samples of this rank in an iteration.
+
+        Raises:
+            TypeError: no `stream_length` was set.
+        """
+        length = int(self._length.array[0])
+        if length < 0:
+            raise TypeError("a live dataset has no length but the one set by stream_length(n)")
+        return _share(length, self._rank, self._ranks)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield this worker's samples."""
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        iteration = self._iterations.begin()
+        left = None if self._length.array[0] < 0 else _share(len(self), worker, workers)
+        with ExitStack() as stack:
+            recorder = None if self._record is None else stack.enter_context(Recorder(self._record))
+            ended = False
+            while left != 0 and not ended:
+                listeners, stop = self._listeners(iteration)
+                with Reception(listeners, stop, left) as reception:
+                    for arrival in arrivals(reception):
+                        sample = self._load(arrival, recorder)
+                        if sample is None:
+                            continue
+                        yield sample
+                        left = None if left is None else left - 1
+                        if left == 0:
+                            return
+                ended = all(listener.ended for listener in listeners)
+        if left:
+            warnings.warn(f"the dataset ended {left} samples before the stream_length that was set", stacklevel=2)
+
+    def _listeners(self, iteration: int) -> tuple[list[Listener], threading.Event]:
+        stop = threading.Event()
+        listeners = [
+            Listener(address, place, self._terms, self._sightings, iteration, stop)
+            for place, address in enumerate(self._addresses)
+        ]
+        return listeners, stop
+
+    def _load(self, arrival: Arrival, recorder: Recorder | None) -> Any:
+        listener, sample = arrival
+
+        def decode() -> tuple[dict[str, Any], Sample, bytes]:
+            if isinstance(sample, ShardError):
+                raise sample
+            with located(str(listener.address)):
+                decoded = self._decode(sample.key, sample.members)
+                content = b"" if recorder is None else content_digest(sample.key, sample.members, self._max_pixels)
+            return decoded, sample, content
+
+        if (whole := self._skips.attempt(decode)) is None:
+            return None
+        decoded, received, content = whole
+        if recorder is not None and listener.status is not None:
+            recorder.add(listener.status, received, content)
+        return decoded if self._transform is None else self._transform(decoded)
+
+
+def terms(
+    group: str | None, token: str | None, timeout_s: float, reconnect: bool, plan_digest: str | None, max_bytes: int
+) -> Terms:
+    """Return the terms with a group of their own where none is given.
+
+    Raises:
+        ValueError: a group or a token that no tee takes, a timeout that is none.
+    """
+    chosen = f"listener-{secrets.token_hex(8)}" if group is None else group
+    if not _GROUP.fullmatch(chosen):
+        raise ValueError(f"group must be 1 to 64 of A-Z a-z 0-9 . _ -, not {group!r}")
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise ValueError("the token must be printable ASCII without spaces")
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s must be above 0, not {timeout_s}")
+    return Terms(chosen, token, timeout_s, reconnect, plan_digest, max_bytes)
+
+
+def arrivals(reception: Reception) -> Iterator[Arrival]:
+    """Yield what arrives until nothing will.
+
+    Raises:
+        LiveError: a listener's; or the process that this is a worker of has died.
+    """
+    while not reception.over:
+        arrival = reception.take(_TICK_S)
+        if arrival is not None:
+            yield arrival
+        else:
+            check_parent()
+
+
+def check_parent() -> None:
+    """Raise LiveError if the process that this is a worker of has died: nobody would end a worker that waits."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise LiveError("the process that started this worker is gone")
+
+
+def _share(total: int, part: int, parts: int) -> int:
+    """Return the size of one of `parts` nearly equal parts; the first ones are the larger."""
+    return total // parts + (part < total % parts)

@@ -1,0 +1,184 @@
+"""From the first sample to the last epoch: live while the dataset is compiled, then from the shards that it left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset
+
+from loaders.dataset import ShardDataset, Transform
+from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.errors import LiveError
+from loaders.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
+from loaders.growing import Claims, GrowingShards
+from loaders.iterations import Iterations
+from loaders.live import TIMEOUT_S, terms
+from loaders.live_client import Address, TeeStatus
+from loaders.live_listener import Listener, Sightings
+from loaders.order import SampleOrder
+from loaders.ranks import resolve_rank
+from loaders.readers import LocalReader, Plan, Raw, Seen, positions_identity
+from loaders.shared import SharedArray
+from loaders.skips import OnError, Skips
+from loaders.split import Remainder, Share
+from loaders.store import LocalShards
+from loaders.tarstream import DEFAULT_MAX_BYTES
+
+_MOST_SAMPLES = 1 << 26
+_LOOK_EVERY_S = 0.5
+
+
+class LiveThenShards(ShardDataset):
+    """A `ShardDataset` that begins while its shards are being compiled.
+
+    Epoch 0 gives every sample exactly once, over all ranks and workers together: from the tee what comes, from the
+    directory what was finished before, or what the tee dropped. Later epochs are those of a `ShardDataset` of the
+    finished directory; they wait for it if need be. With a plain DataLoader call `set_epoch` before each epoch; a
+    `loaders.Loader` does so itself, and resumes in the middle of any epoch but the first::
+
+        dataset = loaders.LiveThenShards("falling_cubes", "http://127.0.0.1:5555")
+        loader = loaders.Loader(dataset, batch_size=32, num_workers=2)
+        for epoch in range(10):
+            for batch in loader:
+                ...
+
+    Args:
+        folder: the directory that the compiler writes to (its ``--out``), on a disk that this machine sees.
+        address: the compiler's live tee. It must be there within `timeout_s` when the dataset is made.
+        token: what the compiler wants to be shown.
+        timeout_s: how long to wait for the compiler, and at its end for the last shards.
+        shuffle: as `ShardDataset`'s; in epoch 0 it concerns what is read from the directory.
+        seed: as `ShardDataset`'s, like all further ones.
+
+    Raises:
+        LiveError: there is no compiler, it compiles without end, or it serves something else than `folder` holds.
+            While iterating: it is gone, and shards are missing.
+        ShardError: `folder` holds another dataset.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        address: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        shuffle: bool = True,
+        seed: int = 0,
+        window: int | None = None,
+        image_layout: ImageLayout = "CHW",
+        output: Output = "torch",
+        members: Collection[str] | None = None,
+        transform: Transform | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        remainder: Remainder = "keep",
+        on_error: OnError = "raise",
+        verify: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        IterableDataset.__init__(self)  # not ShardDataset's, which wants shards that are there
+        self.share = Share(*resolve_rank(rank, world_size), remainder)
+        self._skips = Skips(on_error)
+        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        self._transform = transform
+        self._epoch = SharedArray(1, torch.int64)
+        where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
+        sightings = Sightings(1)
+        status = Listener(where, 0, how, sightings, 0, Event()).greet()
+        growing = _growing(Path(folder), status, where, timeout_s)
+        size = growing.shards * growing.per_shard
+        claims = Claims(size + self.share.ranks)
+        around = Surroundings(where, how, sightings, claims, self._skips, seed, shuffle, verify)
+        order = SampleOrder([growing.per_shard] * growing.shards, seed=seed, shuffle=shuffle, window=window)
+        self._reader = _Reader(around, growing, order)
+
+
+class _Reader:
+    """Reads epoch 0 as it comes, and all others from local shards.
+
+    State: the reader of the finished shards, once they are.
+    """
+
+    def __init__(self, around: Surroundings, growing: GrowingShards, order: SampleOrder) -> None:
+        self.size: int | None = order.size
+        self.identity = positions_identity(order)
+        self._around, self._growing, self._order = around, growing, order
+        self._iterations = Iterations()
+        self._later: LocalReader | None = None
+
+    def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> Plan:
+        """Return the batches of one rank."""
+        if epoch == 0 and seen is None:
+            return FirstEpochPlan(self._order.size, share, batch, drop_last)
+        return self._finished().plan(epoch, seen, share, workers, batch, drop_last)
+
+    def read(self, plan: Any, worker: int, workers: int) -> Iterator[list[Raw]]:
+        """Yield the batches of one of `workers` workers."""
+        if not isinstance(plan, FirstEpochPlan):
+            yield from self._finished().read(plan, worker, workers)
+            return
+        samples = iter(FirstEpoch(plan, self._around, self._growing, self._iterations.begin()))
+        while batch := list(islice(samples, plan.batch)):
+            if len(batch) < plan.batch and plan.drop_last:
+                return
+            yield batch
+
+    def _finished(self) -> LocalReader:
+        """Return the reader of the finished shards; wait until they are."""
+        if self._later is None:
+            _await_all(self._growing, self._around)
+            skips = self._around.skips
+            lenient = skips.report if skips.lenient else None
+            shards, max_bytes = self._growing.all_shards(), self._around.terms.max_bytes
+            store = LocalShards(shards, lenient=lenient, verify=self._around.verify, max_bytes=max_bytes)
+            self._later = LocalReader(store, self._order, skips)
+        return self._later
+
+
+def _growing(folder: Path, status: TeeStatus, address: Address, timeout_s: float) -> GrowingShards:
+    """Return the directory that a compiler writes to, once it has begun."""
+    per_shard = status.plan.get("samples_per_shard")
+    if not status.shards_wanted:
+        raise LiveError(
+            f"{address} compiles without end; use LiveDataset, or give compile-dataset a number of --shards"
+        )
+    if type(per_shard) is not int or not 0 < per_shard * status.shards_wanted <= _MOST_SAMPLES:
+        raise LiveError(f"{address} does not tell how many samples its shards have, or has too many")
+    growing = GrowingShards(folder, status.plan_digest, status.shards_wanted, per_shard)
+    due = time.monotonic() + timeout_s
+    growing.look()
+    while not growing.begun:
+        if time.monotonic() > due:
+            raise LiveError(f"there is no dataset at {folder}; give the directory that {address} writes to (its --out)")
+        time.sleep(_LOOK_EVERY_S)
+        growing.look()
+    return growing
+
+
+def _await_all(growing: GrowingShards, around: Surroundings) -> None:
+    """Wait until all shards are there, for as long as somebody compiles them.
+
+    Raises:
+        LiveError: the compiler is gone or done, and shards are missing.
+    """
+    listener = Listener(around.address, 0, around.terms, around.sightings, 0, Event())
+    due: float | None = None
+    growing.look()
+    while not growing.complete:
+        now = time.monotonic()
+        due = None if listener.has_finished() is False else due or now + around.terms.timeout_s
+        if due is not None and now > due:
+            raise LiveError(
+                f"{around.address} compiles no more, but {growing.folder} lacks the shards {growing.lacking()}; "
+                "run the same compile-dataset again"
+            )
+        time.sleep(_LOOK_EVERY_S)
+        growing.look()

@@ -1,0 +1,252 @@
+"""Batches in an order that the number of workers does not change, from any place in an epoch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.synchronize import Semaphore
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from loaders.allocation import keep_freed_memory
+from loaders.batches import collate as default_collate
+from loaders.dataset import ShardDataset
+from loaders.errors import SkipWarning
+from loaders.readers import Plan, Seen
+from loaders.shared import SharedArray
+from loaders.slots import MainSlots, WorkerSlots
+
+Collate = Callable[[list[Any]], Any]
+
+_FORMAT = 1
+_SPARE_SLOTS = 2
+"""Beyond those that are prefetched: for the batch in the loop's hands and the one before it."""
+
+
+class Loader:
+    """A DataLoader of a `ShardDataset` that resumes where the training loop was.
+
+    For a seed and an epoch the batches are the same ones in the same order for any number of workers. The loader
+    counts the batches that it hands out, not what workers have prefetched, so a checkpoint that is saved in the loop
+    holds exactly what the loop has got::
+
+        loader = loaders.Loader(loaders.ShardDataset("falling_cubes"), batch_size=32, num_workers=4)
+        if checkpoint:
+            loader.load_state_dict(checkpoint["loader"])
+        for epoch in range(loader.epoch, epochs):
+            loader.set_epoch(epoch)
+            for batch in loader:
+                ...
+                torch.save({"loader": loader.state_dict(), ...}, path)
+
+    A loop that runs to its end moves on to the next epoch, with another order. One that is left early begins its
+    epoch again, as a DataLoader's does.
+
+    Args:
+        dataset: what to read.
+        batch_size: samples in a batch of one rank; None gives samples one by one, as the dataset makes them.
+        num_workers: processes that read and decode; 0 does it in the loop.
+        drop_last: leave out batches that are not full.
+        collate: makes a batch of a list of samples; `loaders.collate` by default.
+        pin_memory: as the DataLoader's.
+        prefetch_factor: batches that each worker makes ahead.
+        persistent_workers: keep the workers from epoch to epoch.
+        multiprocessing_context: how workers are started: "fork", "spawn", "forkserver".
+        timeout: seconds to wait for a batch; 0 for ever.
+        worker_init_fn: as the DataLoader's.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        batch_size: int | None = 1,
+        *,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        collate: Collate = default_collate,
+        pin_memory: bool = False,
+        prefetch_factor: int = 2,
+        persistent_workers: bool = False,
+        multiprocessing_context: str | BaseContext | None = None,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, or None, not {batch_size}")
+        self.dataset, self.batch_size, self.num_workers, self.drop_last = dataset, batch_size, num_workers, drop_last
+        self._collate, self._epoch = collate, dataset.epoch
+        self._begin: Seen | None = None
+        self._run: _Run | None = None
+        self._kept: _Running | None = None
+        self._slots = prefetch_factor + _SPARE_SLOTS
+        self._persistent = persistent_workers and num_workers > 0
+        self._options: dict[str, Any] = {"pin_memory": pin_memory, "timeout": timeout}
+        if num_workers > 0:
+            self._options |= {
+                "num_workers": num_workers,
+                "prefetch_factor": prefetch_factor,
+                "persistent_workers": self._persistent,
+                "multiprocessing_context": _context(multiprocessing_context),
+                "worker_init_fn": worker_init_fn,
+            }
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next loop gives, or the current one is in."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next loop. The one that a loaded state is in goes on where the state is."""
+        if epoch != self._epoch:
+            self._epoch, self._begin, self._run = epoch, None, None
+
+    def __len__(self) -> int:
+        """Return the batches of this rank in a whole epoch.
+
+        Raises:
+            TypeError: the shards are streamed, and no manifest tells.
+        """
+        return len(self._plan(self._epoch, None))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place of the training loop: what it has been given is behind it, all else lies ahead.
+
+        Holds plain values, some of them lists. It is the same on all ranks that have had equally many batches, so
+        that rank 0's serves any number of ranks, with any batch size and number of workers.
+
+        Raises:
+            TypeError: in the middle of an epoch of streamed shards whose numbers of samples no manifest tells.
+        """
+        seen = self._begin if self._run is None else self._run.plan.seen_after(self._run.batches)
+        return {"format": _FORMAT, "dataset": self.dataset.identity, "epoch": self._epoch, "seen": seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to the place that `state_dict` returned: the next loop begins there.
+
+        Raises:
+            ValueError: the state is of another version, or of another order of samples.
+        """
+        if state.get("format") != _FORMAT:
+            raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
+        if state["dataset"] != self.dataset.identity:
+            raise ValueError(
+                "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
+                "shuffle, window and buffer must be as they were"
+            )
+        self._epoch, self._begin, self._run, self._kept = state["epoch"], state["seen"], None, None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the epoch's batches, from where a loaded state is."""
+        running = self._running()
+        run = self._run = _Run(self._plan(self._epoch, self._begin))
+        skipped = self.dataset.skipped
+        for received in running.data_loader:
+            run.batches += 1
+            if not isinstance(received, _Nothing):
+                yield running.slots.unpack(received)
+        if self._persistent:
+            self._kept = running
+        self._report(self.dataset.skipped - skipped)
+        if run is self._run:
+            self._epoch, self._begin, self._run = self._epoch + 1, None, None
+
+    def _plan(self, epoch: int, seen: Seen | None) -> Plan:
+        workers = max(1, self.num_workers)
+        batch = self.batch_size or 1
+        return self.dataset.plan(epoch, seen=seen, workers=workers, batch=batch, drop_last=self.drop_last)
+
+    def _running(self) -> _Running:
+        """Return workers that are told where to begin: those of the last epoch, or new ones."""
+        running, self._kept = self._kept, None
+        if running is None:
+            slots = MainSlots(self.num_workers, self._slots, self._options.get("multiprocessing_context"))
+            batches = _Batches(self.dataset, self._collate, self.batch_size, self.drop_last, slots.free)
+            data_loader = DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options)
+            running = _Running(data_loader, batches, slots)
+        running.batches.begin(self._epoch, self._begin)
+        return running
+
+    def _report(self, skipped: int) -> None:
+        if skipped:
+            warnings.warn(f"epoch {self._epoch}: {skipped} samples were skipped", SkipWarning, stacklevel=3)
+
+
+@dataclass
+class _Run:
+    """One loop over the loader."""
+
+    plan: Plan
+    batches: int = 0
+    """Handed out so far, empty ones included."""
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A DataLoader with what belongs to it."""
+
+    data_loader: DataLoader[Any]
+    batches: _Batches
+    slots: MainSlots
+
+
+class _Nothing:
+    """Stands for a batch of which every sample was skipped."""
+
+
+class _Batches(IterableDataset[Any]):
+    """The batches of a dataset, made whole in the workers, so that each knows which are its own."""
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        collate: Collate,
+        batch_size: int | None,
+        drop_last: bool,
+        free: list[list[Semaphore]],
+    ) -> None:
+        super().__init__()
+        self._dataset, self._collate, self._batch_size, self._drop_last = dataset, collate, batch_size, drop_last
+        self._free = free
+        self._seen: Seen | None = None
+        self._start = SharedArray(2, torch.int64)
+        """Epoch, and whether to begin at `_seen`: persistent workers see no other change."""
+
+    def begin(self, epoch: int, seen: Seen | None) -> None:
+        """Set what the next iteration gives. Once workers run, `seen` must be None."""
+        self._seen = seen
+        self._start.array[:] = epoch, seen is not None
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        slots = None
+        if info is not None:
+            keep_freed_memory()
+            slots = WorkerSlots(worker, self._free[worker])
+        epoch, resumed = self._start.array.tolist()
+        seen = self._seen if resumed else None
+        plan = self._dataset.plan(
+            epoch, seen=seen, workers=workers, batch=self._batch_size or 1, drop_last=self._drop_last
+        )
+        for samples in self._dataset.read(plan, worker, workers):
+            batch = self._made(samples)
+            yield slots.pack(batch) if slots else batch
+
+    def _made(self, samples: list[Any]) -> Any:
+        if not samples:
+            return _Nothing()
+        return samples[0] if self._batch_size is None else self._collate(samples)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Stand in for the DataLoader's own conversion, which makes tensors of arrays."""
+    return batch
+
+
+def _context(given: str | BaseContext | None) -> BaseContext:
+    return given if isinstance(given, BaseContext) else torch.multiprocessing.get_context(given)

@@ -1,0 +1,127 @@
+"""Batches handed from workers to the main process in shared memory that is used again.
+
+A DataLoader gives every tensor shared memory of its own. To allocate it, fault it in and free it takes longer than to
+decode a small JPEG. Here each worker keeps a few slots. It copies a batch into a free one; the main process makes
+tensors on that memory, and when the last of them (or the last view of one) is gone, the slot is free again. Where no
+slot is free, because the consumer holds on to its batches, a batch goes the DataLoader's way.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.synchronize import Semaphore
+from typing import Any
+
+import torch
+
+_ALIGNMENT = 64
+_WORTH_BYTES = 1 << 16
+"""Batches with less tensor data than this are sent as they are."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where one tensor lies in a slot."""
+
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return self.dtype.itemsize * torch.Size(self.shape).numel()
+
+    def of(self, memory: torch.Tensor) -> torch.Tensor:
+        """Return the tensor that lies in `memory` ((n,) uint8)."""
+        flat = memory[self.offset : self.offset + self.bytes].view(self.dtype)
+        return flat.as_strided(self.shape, self.stride)
+
+
+class Packet:
+    """A batch on its way: its tensors in one piece of memory, the rest as it is."""
+
+    def __init__(
+        self, batch: dict[str, Any], memory: torch.Tensor, layouts: dict[str, _Layout], slot: tuple[int, int]
+    ) -> None:
+        self.batch, self.memory, self.layouts, self.slot = batch, memory, layouts, slot
+
+    def pin_memory(self) -> Packet:
+        """Return the packet in pinned memory of its own; called by the DataLoader's pinning thread."""
+        return Packet(self.batch, self.memory.pin_memory(), self.layouts, self.slot)
+
+
+class WorkerSlots:
+    """A worker's side: puts batches into slots."""
+
+    def __init__(self, worker: int, free: list[Semaphore]) -> None:
+        self._worker, self._free = worker, free
+        self._memories: list[torch.Tensor | None] = [None] * len(free)
+
+    def pack(self, batch: Any) -> Any:
+        """Return a packet with `batch`, or `batch` itself where it does not pay or no slot is free."""
+        layouts, size = _layouts(batch)
+        if size < _WORTH_BYTES:
+            return batch
+        for slot, free in enumerate(self._free):
+            if free.acquire(block=False):
+                memory = self._memory(slot, size)
+                for name, layout in layouts.items():
+                    layout.of(memory).copy_(batch[name])
+                rest = {name: None if name in layouts else value for name, value in batch.items()}
+                return Packet(rest, memory, layouts, (self._worker, slot))
+        return batch
+
+    def _memory(self, slot: int, size: int) -> torch.Tensor:
+        memory = self._memories[slot]
+        if memory is None or len(memory) < size:
+            memory = torch.empty(size, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+            self._memories[slot] = memory
+        return memory
+
+
+def _layouts(batch: Any) -> tuple[dict[str, _Layout], int]:
+    """Return where each tensor of a batch would lie in a slot, and the size of them all."""
+    layouts: dict[str, _Layout] = {}
+    size = 0
+    for name, tensor in batch.items() if type(batch) is dict else ():
+        if type(tensor) is torch.Tensor and _is_plain(tensor):
+            layouts[name] = layout = _Layout(size, tuple(tensor.shape), _dense_stride(tensor), tensor.dtype)
+            size += layout.bytes + -layout.bytes % _ALIGNMENT
+    return layouts, size
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.layout is torch.strided and not tensor.requires_grad
+
+
+def _dense_stride(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Return the strides of a copy without gaps: channels last stays so."""
+    return tuple(torch.empty_like(tensor, device="meta").stride())
+
+
+class MainSlots:
+    """The main process's side: makes batches of packets, and knows when their memory is free."""
+
+    def __init__(self, workers: int, slots: int, context: BaseContext | None) -> None:
+        self.free = [[context.Semaphore(1) for _ in range(slots)] for _ in range(workers)] if context else []
+        self._kept: dict[tuple[int, int], torch.Tensor] = {}
+        """What is mapped stays mapped: to map and fault in memory anew for each batch costs as much as to copy it."""
+
+    def unpack(self, received: Any) -> Any:
+        """Return the batch that a worker packed."""
+        if not isinstance(received, Packet):
+            return received
+        worker, slot = received.slot
+        memory = received.memory
+        if memory.is_shared():  # type: ignore[no-untyped-call]
+            self._kept[received.slot] = memory
+            # The new tensor's storage, which all views of it share, holds this array: it lives as long as they do.
+            array = memory.numpy()
+            weakref.finalize(array, self.free[worker][slot].release).atexit = False
+            memory = torch.from_numpy(array)
+        else:
+            self.free[worker][slot].release()
+        return received.batch | {name: layout.of(memory) for name, layout in received.layouts.items()}

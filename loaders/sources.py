@@ -1,0 +1,136 @@
+"""Which shards a path, a brace pattern or URLs stand for, and what their manifest says about each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlparse
+from urllib.request import url2pathname
+
+from braceexpand import braceexpand
+
+from loaders.errors import ShardError
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
+
+Source = str | Path | Sequence[str | Path]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_TAR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
+
+_MAX_MANIFEST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file and, where a manifest lists it, what is known of it."""
+
+    location: str
+    """A path, or a URL as webdataset opens it."""
+    info: ShardInfo | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it can only be read from its start to its end."""
+        return is_url(self.location)
+
+
+def is_url(location: str) -> bool:
+    """Tell whether `location` goes to webdataset's openers: ``http:``, ``pipe:``, ``gs:`` ... but not ``C:``."""
+    return bool(_URL.match(location)) and not location.startswith("file:")
+
+
+def resolve(source: Source, *, split: str | None = None, manifest: Manifest | str | Path | None = None) -> list[Shard]:
+    """Return the shards that `source` stands for, in order.
+
+    Args:
+        source: a dataset's directory or its manifest (as a path or a URL), a ``.tar``, a brace pattern of these
+            (``data/cubes-train-{000000..000099}.tar``), a URL of webdataset's, or a list of all these.
+        split: take the shards of this split alone. Needs a manifest.
+        manifest: what is known of the shards, where it does not lie beside them.
+
+    Raises:
+        ShardError: there is no shard, no such split, or both files and URLs.
+        ManifestError: a manifest that is needed is missing, or one that is there is not valid.
+    """
+    known = {} if manifest is None else _by_name(manifest)
+    given = [source] if isinstance(source, str | Path) else list(source)
+    shards = [shard for one in given for shard in _expand(str(one), known)]
+    if split is not None:
+        shards = _of_split(shards, split)
+    if not shards:
+        raise ShardError(f"{_shown(source)} holds no finished shard")
+    if len({shard.streamed for shard in shards}) > 1:
+        raise ShardError(f"{_shown(source)} mixes files and URLs; give the one or the other")
+    return shards
+
+
+def _shown(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+
+
+def _by_name(manifest: Manifest | str | Path) -> Mapping[str, ShardInfo]:
+    loaded = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
+    return {shard.name: shard for shard in loaded.shards}
+
+
+def _expand(location: str, known: Mapping[str, ShardInfo]) -> list[Shard]:
+    if location.startswith("file:"):
+        location = url2pathname(urlparse(location).path)
+    if is_url(location):
+        return _expand_url(location, known)
+    path = Path(location)
+    if path.is_dir() or path.name == FILE_NAME:
+        folder = path if path.is_dir() else path.parent
+        return [Shard(str(folder / info.name), info) for info in Manifest.load(path).shards]
+    paths = [path] if path.exists() else [Path(name) for name in _braces(location)]
+    beside = {folder: _beside(folder) for folder in {path.parent for path in paths}}
+    return [Shard(str(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+
+
+def _beside(folder: Path) -> Mapping[str, ShardInfo]:
+    return _by_name(folder) if (folder / FILE_NAME).is_file() else {}
+
+
+def _braces(pattern: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]  # braceexpand would take backslashes out of it
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:  # a brace without its partner
+        raise ShardError(f"{pattern}: {error}") from None
+
+
+def _expand_url(url: str, known: Mapping[str, ShardInfo]) -> list[Shard]:
+    if not url.startswith("pipe:") and url.endswith(("/", f"/{FILE_NAME}")):
+        url = urljoin(url, FILE_NAME)
+        return [Shard(urljoin(url, info.name), info) for info in _manifest_at(url).shards]
+    return [Shard(one, known.get(_tar_name(one))) for one in _braces(url)]
+
+
+def _tar_name(url: str) -> str:
+    """Return the last word that looks like a shard's name: URLs carry queries, pipes are shell commands."""
+    names = _TAR_NAME.findall(url)
+    return names[-1] if names else ""
+
+
+def _manifest_at(url: str) -> Manifest:
+    from loaders.stream import opened  # webdataset is slow to import, and only streams need it
+
+    try:
+        with opened(url) as stream:
+            content = stream.read(_MAX_MANIFEST_BYTES)
+    except ShardError as error:
+        raise ManifestError(f"no dataset at {error}") from None
+    return Manifest.from_json(content, url)
+
+
+def _of_split(shards: list[Shard], split: str) -> list[Shard]:
+    if unknown := [shard.location for shard in shards if shard.info is None]:
+        raise ShardError(f"{unknown[0]}: no manifest tells its split; leave split out or give manifest=")
+    chosen = [shard for shard in shards if shard.info and shard.info.split == split]
+    if not chosen:
+        splits = sorted({shard.info.split for shard in shards if shard.info})
+        raise ShardError(f"no shard of split {split!r}; there is {', '.join(splits) or 'none'}")
+    return chosen

@@ -1,4 +1,4 @@
-"""Instances die, hang and lie; compilers are interrupted and killed: the dataset is the same, or says what is missing."""
+"""Instances die, hang and lie; compilers are interrupted and killed: no byte differs, and what is missing is said."""
 
 from __future__ import annotations
 

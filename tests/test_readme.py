@@ -41,7 +41,9 @@ def test_the_commands_and_the_code_of_the_readme(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{words}: {done.stderr}"
     for code in (block for block in _blocks("python") if block.startswith("import")):
         guarded = f"if __name__ == '__main__':\n{textwrap.indent(code, '    ')}"
-        done = subprocess.run([sys.executable, "-c", guarded], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", guarded], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("000000-000000 cube0 [")
 

@@ -48,7 +48,7 @@ def _helpers(folder: Path) -> list[Path]:
     found = set()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and name not in (_MODULE, "__main__"):
+        if file and name not in (_MODULE, "__main__") and Path(file).is_absolute():  # Blender makes up some names
             path = Path(file).resolve()
             foreign = any(path.is_relative_to(place) for place in installed) or "site-packages" in path.parts
             if path.is_relative_to(folder) and not foreign and not path.is_relative_to(_OWN_FOLDER):

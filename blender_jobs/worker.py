@@ -13,6 +13,7 @@ import queue
 import shutil
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,9 +32,14 @@ def main() -> None:
     requests: queue.SimpleQueue[orders.Request] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests, scratch), daemon=True).start()
     channel.write(wire.SYNC)
-    wire.send(channel, orders.to_head(_hello()))
-    while True:
-        _serve(requests.get(), channel, scratch)
+    try:
+        wire.send(channel, orders.to_head(_hello()))
+        while True:
+            _serve(requests.get(), channel, scratch)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # the thread that waits for stdin would make an orderly exit abort
 
 
 def _take_channel() -> BinaryIO:

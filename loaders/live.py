@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from loaders.allocation import keep_freed_memory
 from loaders.dataset import Transform
 from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
 from loaders.errors import LiveError, ShardError, located
@@ -142,6 +143,8 @@ class LiveDataset(IterableDataset[Any]):
         """Yield this worker's samples."""
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        if info is not None:
+            keep_freed_memory()
         iteration = self._iterations.begin()
         left = None if self._length.array[0] < 0 else _share(len(self), worker, workers)
         with ExitStack() as stack:

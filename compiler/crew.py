@@ -17,6 +17,10 @@ from compiler.store import Store, Tee
 from loaders.manifest import ShardInfo
 
 
+_SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
+"""What Blender says before it aborts for want of OpenGL. Lines with EGL_BAD_MATCH come in healthy runs, too."""
+
+
 @dataclass(frozen=True)
 class SampleDone:
     """One more sample stands in a part file."""
@@ -263,7 +267,7 @@ class _ShardTask:
 
 def _given_up(plan: Plan, shard: int, episode: int, loss: InstanceLost, attempts: int) -> Incomplete:
     replay = f"compile-dataset replay {{directory}} --episode {episode}"
-    no_gl = plan.render.engine != "cycles" and any("EGL" in line or "GLX" in line for line in loss.log)
+    no_gl = any(mark in line for line in loss.log for mark in _SIGNS_OF_NO_OPENGL)
     return Incomplete(
         f"shard {shard}: episode {episode} was tried {attempts} times; the last instance {loss}",
         hint=f"compile-dataset doctor, as OpenGL seems to be missing; or {replay}" if no_gl else replay,

@@ -43,7 +43,7 @@ setup(
     install_requires=["aiohttp>=3.14.3", "click>=8.2", "filelock>=3.12", "numpy>=1.26", "pillow>=10.1", "tqdm>=4.66"],
     extras_require={
         "blender": BPY,
-        "loaders": ["torch>=2.2", "webdataset>=1.0"],
+        "loaders": ["braceexpand", "torch>=2.3", "webdataset>=1.0"],
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.18",

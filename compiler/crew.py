@@ -16,7 +16,6 @@ from compiler.plan import SPLIT, Plan
 from compiler.store import Store, Tee
 from loaders.manifest import ShardInfo
 
-
 _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
 """What Blender says before it aborts for want of OpenGL. Lines with EGL_BAD_MATCH come in healthy runs, too."""
 

@@ -41,39 +41,48 @@ _STALL_TIMEOUT_S = 600.0
 _CHOICES = ("job", "seed", "samples_per_shard", "engine", "render_samples", "size", "image", "quality")
 
 
-@click.group(
-    cls=options.DefaultGroup, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=False
-)
+_HELP = """Compile a dataset: Blender instances render randomized scenes into WebDataset shards.
+
+The same plan gives the same bytes, whatever the number of instances.
+
+\b
+compile-dataset --shards 4                 falling cubes into ./falling_cubes
+compile-dataset my_job.py --shards 100     your own job
+compile-dataset show falling_cubes         look at them
+compile-dataset build --help               all options
+"""
+
+
+@click.group(cls=options.DefaultGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("blendshard"), prog_name="compile-dataset")
 def cli() -> None:
-    r"""Compile a dataset: Blender instances render randomized scenes into WebDataset shards.
-
-    The same plan gives the same bytes, whatever the number of instances.
-
-    \b
-    compile-dataset --shards 4                      falling cubes into ./falling_cubes
-    compile-dataset my_job.py --shards 100          your own job
-    compile-dataset build --help                    all options
-    compile-dataset show falling_cubes              look at them
-    """
+    """Compile a dataset."""
 
 
 @cli.command("build")
 @click.argument("job", type=options.JobType(), default="falling_cubes")
-@click.option("--shards", type=click.IntRange(min=0), required=True, help="How many shards the dataset shall have.")
+@click.option(
+    "--shards", metavar="N", type=click.IntRange(min=0), required=True, help="How many shards the dataset shall have."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset's directory.  [default: ./<job>]")
-@click.option("--samples-per-shard", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--samples-per-shard", metavar="N", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--set", "settings", type=options.FieldType(), multiple=True, help="Set a field of the job.")
 @click.option("--engine", type=click.Choice(list(ENGINE_SAMPLES)), default="cycles", show_default=True)
-@click.option("--render-samples", type=int, help="Per pixel.  [default: cycles 16, eevee 16, workbench 8]")
+@click.option("--render-samples", metavar="N", type=int, help="Per pixel.  [default: cycles 16, eevee 16, workbench 8]")
 @click.option("--size", type=options.SizeType(), default=(640, 480), help="In pixels.  [default: 640x480]")
 @click.option("--image", type=click.Choice(list(IMAGE_QUALITY)), default="png", show_default=True)
-@click.option("--quality", type=click.IntRange(1, 100), help="Of jpg and webp; webp 100 is lossless.  [default: 95]")
+@click.option(
+    "--quality", metavar="N", type=click.IntRange(1, 100), help="Of jpg and webp; webp 100 is lossless.  [default: 95]"
+)
 @click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
-@click.option("--stall-timeout", type=click.FloatRange(min=1), default=_STALL_TIMEOUT_S, show_default=True)
-@click.option("--attempts", type=click.IntRange(min=1), default=3, show_default=True, help="Tries of an episode.")
-@click.option("--recycle", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender.")
+@click.option("--stall-timeout", metavar="N", type=click.FloatRange(min=1), default=_STALL_TIMEOUT_S, show_default=True)
+@click.option(
+    "--attempts", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Tries of an episode."
+)
+@click.option(
+    "--recycle", metavar="N", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender."
+)
 @click.option("--fresh", is_flag=True, help="Remove the dataset in the directory first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be rendered; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -167,9 +176,13 @@ def verify_command(folder: Path, as_json: bool) -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("key", required=False)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: <dir>.png or <key>.png]")
-@click.option("--count", type=click.IntRange(min=1), default=12, show_default=True, help="Samples on the sheet.")
-@click.option("--columns", type=click.IntRange(min=1), default=4, show_default=True)
-@click.option("--width", type=click.IntRange(16, 8192), help="Of each sample, in pixels.  [default: 320, alone 960]")
+@click.option(
+    "--count", metavar="N", type=click.IntRange(min=1), default=12, show_default=True, help="Samples on the sheet."
+)
+@click.option("--columns", metavar="N", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option(
+    "--width", metavar="N", type=click.IntRange(16, 8192), help="Of each sample, in pixels.  [default: 320, alone 960]"
+)
 def show_command(folder: Path, key: str | None, out: Path | None, count: int, columns: int, width: int | None) -> None:
     """Draw a sample (KEY, as 000003-000042) or a contact sheet with boxes and keypoints into a PNG.
 
@@ -190,7 +203,7 @@ def show_command(folder: Path, key: str | None, out: Path | None, count: int, co
 
 @cli.command("replay")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--episode", type=click.IntRange(min=0), required=True)
+@click.option("--episode", metavar="N", type=click.IntRange(min=0), required=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: ./episode-<number>]")
 def replay_command(folder: Path, episode: int, out: Path | None) -> None:
     """Render one episode again, alone, showing all that Blender says; its samples become files."""

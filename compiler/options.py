@@ -21,7 +21,7 @@ CONFIG_FIELDS = "blendshard.config_fields"
 class SizeType(click.ParamType[tuple[int, int]]):
     """``WxH`` in pixels, as ``640x480``."""
 
-    name = "WxH"
+    name = "wxh"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Return width and height."""
@@ -139,7 +139,13 @@ _LIVE_OPTIONS = [
         show_default=True,
         help="What a slow listener causes: lost samples, counted, or waiting.",
     ),
-    click.option("--live-wait", type=click.IntRange(min=0), default=0, help="Begin when so many listeners are there."),
+    click.option(
+        "--live-wait",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Begin when so many listeners are there.",
+    ),
     click.option("--live-host", help="Listen at this address, for other machines too; needs a token."),
     click.option("--live-token", help="What listeners must show.  [default: made, for other machines]"),
     click.option("--live-ready-file", type=click.Path(path_type=Path), hidden=True),

@@ -36,7 +36,6 @@ from loaders.tarstream import Sample
 _KEY = re.compile(r"(\d{6,12})-(\d{6,12})")
 _TICK_S = 0.2
 _LOOK_EVERY_S = 1.0
-_DRAIN_S = 10.0
 _OPEN_SHARDS = 8
 
 
@@ -119,7 +118,6 @@ class FirstEpoch:
                     yield str(self._around.address), sample
                 elif (position := self._stored()) is not None:
                     yield self._read(position % self._size)
-            self._drain()
 
     def _arrived(self) -> Sample | None:
         """Return a sample that has arrived and is this worker's to give; wait a moment if there is nothing to read."""
@@ -221,12 +219,6 @@ class FirstEpoch:
         return LocalShards(
             [self._growing.shard(shard)], lenient=lenient, verify=around.verify, max_bytes=around.terms.max_bytes
         )
-
-    def _drain(self) -> None:
-        """Let the tee end: under ``block`` it waits for what is on its way to a group that just leaves."""
-        due = time.monotonic() + _DRAIN_S
-        while self._reception is not None and time.monotonic() < due:
-            self._take(_TICK_S)
 
 
 def _raise(error: Exception) -> None:

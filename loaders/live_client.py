@@ -293,7 +293,7 @@ def _checked_samples(body: _Body, members: frozenset[str], wanted: int | None, m
 
 def _reason(error: Exception) -> str:
     """Return what to tell the user of a failed connection."""
-    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
+    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | http.client.NotConnected):
         return "the connection was closed"
     if isinstance(error, http.client.HTTPException):
         return f"the answer is not HTTP ({type(error).__name__})"

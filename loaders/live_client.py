@@ -193,7 +193,11 @@ class TeeConnection:
             ConnectionLost: nobody is there.
         """
         with self._losses():
-            self._http.connect()
+            try:
+                self._http.connect()
+            except OSError:
+                self._http.close()
+                raise
         self._http.auto_open = 0  # another connection may lead to another server
         if not self.address.secure:
             self._http.sock = _PlainSocket(fileno=self._http.sock.detach())

@@ -70,7 +70,8 @@ class _Stopped(Exception):
 class Listener:
     """Receives the samples of one tee for one iteration.
 
-    State: what the tee said last, whether its dataset has ended, and since when nothing has worked.
+    State: what the tee said last, whether its dataset has ended, when the present attempt began, and since when
+    nothing has worked.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Listener:
         """Set before the first sample comes."""
         self.ended = False
         self._tee, self._terms, self._sightings, self._iteration, self._stop = tee, terms, sightings, iteration, stop
+        self._began = 0.0
         self._failing_since: float | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._borne_s = terms.timeout_s
@@ -119,6 +121,7 @@ class Listener:
             LiveError: it does not come, or serves something else.
         """
         while True:
+            self._began = time.monotonic()
             try:
                 return self._ask()
             except ConnectionLost as loss:
@@ -132,6 +135,7 @@ class Listener:
             return None
 
     def _stream(self, wanted: int | None) -> Iterator[Sample]:
+        self._began = time.monotonic()
         with TeeConnection(self.address, self._terms.token, self._terms.timeout_s, self._watch) as connection:
             self.status = self._recognized(connection.status())
             for sample in connection.samples(self.status, self._terms.group, wanted, self._terms.max_bytes):
@@ -182,7 +186,8 @@ class Listener:
         if isinstance(trouble, StreamCut) and not self._terms.reconnect:
             raise LiveError(f"{self.address}: the stream was cut before the dataset's end: {trouble}")
         if self._failing_since is None:
-            self._failing_since = now
+            unanswered = isinstance(trouble, ConnectionLost) and not isinstance(trouble, StreamCut)
+            self._failing_since = self._began if unanswered else now
         left_s = self._failing_since + timeout_s - now
         if left_s <= 0:
             raise LiveError(self._farewell(trouble))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from loaders.loader import Loader as Loader
     from loaders.manifest import Manifest as Manifest
     from loaders.manifest import ManifestError as ManifestError
-    from loaders.rebuild import rebuild_shards as rebuild_shards
-    from loaders.recording import finish_recording as finish_recording
+    from loaders.tee.rebuild import rebuild_shards as rebuild_shards
+    from loaders.tee.recording import finish_recording as finish_recording
 
 _HOMES = {
     "Decoder": "loaders.decode",
@@ -36,8 +36,8 @@ _HOMES = {
     "ShardError": "loaders.errors",
     "SkipWarning": "loaders.errors",
     "collate": "loaders.batches",
-    "finish_recording": "loaders.recording",
-    "rebuild_shards": "loaders.rebuild",
+    "finish_recording": "loaders.tee.recording",
+    "rebuild_shards": "loaders.tee.rebuild",
 }
 
 __all__ = list(_HOMES)

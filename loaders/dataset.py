@@ -12,14 +12,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
 from loaders.errors import located
 from loaders.manifest import Manifest
-from loaders.order import SampleOrder
 from loaders.ranks import resolve_rank
-from loaders.readers import LocalReader, Plan, Raw, Reader, Seen, StreamReader
+from loaders.shards.order import SampleOrder
+from loaders.shards.readers import LocalReader, Plan, Raw, Reader, Seen, StreamReader
+from loaders.shards.sources import Source, resolve
+from loaders.shards.split import Remainder, Share
+from loaders.shards.store import LocalShards
 from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
-from loaders.sources import Source, resolve
-from loaders.split import Remainder, Share
-from loaders.store import LocalShards
 from loaders.tarstream import DEFAULT_MAX_BYTES
 
 Transform = Callable[[dict[str, Any]], Any]

@@ -9,8 +9,8 @@ from typing import Any, overload
 from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
 from loaders.errors import ShardError, located
 from loaders.manifest import Manifest
-from loaders.sources import Source, resolve
-from loaders.store import LocalShards
+from loaders.shards.sources import Source, resolve
+from loaders.shards.store import LocalShards
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
 
 

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders.allocation import keep_freed_memory
 from loaders.dataset import Transform
 from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
 from loaders.errors import LiveError, ShardError, located
-from loaders.iterations import Iterations
-from loaders.live_client import Address
-from loaders.live_listener import Listener, Sightings, Terms
-from loaders.live_reception import Arrival, Reception
 from loaders.ranks import resolve_rank
-from loaders.recording import Recorder, check_recording, content_digest
+from loaders.shards.allocation import keep_freed_memory
+from loaders.shards.iterations import Iterations
 from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
+from loaders.tee.client import Address
+from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.reception import Arrival, Reception
+from loaders.tee.recording import Recorder, check_recording, content_digest
 
 TIMEOUT_S = 60.0
 
@@ -62,7 +62,7 @@ class LiveDataset(IterableDataset[Any]):
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
             the sample out.
         on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
-        record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders.recording`).
+        record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders.tee.recording`).
         rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
         world_size: see `rank`.
         max_pixels: largest image that is decoded.

@@ -15,20 +15,20 @@ from torch.utils.data import IterableDataset
 from loaders.dataset import ShardDataset, Transform
 from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
 from loaders.errors import LiveError
-from loaders.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
-from loaders.growing import Claims, GrowingShards
-from loaders.iterations import Iterations
 from loaders.live import TIMEOUT_S, terms
-from loaders.live_client import Address, TeeStatus
-from loaders.live_listener import Listener, Sightings
-from loaders.order import SampleOrder
 from loaders.ranks import resolve_rank
-from loaders.readers import LocalReader, Plan, Raw, Seen, positions_identity
+from loaders.shards.iterations import Iterations
+from loaders.shards.order import SampleOrder
+from loaders.shards.readers import LocalReader, Plan, Raw, Seen, positions_identity
+from loaders.shards.split import Remainder, Share
+from loaders.shards.store import LocalShards
 from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
-from loaders.split import Remainder, Share
-from loaders.store import LocalShards
 from loaders.tarstream import DEFAULT_MAX_BYTES
+from loaders.tee.client import Address, TeeStatus
+from loaders.tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
+from loaders.tee.growing import Claims, GrowingShards
+from loaders.tee.listener import Listener, Sightings
 
 _MOST_SAMPLES = 1 << 26
 _LOOK_EVERY_S = 0.5

@@ -13,13 +13,13 @@ import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from loaders.allocation import keep_freed_memory
 from loaders.batches import collate as default_collate
 from loaders.dataset import ShardDataset
 from loaders.errors import SkipWarning
-from loaders.readers import Plan, Seen
+from loaders.shards.allocation import keep_freed_memory
+from loaders.shards.readers import Plan, Seen
+from loaders.shards.slots import MainSlots, WorkerSlots
 from loaders.shared import SharedArray
-from loaders.slots import MainSlots, WorkerSlots
 
 Collate = Callable[[list[Any]], Any]
 

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
-from loaders.lanes import in_turns
 from loaders.manifest import FILE_NAME
-from loaders.split import Remainder
+from loaders.shards.lanes import in_turns
+from loaders.shards.split import Remainder
 from loaders.tarstream import BLOCK
 from tests.synthetic import full_members, make_dataset
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from loaders.split import Share
+from loaders.shards.split import Share
 
 T = TypeVar("T")
 

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from loaders.errors import ShardError
-from loaders.lanes import Lane, Lanes, in_turns
 from loaders.manifest import canonical_json
-from loaders.order import SampleOrder, shard_order
+from loaders.shards.lanes import Lane, Lanes, in_turns
+from loaders.shards.order import SampleOrder, shard_order
+from loaders.shards.sources import Shard
+from loaders.shards.split import Share, Split
+from loaders.shards.store import LocalShards
+from loaders.shards.stream import Delays, delayed, stream_shard
 from loaders.shared import SharedArray
 from loaders.skips import Skips
-from loaders.sources import Shard
-from loaders.split import Share, Split
-from loaders.store import LocalShards
-from loaders.stream import Delays, delayed, stream_shard
 from loaders.tarstream import Sample
 
 Raw = tuple[str, Sample] | None

@@ -116,7 +116,7 @@ def _tar_name(url: str) -> str:
 
 
 def _manifest_at(url: str) -> Manifest:
-    from loaders.stream import opened  # webdataset is slow to import, and only streams need it
+    from loaders.shards.stream import opened  # webdataset is slow to import, and only streams need it
 
     try:
         with opened(url) as stream:

@@ -2,7 +2,7 @@
 
 Rules:
 1. A sample that has arrived goes before one that lies on the disk, so that the tee is kept waiting as little as can be.
-2. Every sample is claimed before it is given (`loaders.growing.Claims`): it does not matter how often it comes.
+2. Every sample is claimed before it is given (`loaders.tee.growing.Claims`): it does not matter how often it comes.
 3. The epoch ends when all shards are on the disk and all samples are claimed, however the tee fares.
 """
 
@@ -21,17 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaders.errors import LiveError, ShardError
-from loaders.growing import Claims, GrowingShards
 from loaders.live import check_parent
-from loaders.live_client import Address
-from loaders.live_listener import Listener, Sightings, Terms
-from loaders.live_reception import Reception
-from loaders.order import mix, round_keys
-from loaders.readers import Raw
+from loaders.shards.order import mix, round_keys
+from loaders.shards.readers import Raw
+from loaders.shards.split import Share
+from loaders.shards.store import LocalShards
 from loaders.skips import Skips
-from loaders.split import Share
-from loaders.store import LocalShards
 from loaders.tarstream import Sample
+from loaders.tee.client import Address
+from loaders.tee.growing import Claims, GrowingShards
+from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.reception import Reception
 
 _KEY = re.compile(r"(\d{6,12})-(\d{6,12})")
 _TICK_S = 0.2

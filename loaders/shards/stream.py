@@ -14,8 +14,8 @@ import numpy as np
 
 from loaders.errors import ShardError, located
 from loaders.manifest import ShardInfo
-from loaders.order import Ints, mix, round_keys
-from loaders.sources import Shard
+from loaders.shards.order import Ints, mix, round_keys
+from loaders.shards.sources import Shard
 from loaders.tarstream import DEFAULT_MAX_BYTES, Readable, Sample, TarStreamError, read_samples
 
 T = TypeVar("T")

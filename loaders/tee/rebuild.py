@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loaders.errors import ShardError, SkipWarning, located
-from loaders.index import sample_spans
 from loaders.manifest import FILE_NAME, Manifest, ShardInfo
-from loaders.recording import SPLIT, content_digest
+from loaders.shards.index import sample_spans
 from loaders.tarstream import DEFAULT_MAX_BYTES, END, Sample, parse_sample, sample_record
+from loaders.tee.recording import SPLIT, content_digest
 
 _KEY = re.compile(r"(\d{6,})-(\d{6,})")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")

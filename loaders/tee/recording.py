@@ -22,9 +22,9 @@ from filelock import FileLock, Timeout
 
 from loaders.decode import MAX_PIXELS, Decoder
 from loaders.errors import SampleError, ShardError
-from loaders.live_client import TeeStatus
 from loaders.manifest import FILE_NAME, Manifest, ShardInfo
 from loaders.tarstream import END, Sample, TarStreamError, read_samples, sample_record
+from loaders.tee.client import TeeStatus
 
 MARK = "recorded"
 """What the provenance of a recording holds, and of nothing else."""

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from loaders.errors import ShardError
-from loaders.live_listener import Listener
 from loaders.tarstream import Sample
+from loaders.tee.listener import Listener
 
 Arrival = tuple[Listener, Sample | ShardError]
 

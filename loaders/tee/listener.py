@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from loaders.errors import LiveError, ShardError
-from loaders.live_client import Address, ConnectionLost, StreamCut, TeeConnection, TeeStatus
 from loaders.shared import SharedArray
 from loaders.tarstream import Sample, TarStreamError
+from loaders.tee.client import Address, ConnectionLost, StreamCut, TeeConnection, TeeStatus
 
 _DIGEST_BYTES = 32
 _FIRST_PAUSE_S = 0.05

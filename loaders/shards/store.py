@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaders.errors import ShardError, located
-from loaders.index import file_sha256, sample_spans
-from loaders.sources import Shard
+from loaders.shards.index import file_sha256, sample_spans
+from loaders.shards.sources import Shard
 from loaders.tarstream import BLOCK, DEFAULT_MAX_BYTES, Sample, TarStreamError, parse_sample
 
 if TYPE_CHECKING:

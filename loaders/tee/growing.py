@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from loaders.errors import ShardError
 from loaders.manifest import FILE_NAME, Manifest, ShardInfo
+from loaders.shards.sources import Shard
 from loaders.shared import SharedArray
-from loaders.sources import Shard
 
 
 class GrowingShards:

@@ -59,7 +59,7 @@ def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
         ("def annotate(self, view):\n    return {'a': np.array([np.inf])}", "annotate()['a'][0] is inf"),
         ("def annotate(self, view):\n    return {'frame': 1}", "annotate() returned 'frame', which every sample has"),
         ("def annotate(self, view):\n    return {'x': 1 if view.flag else 2}", "AttributeError: 'View' object has no"),
-        ("n = 0\ndef annotate(self, view):\n    Small.n += 1\n    return {'x': [1.5, 1][Small.n % 2]}", "return float(...)"),
+        ("n = 0\ndef annotate(self, view):\n    Small.n += 1\n    return {'x': [1.5, 1][Small.n % 2]}", "float(...)"),
         ("def setup(self):\n    stage.cube('cube')", "the scene has no camera"),
         ("def setup(self):\n    raise SystemExit(4)", "setup: SystemExit: 4"),
         ("frames: range = range(0)", "Small.frames is empty"),

@@ -6,12 +6,14 @@ import itertools
 import queue
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from compiler.crew import Crew, CrewOptions, Event, Restarted, SampleDone, ShardDone, ShardFailed, Stopped
 from compiler.errors import Incomplete
 from compiler.instances import Instance
+from compiler.interrupts import deferred_interrupts
 from compiler.store import Store, Tee
 
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
@@ -88,7 +90,10 @@ def build(
         KeyboardInterrupt: likewise.
     """
     report, crew, started, looked = todo.report, Crew(store, options, tee), time.monotonic(), 0.0
-    try:
+    with ExitStack() as ending:
+        check_interrupts = ending.enter_context(deferred_interrupts())
+        ending.callback(_record_the_rest, crew, store)
+        ending.callback(display.close)
         with crew:
             crew.start(todo.missing, first)
             while todo.endless or len(report.failed) + report.shards_done < report.shards_wanted:
@@ -99,9 +104,7 @@ def build(
                 if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
                     looked, report.live = report.seconds, live_counts(tee)
                 display.update(report, crew.alive, event)
-    finally:
-        display.close()
-        _record_the_rest(crew, store)
+                check_interrupts()
     return report
 
 

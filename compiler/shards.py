@@ -100,7 +100,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:  # an interrupt, too
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

@@ -32,7 +32,6 @@ from compiler.prepare import Choices, cores, draw_up, provenance, share_cores, s
 from compiler.progress import make_display
 from compiler.replay import replay as replay_episode
 from compiler.store import Nowhere, Store
-from loaders.manifest import Manifest
 
 INTERRUPTED = 130
 
@@ -135,8 +134,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
 def _store(plan: Plan, out: Path, given: dict[str, Any]) -> Iterator[Store]:
     """Open the dataset's directory, or with ``--live-only`` none."""
     if given["live_only"]:
-        members = {"members": plan.members()}
-        yield Nowhere(plan, Manifest(plan.name, plan.identity(), members, provenance(plan)))
+        yield Nowhere(plan, plan.manifest(provenance(plan)))
     else:
         with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
             yield directory

@@ -103,16 +103,14 @@ def open_directory(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bo
 def _take_over(
     path: Path, plan: Plan, found: Manifest | None, provenance: dict[str, Any], fresh: bool
 ) -> DatasetDirectory:
-    members = {"members": plan.members()}
     try:
         if found is not None and fresh:
             DatasetDirectory(path, plan, found).forget_all()
         for part in path.glob(f"*{PART_SUFFIX}"):
             part.unlink()
         if found is None or fresh:
-            empty = Manifest(plan.name, plan.identity(), members, provenance)
-            write_atomically(path / FILE_NAME, empty.to_json())
-            found = empty
+            found = plan.manifest(provenance)
+            write_atomically(path / FILE_NAME, found.to_json())
     except OSError as error:
         raise _not_writable(path, error) from None
     return DatasetDirectory(path, plan, found)

@@ -17,7 +17,6 @@ from compiler.plan import Plan
 from compiler.shards import write_atomically
 from compiler.tee import Tee
 from compiler.tee_options import Policy, TeeOptions, is_loopback
-from loaders.manifest import Manifest
 
 DEFAULT_URL = "http://127.0.0.1:5555"
 
@@ -93,11 +92,10 @@ def live_tee(live: LiveOptions, plan: Plan, report: Report, announce: Announce) 
 
 def _describer(plan: Plan, report: Report) -> Callable[[], dict[str, Any]]:
     """Return what tells listeners which dataset this is and how far it is (``GET /status``)."""
-    identity = plan.identity()
     fixed = {
         "name": plan.name,
-        "plan": identity,
-        "plan_digest": Manifest(plan.name, identity, {}, {}).plan_digest,
+        "plan": plan.identity(),
+        "plan_digest": plan.digest,
         "schema": {"members": plan.members()},
     }
     moving = ("shards_wanted", "samples_wanted", "shards_done", "samples_done", "samples_rendered", "restarts", "rate")

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings, SampleOrder
-from loaders.manifest import FORMAT, canonical_json
+from loaders.manifest import FORMAT, Manifest, canonical_json
 
 SPLIT = "train"
 
@@ -57,6 +57,15 @@ class Plan:
             },
             "code_sha256": self.blender.code_sha256,
         }
+
+    def manifest(self, provenance: Mapping[str, Any]) -> Manifest:
+        """Return the manifest to begin with: no shard is finished."""
+        return Manifest(self.name, self.identity(), {"members": self.members()}, provenance)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of `identity`: what names the dataset."""
+        return self.manifest({}).plan_digest
 
     @property
     def episodes_per_shard(self) -> int:

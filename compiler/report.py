@@ -20,7 +20,7 @@ class PlanReport:
         self.plan, self.shards, self.out = plan, shards, out
         self.missing = shards - sum(shard.number < shards for shard in (found.shards if found else ()))
         self.samples = self.missing * plan.samples_per_shard
-        self.digest = Manifest(plan.name, plan.identity(), {}, {}).plan_digest
+        self.digest = plan.digest
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a program."""

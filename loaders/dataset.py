@@ -65,6 +65,8 @@ class ShardDataset(IterableDataset[Any]):
             iterating: a shard is damaged, or a sample cannot be decoded.
     """
 
+    _reader: Reader[Any]
+
     def __init__(
         self,
         source: Source,
@@ -87,14 +89,9 @@ class ShardDataset(IterableDataset[Any]):
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        super().__init__()
-        self.share = Share(*resolve_rank(rank, world_size), remainder)
-        self._skips = Skips(on_error)
-        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
-        self._transform = transform
-        self._epoch = SharedArray(1, torch.int64)
+        decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
         shards = resolve(source, split=split, manifest=manifest)
-        self._reader: Reader[Any]
         if shards[0].streamed:
             self._reader = StreamReader(
                 shards, self._skips, seed=seed, shuffle=shuffle, buffer=buffer, verify=verify, max_bytes=max_bytes
@@ -105,6 +102,12 @@ class ShardDataset(IterableDataset[Any]):
             self._skips.add(store.damaged_uncounted)  # at least one sample each
             order = SampleOrder(store.counts, seed=seed, shuffle=shuffle, window=window)
             self._reader = LocalReader(store, order, self._skips)
+
+    def _prepare(self, share: Share, skips: Skips, decode: Decoder, transform: Transform | None) -> None:
+        """Set all but the reader, which a subclass may find by other means."""
+        IterableDataset.__init__(self)
+        self.share, self._skips, self._decode, self._transform = share, skips, decode, transform
+        self._epoch = SharedArray(1, torch.int64)
 
     @property
     def epoch(self) -> int:

@@ -9,9 +9,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import torch
-from torch.utils.data import IterableDataset
-
 from loaders.dataset import ShardDataset, Transform
 from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
 from loaders.errors import LiveError
@@ -22,7 +19,6 @@ from loaders.shards.order import SampleOrder
 from loaders.shards.readers import LocalReader, Plan, Raw, Seen, positions_identity
 from loaders.shards.split import Remainder, Share
 from loaders.shards.store import LocalShards
-from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES
 from loaders.tee.client import Address, TeeStatus
@@ -84,12 +80,9 @@ class LiveThenShards(ShardDataset):
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        IterableDataset.__init__(self)  # not ShardDataset's, which wants shards that are there
-        self.share = Share(*resolve_rank(rank, world_size), remainder)
-        self._skips = Skips(on_error)
-        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
-        self._transform = transform
-        self._epoch = SharedArray(1, torch.int64)
+        # not ShardDataset's __init__, which wants shards that are there
+        decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
         where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
         sightings = Sightings(1)
         status = Listener(where, 0, how, sightings, 0, Event()).greet()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,16 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_jobs import render, sample, seeds, stage
-from blender_jobs.job import Job, JobError
+from blender_jobs import assets, capture, motion, render, seeds
+from blender_jobs.blend import external_files
+from blender_jobs.capture import Shot
+from blender_jobs.job import Job
 from blender_jobs.loading import blame
 from blender_jobs.orders import EpisodeOrder, Render
-from blender_jobs.view import View
+from blender_jobs.staging import build_scene
+
+Sample = tuple[int, dict[str, bytes]]
+"""A frame and its members."""
 
 
 @dataclass
@@ -28,7 +33,7 @@ class Player:
     fields: dict[str, Any]
     order: Render
     scratch: Path
-    """Folder for the image file that Blender writes."""
+    """Folder for the files that Blender writes."""
     _job: Job | None = None
 
     def play(self, wanted: EpisodeOrder) -> Iterator[tuple[str, int, dict[str, bytes]]]:
@@ -37,34 +42,53 @@ class Player:
         Raises:
             JobError: the user's code failed, or the scene cannot be rendered.
         """
-        rng = seeds.episode_rng(self.order.seed, wanted.episode)
+        described, rng = self.order.described, seeds.episode_rng(self.order.seed, wanted.episode)
+        assets.begin(self.order.job.base, {asset.path: asset.sha256 for asset in described.assets})
         seeds.seed_global_generators(self.order.seed, wanted.episode)
         job = self._staged()
         with self._blame("randomize"):
             job.randomize(rng)
+        for file in external_files():
+            assets.use(file)
         scene = bpy.context.scene
         render.apply(scene, render.pinned(self.order.render))
         scene.render.threads = self.order.threads
+        if self.order.save_blend:  # now, for the frames may be what Blender does not survive
+            bpy.ops.wm.save_as_mainfile(filepath=self.order.save_blend, copy=True, compress=True)
         keys = {entry.frame: entry.key for entry in wanted.samples}
-        for frame in self._frames(job, rng, list(keys)):
-            if frame in keys:
-                yield keys[frame], frame, self._sample(job, wanted.episode, frame)
+        samples = self._moving_samples if "flow" in described.passes else self._samples
+        for frame, members in samples(job, rng, wanted.episode, list(keys)):
+            yield keys[frame], frame, members
+
+    def _samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[Sample]:
+        for frame in self._frames(job, rng, wanted[0], wanted[-1]):
+            if frame in wanted:
+                yield frame, self._members(self._shots(job, capture.Moment(episode, frame)))
+
+    def _moving_samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[Sample]:
+        """Yield each frame wanted once the next one is there, to which its surfaces flow."""
+        shots: list[Shot] = []
+        before: motion.State | None = None
+        now: motion.State | None = None
+        for frame in self._frames(job, rng, wanted[0], wanted[-1] + 1):
+            following = motion.present(self.order, now)
+            if now is not None and shots:
+                yield frame - 1, self._members(shots, motion.Window(before, now, following))
+            shots = self._shots(job, capture.Moment(episode, frame)) if frame in wanted else []
+            before, now = now, following
 
     def _staged(self) -> Job:
         """Return the job with its scene built and nothing drawn yet."""
         if self._job is not None and self.job_class.reuse_scene:
             return self._job
-        stage.clear()
-        render.apply(bpy.context.scene, render.DEFAULTS)
-        with self._blame("setup"):
+        with self._blame("__init__"):
             self._job = self.job_class(**self.fields)
-            self._job.setup()
+        build_scene(self._job, self.order.job, self.order.described, self.order.render)
         return self._job
 
-    def _frames(self, job: Job, rng: np.random.Generator, wanted: Sequence[int]) -> Iterator[int]:
-        """Step physics and animation through every frame up to the last one wanted: skipping one changes them."""
-        scene = bpy.context.scene
-        first, last = min(1, wanted[0]), wanted[-1]
+    def _frames(self, job: Job, rng: np.random.Generator, first: int, last: int) -> Iterator[int]:
+        """Step physics and animation through every frame up to the last: skipping one changes those behind it."""
+        scene, first = bpy.context.scene, min(1, first)
         scene.frame_start, scene.frame_end = first, last
         if scene.rigidbody_world is not None:
             cache = scene.rigidbody_world.point_cache
@@ -75,24 +99,16 @@ class Player:
             scene.frame_set(frame)
             yield frame
 
-    def _sample(self, job: Job, episode: int, frame: int) -> dict[str, bytes]:
-        scene, settings = bpy.context.scene, self.order.render
-        if hasattr(scene, "cycles"):
-            scene.cycles.seed = seeds.frame_seed(self.order.seed, episode, frame)
-        if scene.camera is None:
-            raise JobError(f"{self.order.job.path}: the scene has no camera; make one in setup(): stage.camera(...)")
-        image = render.render_image(scene, settings.image, self.scratch)
-        with self._blame("annotate"):
-            view = View(scene)
-            annotations = job.annotate(view)
-            common = {
-                "camera": view.camera,
-                "image": {"width": view.width, "height": view.height},
-                "episode": episode,
-                "frame": frame,
-                "seed": self.order.seed,
-            }
-            return sample.members(settings.image, image, common, annotations)
+    def _shots(self, job: Job, moment: capture.Moment) -> list[Shot]:
+        cameras = self.order.described.cameras or [""]
+        return [capture.take(job, self.order, camera, moment, self.scratch) for camera in cameras]
+
+    def _members(self, shots: list[Shot], window: motion.Window | None = None) -> dict[str, bytes]:
+        members: dict[str, bytes] = {}
+        for shot in shots:
+            flows = window.flows(shot) if window else {}
+            members |= shot.with_passes(self.order.described.passes, flows)
+        return members
 
     def _blame(self, hook: str) -> Any:
         return blame(self.order.job.path, hook)

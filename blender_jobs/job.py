@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -11,22 +13,55 @@ if TYPE_CHECKING:
     from blender_jobs.view import View
 
 
+RGB = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of objects. With keypoints, every object of the class has these, in this order."""
+
+    name: str
+    keypoints: Sequence[str] = ()
+    skeleton: Sequence[tuple[str, str]] = ()
+    """Edges to draw: pairs of keypoint names."""
+    colors: Sequence[RGB] = ()
+    """One for each keypoint, 0 to 255; empty: whoever draws them chooses."""
+
+
 class Job:
     """Base of all jobs: subclass it as a `dataclass` whose fields are the options (``--set count=20``).
 
-    For each episode the worker makes a new instance, empties Blender, and calls `setup`, then `randomize`; then, for
-    each frame from the first, `step`; and, on each frame that `frames` names, renders and calls `annotate`.
+    For each episode the worker makes a new instance, empties Blender (or opens `blend`), and calls `setup`, then
+    `randomize`; then, for each frame from the first, `step`; and, on each frame that `frames` names, renders and calls
+    `annotate`. `frames` and the attributes below it may be class attributes, fields, or properties that use fields.
     """
 
     frames: Sequence[int] = range(1, 2)
     """Frames of an episode that become samples, ascending. Physics steps through every frame from frame 1."""
+
+    cameras: Sequence[str] = ()
+    """Names of camera objects: each frame is rendered and annotated with each of them, and the members are named after
+    them (``left.png``, ``left.json``, ...). Empty: the scene's camera alone, members without a prefix."""
+
+    categories: Sequence[Category | str] = ()
+    """The classes that `View.describe` may name, with their keypoint templates. Empty: any."""
+
+    passes: Sequence[str] = ()
+    """What each sample holds beside the image unless ``--passes`` says otherwise, see `blender_jobs.passes`."""
+
+    blend: Path | None = None
+    """The ``.blend`` file in which `setup` runs unless ``--blend`` names another; from the job file's folder."""
+
+    assets: Sequence[Path | str] = ()
+    """Files and folders, from the job file's folder, that the job reads: part of the plan by their content. Those in
+    fields of type `Path`, and what `setup` loads, need not be named."""
 
     reuse_scene: ClassVar[bool] = False
     """Build the scene once for each shard, not for each episode: for scenes too heavy to rebuild. The shard is then
     what repeats byte for byte, and `randomize` must set everything that it ever changes."""
 
     def setup(self) -> None:
-        """Build what never varies, in an empty scene."""
+        """Build what never varies, in an empty scene or in the opened `blend`."""
         raise NotImplementedError(f"{type(self).__name__} has no setup()")
 
     def randomize(self, rng: np.random.Generator) -> None:

@@ -6,21 +6,21 @@ import dataclasses
 import hashlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from blender_jobs.job import Job, JobError
-from blender_jobs.orders import JobSource
+from blender_jobs.orders import Asset, JobSource
 
 _MODULE = "blendshard_job"
 _OWN_FOLDER = Path(__file__).parent
 _BUILTIN_FOLDER = _OWN_FOLDER / "builtin"
 
 
-def load_job(source: JobSource) -> tuple[type[Job], str]:
-    """Return the job's class and the sha256 of its file; modules beside it that it imports count as well.
+def load_job(source: JobSource) -> tuple[type[Job], list[Asset]]:
+    """Return the job's class and its sources: its file, then the modules beside it that it imports.
 
     Raises:
         JobError: no such file, its code fails, or it holds no such job; one line that says where and why.
@@ -31,19 +31,24 @@ def load_job(source: JobSource) -> tuple[type[Job], str]:
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
     module = _run(path, content)
-    return _choose(module, path, source.class_name), _digest(content, path.parent.resolve())
+    folder = path.parent.resolve()
+    sources = [_source(path.name, path, content), *_helpers(folder)]
+    return _choose(module, path, source.class_name), sources
 
 
-def _digest(content: bytes, folder: Path) -> str:
-    """Return the job's digest: of its file alone, or with the modules of its folder that are imported."""
-    digest = hashlib.sha256(content)
-    for helper in _helpers(folder):
-        place = helper.relative_to(folder).as_posix()
-        digest.update(b"\0" + place.encode() + b"\0" + hashlib.sha256(helper.read_bytes()).digest())
-    return digest.hexdigest()
+def sources_sha256(sources: Sequence[Asset]) -> str:
+    """Return the job's digest: that of its file alone, or one over all its sources."""
+    if len(sources) == 1:
+        return sources[0].sha256
+    lines = "".join(f"{source.name}\0{source.sha256}\n" for source in sources)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _helpers(folder: Path) -> list[Path]:
+def _source(name: str, path: Path, content: bytes) -> Asset:
+    return Asset(name, str(path), len(content), hashlib.sha256(content).hexdigest())
+
+
+def _helpers(folder: Path) -> list[Asset]:
     installed = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)]
     found = set()
     for name, module in list(sys.modules.items()):
@@ -53,7 +58,7 @@ def _helpers(folder: Path) -> list[Path]:
             foreign = any(path.is_relative_to(place) for place in installed) or "site-packages" in path.parts
             if path.is_relative_to(folder) and not foreign and not path.is_relative_to(_OWN_FOLDER):
                 found.add(path)
-    return sorted(found)
+    return [_source(path.relative_to(folder).as_posix(), path, path.read_bytes()) for path in sorted(found)]
 
 
 def code_sha256() -> str:

@@ -1,7 +1,7 @@
 """What an instance is told and answers: plain dataclasses, as JSON on the wire.
 
-The compiler sends `Describe`, `Render` or `Probe`; the instance answers with `Hello` first, then `Described`; or one
-`Rendered` a sample and `Done`; or `Probed`; or, where the user's job is at fault, `JobFailed`.
+The compiler sends `Describe`, `Render`, `Probe` or `Survey`; the instance answers with `Hello` first, then `Described`;
+or one `Rendered` a sample and `Done`; or `Probed`; or `Surveyed`; or, where the user's job is at fault, `JobFailed`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 
@@ -20,6 +21,13 @@ class JobSource:
     """The Python file."""
     class_name: str = ""
     """Empty: the only `Job` class that the file defines."""
+    folder: str = ""
+    """Where the job's relative paths start; empty: the file's folder."""
+
+    @property
+    def base(self) -> Path:
+        """Where the job's relative paths start, absolute."""
+        return Path(self.folder or Path(self.path).parent).absolute()
 
 
 ENGINE_SAMPLES = {"cycles": 16, "eevee": 16, "workbench": 8}
@@ -30,6 +38,10 @@ WORKBENCH_SAMPLES = (0, 5, 8, 11, 16, 32)
 
 IMAGE_QUALITY = {"png": 100, "jpg": 95, "webp": 95}
 """The image formats and their quality where the user names none; png is lossless, and so is webp at 100."""
+
+
+DEVICES = ("cpu", "cuda", "optix", "hip", "oneapi", "metal")
+"""What Cycles renders on; all but the first are GPUs, by the name of their programming interface."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,10 @@ class RenderSettings:
     """``png``, ``jpg`` or ``webp``: the image's member name."""
     quality: int
     """1 to 100; for png without effect."""
+    device: str = "cpu"
+    """What Cycles renders on, one of `DEVICES`."""
+    denoise: bool = False
+    """Whether Cycles' image is denoised, by OpenImageDenoise."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINE_SAMPLES:
@@ -64,6 +80,12 @@ class RenderSettings:
             raise ValueError(f"image format {self.image!r} is not one of {', '.join(IMAGE_QUALITY)}")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality {self.quality} is not within 1 and 100")
+        if self.device not in DEVICES:
+            raise ValueError(f"device {self.device!r} is not one of {', '.join(DEVICES)}")
+        if self.engine != "cycles" and (self.device != "cpu" or self.denoise):
+            raise ValueError(
+                f"--device and --denoise are Cycles': {self.engine} renders with OpenGL, without denoising"
+            )
 
 
 @dataclass(frozen=True)
@@ -83,26 +105,31 @@ class EpisodeOrder:
 
 
 @dataclass(frozen=True)
+class Asset:
+    """A file that the job reads: a ``.blend``, a library, a mesh, a texture."""
+
+    name: str
+    """What it is called in the plan: its path from the job file's folder, or its bare name."""
+    path: str
+    """Where it is now."""
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Describe:
-    """Load the job and say what it is."""
+    """Load the job, build its scene once, and say what it is."""
 
     job: JobSource
     settings: dict[str, Any]
     """Job fields by name: text as typed on the command line, or JSON values."""
     render: RenderSettings
-
-
-@dataclass(frozen=True)
-class Render:
-    """Render these episodes, in this order; answer with one `Rendered` a sample, then `Done`."""
-
-    job: JobSource
-    source_sha256: str
-    fields: dict[str, Any]
-    seed: int
-    render: RenderSettings
-    threads: int
-    episodes: list[EpisodeOrder]
+    passes: list[str] = field(default_factory=list)
+    """Empty: those that the job names."""
+    blend: str = ""
+    """The ``.blend`` file in which `Job.setup` runs. Empty: the one that the job names, or an empty scene."""
+    trust_blend: bool = False
+    """Whether scripts and drivers in the ``.blend`` may run."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,11 @@ class Probe:
     """Render one tiny image with this engine."""
 
     engine: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Say what this Blender has."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +155,8 @@ class Hello:
     numpy: str
     code_sha256: str
     """Digest over the sources of `blender_jobs`: what renders is part of what is rendered."""
+    build: str = ""
+    """What tells builds of one version apart: wheel or executable, branch and time, or the executable's digest."""
     problem: str = ""
     """Why Blender cannot be used (the failed import's message); the other fields are then empty."""
 
@@ -135,11 +169,42 @@ class Described:
     doc: str
     source_sha256: str
     fields: dict[str, Any]
+    portable_fields: dict[str, Any]
+    """The same with the names of assets in the place of paths: what they are on any machine."""
     frames: list[int]
     """The frames that an episode keeps."""
     reuse_scene: bool
     settings: dict[str, Any]
     """Every render setting that is pinned, by its path in `bpy.types.Scene`."""
+    cameras: list[str] = field(default_factory=list)
+    """The camera objects that each frame is rendered with; empty: the scene's, and members without a prefix."""
+    categories: list[dict[str, Any]] = field(default_factory=list)
+    """As COCO's ``categories``; empty where the job declares none."""
+    passes: list[str] = field(default_factory=list)
+    """What each sample holds beside the image, in the order of `blender_jobs.passes`."""
+    blend: str = ""
+    trust_blend: bool = False
+    assets: list[Asset] = field(default_factory=list)
+    sources: list[Asset] = field(default_factory=list)
+    """The job's file and the modules beside it that it imports, named from its folder."""
+    devices: list[str] = field(default_factory=list)
+    """The names of the GPUs that render; empty for the CPU."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know: scripts in the ``.blend`` that were not run, for one."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Render these episodes, in this order; answer with one `Rendered` a sample, then `Done`."""
+
+    job: JobSource
+    described: Described
+    seed: int
+    render: RenderSettings
+    threads: int
+    episodes: list[EpisodeOrder]
+    save_blend: str = ""
+    """Where to save each episode's scene before its first frame is rendered; empty: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +233,16 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Surveyed:
+    """What a Blender has, beside its engines."""
+
+    gpus: dict[str, list[str]]
+    """The names of the GPUs by each of `DEVICES` that Cycles was built with."""
+    importers: dict[str, bool]
+    """Whether mesh files with this suffix can be read."""
+
+
+@dataclass(frozen=True)
 class JobFailed:
     """The user's job is at fault: rendering again would fail again."""
 
@@ -178,8 +253,8 @@ class JobFailed:
     episode: int = -1
 
 
-Request = Describe | Render | Probe
-Answer = Hello | Described | Rendered | Done | Probed | JobFailed
+Request = Describe | Render | Probe | Survey
+Answer = Hello | Described | Rendered | Done | Probed | Surveyed | JobFailed
 MESSAGES = {message.__name__: message for message in (*get_args(Request), *get_args(Answer))}
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bpy
 
-from blender_jobs import metadata
+from blender_jobs import lens, metadata
 from blender_jobs.job import JobError
 from blender_jobs.orders import RenderSettings
+from blender_jobs.warp import Warp
 
 Settings = dict[str, Any]
 """Values by their path in `bpy.types.Scene`, as ``render.resolution_x``."""
@@ -60,10 +64,9 @@ _PINS: Settings = {
 }
 _ENGINE_PINS: dict[str, Settings] = {
     "cycles": {
-        "cycles.device": "CPU",
         "cycles.use_denoising": False,
         "cycles.use_adaptive_sampling": False,
-        "cycles.sampling_pattern": "TABULATED_SOBOL",
+        "cycles.sampling_pattern": "TABULATED_SOBOL" if bpy.app.version >= (3, 5) else "PROGRESSIVE_MULTI_JITTER",
         "cycles.use_animated_seed": False,
         "cycles.time_limit": 0.0,
         "cycles.use_auto_tile": False,
@@ -73,6 +76,14 @@ _ENGINE_PINS: dict[str, Settings] = {
     },
     "eevee": {"eevee.use_taa_reprojection": False},
     "workbench": {},
+}
+_DENOISING: Settings = {
+    "cycles.use_denoising": True,
+    "cycles.denoiser": "OPENIMAGEDENOISE",
+    "cycles.denoising_input_passes": "RGB_ALBEDO_NORMAL",
+    "cycles.denoising_prefilter": "ACCURATE",
+    "cycles.denoising_quality": "HIGH",
+    "cycles.denoising_use_gpu": False,
 }
 _FILE_FORMAT = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _PNG_COMPRESSION = 15
@@ -100,12 +111,13 @@ def pinned(settings: RenderSettings) -> Settings:
         **{f"render.{name}": False for name in _stamps()},
     }
     if settings.engine == "cycles":
-        pins["cycles.samples"] = settings.samples
+        pins |= {"cycles.samples": settings.samples, "cycles.device": "CPU" if settings.device == "cpu" else "GPU"}
+        pins |= _DENOISING if settings.denoise else {}
     elif settings.engine == "eevee":
         pins["eevee.taa_render_samples"] = settings.samples
     else:
         pins["display.render_aa"] = str(settings.samples) if settings.samples else "OFF"
-    return {path: value for path, value in pins.items() if _has(path)}
+    return {path: value for path, value in pins.items() if _has(bpy.context.scene, path)}
 
 
 def _stamps() -> list[str]:
@@ -114,8 +126,7 @@ def _stamps() -> list[str]:
     return sorted(name for name in names if name.startswith("use_stamp"))
 
 
-def _has(path: str) -> bool:
-    owner: Any = bpy.context.scene
+def _has(owner: Any, path: str) -> bool:
     for name in path.split("."):
         if not hasattr(owner, name):
             return False
@@ -123,19 +134,31 @@ def _has(path: str) -> bool:
     return True
 
 
-def apply(scene: Any, settings: Settings) -> None:
-    """Set each value; those that this Blender version lacks are left out."""
+def apply(owner: Any, settings: Settings) -> None:
+    """Set each value of a scene, or of what else has such paths; those that this Blender version lacks are left out.
+
+    Raises:
+        JobError: a setting is there but not the value, which names an engine for instance that was not built in.
+    """
     for path, value in settings.items():
-        owner: Any = scene
-        *folders, name = path.split(".")
-        for folder in folders:
-            owner = getattr(owner, folder, None)
-        if hasattr(owner, name):
-            setattr(owner, name, value)
+        if _has(owner, path):
+            *folders, name = path.split(".")
+            try:
+                setattr(functools.reduce(getattr, folders, owner), name, value)
+            except TypeError:  # an engine or an image format that was not built in
+                raise JobError(
+                    f"Blender {bpy.app.version_string} has no {value!r} for {path}; choose another, or another Blender"
+                ) from None
 
 
-def render_image(scene: Any, image: str, scratch: Path) -> bytes:
-    """Render the current frame; return it as a file of the format `image`, without text, time stamps or profiles.
+def render_image(scene: Any, settings: RenderSettings, scratch: Path, warp: Warp | None) -> bytes:
+    """Render the current frame; return it as an image file without text, time stamps or profiles.
+
+    Args:
+        scene: the scene, everything set.
+        settings: of the image; only its format counts here.
+        scratch: folder for the file that Blender writes.
+        warp: from the rendered image to the one with the lens's distortion; None: there is none.
 
     Raises:
         JobError: the scene cannot be rendered, for want of a camera for instance.
@@ -144,6 +167,26 @@ def render_image(scene: Any, image: str, scratch: Path) -> bytes:
         bpy.ops.render.render()
     except RuntimeError as error:
         raise JobError(f"Blender cannot render this scene: {' '.join(str(error).split())}") from None
-    path = scratch / f"frame.{image}"
-    bpy.data.images["Render Result"].save_render(str(path), scene=scene)
-    return metadata.strip(path.read_bytes(), image)
+    result, path = bpy.data.images["Render Result"], scratch / f"frame.{settings.image}"
+    if warp is None:
+        result.save_render(str(path), scene=scene)
+        return metadata.strip(path.read_bytes(), settings.image)
+    with temporarily(scene, {"render.image_settings.file_format": "PNG"}):
+        result.save_render(str(scratch / "ideal.png"), scene=scene)
+    pixels = warp.image(lens.decode(scratch / "ideal.png"))
+    return lens.encode(pixels, settings.image, settings.quality, scratch)
+
+
+@contextmanager
+def temporarily(owner: Any, settings: Settings) -> Iterator[None]:
+    """Set each value, and set what was there before in the end; those that this Blender version lacks are left out."""
+    before = {path: _value(owner, path) for path in settings if _has(owner, path)}
+    apply(owner, settings)
+    try:
+        yield
+    finally:
+        apply(owner, before)
+
+
+def _value(owner: Any, path: str) -> Any:
+    return functools.reduce(getattr, path.split("."), owner)

@@ -15,10 +15,14 @@ def episode_rng(seed: int, episode: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(episode,)))
 
 
-def frame_seed(seed: int, episode: int, frame: int) -> int:
-    """Return the renderer's noise seed (31 bits), another one in each frame so that no noise pattern repeats."""
+def frame_seed(seed: int, episode: int, frame: int, camera: int = 0) -> int:
+    """Return the renderer's noise seed (31 bits), another one in each frame so that no noise pattern repeats.
+
+    Cameras count from 0; each but the first has a seed of its own, too.
+    """
     word = frame % (1 << 32)  # frames may be negative, spawn keys may not
-    state = np.random.SeedSequence(seed, spawn_key=(episode, word)).generate_state(1)
+    key = (episode, word, camera) if camera else (episode, word)
+    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1)
     return int(state[0]) & 0x7FFFFFFF
 
 

@@ -13,10 +13,13 @@ from typing import Any
 import bpy
 import numpy as np
 import numpy.typing as npt
-from mathutils import Vector
+from mathutils import Quaternion, Vector
 
 Triple = Sequence[float] | npt.NDArray[np.float64]
 """Three numbers: a place in metres, or a colour."""
+
+Range = tuple[float, float]
+"""Lowest and highest value, the second excluded."""
 
 _CUBE_CORNERS = [(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]
 _CUBE_FACES = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
@@ -33,7 +36,7 @@ def mesh(name: str, vertices: Sequence[Sequence[float]], faces: Sequence[Sequenc
     """Return a new mesh object: vertices (N, 3) in metres, faces as tuples of vertex numbers, counter-clockwise."""
     data = bpy.data.meshes.new(name)
     data.from_pydata(vertices, [], faces)
-    return _link(bpy.data.objects.new(name, data))
+    return link(bpy.data.objects.new(name, data))
 
 
 def cube(name: str, size_m: float = 1.0, physics: str | None = None, **body: Any) -> Any:
@@ -58,7 +61,7 @@ def camera(at: Triple, look_at: Triple = (0, 0, 0), lens_mm: float = 50.0, senso
     """Return a new perspective camera at `at`, turned to `look_at`; it becomes the scene's camera."""
     data = bpy.data.cameras.new("camera")
     data.lens, data.sensor_width = lens_mm, sensor_mm
-    made = _link(bpy.data.objects.new("camera", data))
+    made = link(bpy.data.objects.new("camera", data))
     made.location = at
     point_at(made, look_at)
     bpy.context.scene.camera = made
@@ -69,7 +72,7 @@ def sun(energy: float = 3.0, elevation: float = 50.0, azimuth: float = 30.0, ang
     """Return a new sun: `energy` in W/m2, `angle` its apparent diameter (larger: softer shadows)."""
     data = bpy.data.lights.new("sun", "SUN")
     data.energy, data.angle = energy, math.radians(angle)
-    made = _link(bpy.data.objects.new("sun", data))
+    made = link(bpy.data.objects.new("sun", data))
     aim_sun(made, elevation, azimuth)
     return made
 
@@ -83,14 +86,29 @@ def aim_sun(lamp: Any, elevation: float, azimuth: float) -> None:
 
 def sky(rgb: Triple = (0.6, 0.75, 1.0), strength: float = 0.6) -> None:
     """Light the scene evenly from all around; the colour is also the background."""
+    background = fresh_world().nodes["Background"]
+    background.inputs["Color"].default_value = (*rgb, 1.0)
+    background.inputs["Strength"].default_value = strength
+    bpy.context.scene.world.color = [strength * channel for channel in rgb]  # Workbench's background
+
+
+def fresh_world() -> Any:
+    """Return the node tree of the scene's world (a new one if it has none), emptied but for its ``Background``.
+
+    Images that nothing else shows are removed: HDRIs are large, and a scene may see many.
+    """
     scene = bpy.context.scene
     if scene.world is None:
         scene.world = bpy.data.worlds.new("world")
-    _use_nodes(scene.world)
-    background = scene.world.node_tree.nodes["Background"]
-    background.inputs["Color"].default_value = (*rgb, 1.0)
-    background.inputs["Strength"].default_value = strength
-    scene.world.color = [strength * channel for channel in rgb]  # Workbench's background
+    use_nodes(scene.world)
+    tree = scene.world.node_tree
+    images = dict.fromkeys(node.image for node in tree.nodes if node.type == "TEX_ENVIRONMENT" and node.image)
+    tree.nodes.clear()
+    bpy.data.batch_remove([image for image in images if not image.users])
+    background, output = tree.nodes.new("ShaderNodeBackground"), tree.nodes.new("ShaderNodeOutputWorld")
+    background.name = "Background"
+    tree.links.new(background.outputs["Background"], output.inputs["Surface"])
+    return tree
 
 
 def paint(obj: Any, rgb: Triple, roughness: float = 0.5, metallic: float = 0.0, matte: bool = False) -> None:
@@ -99,9 +117,11 @@ def paint(obj: Any, rgb: Triple, roughness: float = 0.5, metallic: float = 0.0, 
     `matte` takes all reflection away: a third less to render, and less noise.
     """
     if not obj.data.materials:
-        obj.data.materials.append(bpy.data.materials.new(obj.name))
+        obj.data.materials.append(None)
+    if obj.data.materials[0] is None:
+        obj.data.materials[0] = bpy.data.materials.new(obj.name)
     material = obj.data.materials[0]
-    _use_nodes(material)
+    use_nodes(material)
     shader = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     shader.inputs["Base Color"].default_value = (*rgb, 1.0)
     shader.inputs["Roughness"].default_value = roughness
@@ -118,8 +138,15 @@ def rigid_body(
     friction: float = 0.5,
     restitution: float = 0.0,
     shape: str = "BOX",
+    linear_damping: float = 0.04,
+    angular_damping: float = 0.1,
 ) -> None:
-    """Let physics move `obj` (``active``) or be stopped by it (``passive``); `shape` as Blender's collision shapes."""
+    """Let physics move `obj` (``active``) or be stopped by it (``passive``); `shape` as Blender's collision shapes.
+
+    The dampings are the parts of its speed that a body loses each second. Blender knows no rolling friction: what
+    rolls comes to rest through `angular_damping` alone. A ``MESH`` hovers by its collision margin, 4 cm unless set;
+    ``CONVEX_HULL`` does not.
+    """
     scene = bpy.context.scene
     if scene.rigidbody_world is None:
         bpy.ops.rigidbody.world_add()
@@ -129,6 +156,7 @@ def rigid_body(
     obj.rigid_body.mass = mass_kg
     obj.rigid_body.friction = friction
     obj.rigid_body.restitution = restitution
+    obj.rigid_body.linear_damping, obj.rigid_body.angular_damping = linear_damping, angular_damping
 
 
 def frame_rate(fps: int) -> None:
@@ -137,18 +165,23 @@ def frame_rate(fps: int) -> None:
     scene.render.fps, scene.render.fps_base = fps, 1.0
 
 
-def point_at(obj: Any, target: Triple) -> None:
-    """Turn `obj` so that its -z axis (a camera's or a lamp's direction) points at `target`, its y axis up."""
+def point_at(obj: Any, target: Triple, roll: float = 0.0) -> None:
+    """Turn `obj` so that its -z axis (a camera's or a lamp's direction) points at `target`, its y axis up.
+
+    `roll` turns it further about that axis: in degrees, counter-clockwise as seen from behind a camera.
+    """
     direction = Vector(target) - Vector(obj.location)
-    obj.rotation_euler = direction.to_track_quat("-Z", "Y").to_euler()
+    turn = direction.to_track_quat("-Z", "Y") @ Quaternion((0, 0, 1), math.radians(roll))
+    obj.rotation_euler = turn.to_euler()
 
 
-def _link(obj: Any) -> Any:
+def link(obj: Any) -> Any:
+    """Put a new object into the scene, and return it."""
     bpy.context.scene.collection.objects.link(obj)
     return obj
 
 
-def _use_nodes(owner: Any) -> None:
-    """Materials and worlds have nodes from the start in Blender 5, which deprecates the switch."""
+def use_nodes(owner: Any) -> None:
+    """Let a material or a world have nodes: in Blender 5 they do from the start, and the switch is deprecated."""
     if bpy.app.version < (5, 0):
         owner.use_nodes = True

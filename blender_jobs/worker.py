@@ -1,14 +1,14 @@
 """An instance: one Blender process that takes orders on stdin and answers with samples.
 
-Run as ``python -m blender_jobs.worker --scratch DIR`` with the bpy wheel. The pipe that was stdout becomes the private
-channel; whatever Blender or a job prints goes to stderr. When stdin closes, its compiler is done or gone, and the
-process ends at once, whatever it is doing: `bpy` renders without the GIL, so the reading thread always gets its turn.
+Run as ``python -m blender_jobs.worker --scratch DIR`` with the bpy wheel, elsewhere by `bootstrap`. The pipe that was
+stdout becomes the private channel; whatever Blender or a job prints goes to stderr. When stdin closes, its compiler is
+done or gone, and the process ends at once, whatever it is doing: `bpy` renders without the GIL, so the reading thread
+always gets its turn.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import queue
 import shutil
 import sys
@@ -17,12 +17,10 @@ import traceback
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
-from blender_jobs import orders, wire
-from blender_jobs.fields import json_value, resolve_fields
-from blender_jobs.job import Job, JobError
-from blender_jobs.loading import blame, code_sha256, load_job
+from blender_jobs import identity, orders, wire
+from blender_jobs.fields import resolve_fields
+from blender_jobs.job import JobError
+from blender_jobs.loading import load_job, sources_sha256
 
 
 def main() -> None:
@@ -33,7 +31,7 @@ def main() -> None:
     threading.Thread(target=_read_requests, args=(requests, scratch), daemon=True).start()
     channel.write(wire.SYNC)
     try:
-        wire.send(channel, orders.to_head(_hello()))
+        wire.send(channel, orders.to_head(identity.hello()))
         while True:
             _serve(requests.get(), channel, scratch)
     except BaseException:
@@ -58,68 +56,33 @@ def _read_requests(requests: queue.SimpleQueue[orders.Request], scratch: Path) -
         os._exit(0)  # not sys.exit: bpy may crash in its static destructors
 
 
-def _hello() -> orders.Hello:
-    """Import Blender and say which one it is, or why there is none."""
-    try:
-        import bpy
-    except ImportError as error:
-        return orders.Hello("", "", "", platform.python_version(), np.__version__, "", problem=str(error))
-    bpy.ops.wm.read_factory_settings(use_empty=True)  # add-ons, Cycles among them, come with it
-    return orders.Hello(
-        version=bpy.app.version_string,
-        build_hash=bpy.app.build_hash.decode(),
-        platform=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
-        numpy=np.__version__,
-        code_sha256=code_sha256(),
-    )
-
-
 def _serve(request: orders.Request, channel: BinaryIO, scratch: Path) -> None:
     try:
         if isinstance(request, orders.Describe):
-            wire.send(channel, orders.to_head(_describe(request)))
+            from blender_jobs.describing import describe
+
+            wire.send(channel, orders.to_head(describe(request)))
         elif isinstance(request, orders.Render):
             _render(request, channel, scratch)
+        elif isinstance(request, orders.Survey):
+            from blender_jobs.survey import survey
+
+            wire.send(channel, orders.to_head(survey()))
         else:
             wire.send(channel, orders.to_head(_probe(request, scratch)))
     except JobError as error:
         wire.send(channel, orders.to_head(orders.JobFailed(str(error), error.trace)))
 
 
-def _describe(request: orders.Describe) -> orders.Described:
-    from blender_jobs import render
-
-    job_class, digest = load_job(request.job)
-    fields = resolve_fields(job_class, request.settings)
-    with blame(request.job.path, "frames"):
-        frames = [int(frame) for frame in job_class(**fields).frames]
-    _check_frames(job_class, frames)
-    return orders.Described(
-        class_name=job_class.__name__,
-        doc=(job_class.__doc__ or "").strip().split("\n")[0],
-        source_sha256=digest,
-        fields={name: json_value(value) for name, value in fields.items()},
-        frames=frames,
-        reuse_scene=job_class.reuse_scene,
-        settings={**render.DEFAULTS, **render.pinned(request.render)},
-    )
-
-
-def _check_frames(job_class: type[Job], frames: list[int]) -> None:
-    if not frames:
-        raise JobError(f"{job_class.__name__}.frames is empty; name at least one frame to render")
-    if frames != sorted(set(frames)):
-        raise JobError(f"{job_class.__name__}.frames must ascend without repeats: {frames[:8]}")
-
-
 def _render(order: orders.Render, channel: BinaryIO, scratch: Path) -> None:
+    from blender_jobs import devices
     from blender_jobs.episode import Player
 
-    job_class, digest = load_job(order.job)
-    if digest != order.source_sha256:
+    devices.select(order.render.device)
+    job_class, sources = load_job(order.job)
+    if sources_sha256(sources) != order.described.source_sha256:
         raise JobError(f"{order.job.path} was changed while its dataset is being rendered; start again")
-    player = Player(job_class, resolve_fields(job_class, order.fields), order, scratch)
+    player = Player(job_class, resolve_fields(job_class, order.described.fields), order, scratch)
     sent = 0
     for wanted in order.episodes:
         try:
@@ -146,7 +109,7 @@ def _probe(request: orders.Probe, scratch: Path) -> orders.Probed:
     stage.camera(at=(3, -3, 2))
     settings = orders.RenderSettings(request.engine, orders.ENGINE_SAMPLES[request.engine], 64, 48, "png", 100)
     render.apply(bpy.context.scene, render.pinned(settings))
-    if not render.render_image(bpy.context.scene, "png", scratch):
+    if not render.render_image(bpy.context.scene, settings, scratch, None):
         raise JobError(f"{request.engine} gave no image")
     return orders.Probed(device=_device(request.engine))
 

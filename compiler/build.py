@@ -10,8 +10,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from compiler.crew import Crew, CrewOptions, Event, Restarted, SampleDone, ShardDone, ShardFailed, Stopped
+from compiler.crew import Crew, CrewOptions, Hands
 from compiler.errors import Incomplete
+from compiler.events import (
+    EpisodeSkipped,
+    Event,
+    Restarted,
+    SampleDone,
+    SamplesKept,
+    ShardDone,
+    ShardFailed,
+    Stopped,
+)
 from compiler.instances import Instance
 from compiler.interrupts import deferred_interrupts
 from compiler.store import Store, Tee
@@ -31,11 +41,17 @@ class Report:
     shards_done: int = 0
     samples_done: int = 0
     samples_rendered: int = 0
+    samples_kept: int = 0
+    """Of shards that an earlier run had begun."""
     restarts: int = 0
     seconds: float = 0.0
     damaged: list[str] = field(default_factory=list)
     """Finished shards that had been damaged and were rendered again."""
     failed: list[Incomplete] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The keys of samples that were left out, and why."""
+    failures: int = 0
+    """How much was noted in the directory's `failures.jsonl`."""
     live: dict[str, int] | None = None
     """The tee's counts (`live_counts`), where there is one."""
 
@@ -48,7 +64,7 @@ class Report:
 class Display(Protocol):
     """Shows how a build goes on."""
 
-    def update(self, report: Report, alive: int, event: Event | None) -> None:
+    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
         """Take note of an event (None: a moment without one)."""
 
     def close(self) -> None:
@@ -72,6 +88,7 @@ def survey(store: Store, shards: int) -> Todo:
         return Todo(Report(0, 0), itertools.count(), endless=True)
     damaged = store.damaged()
     finished = {shard.number for shard in store.manifest.shards} - {shard.number for shard in damaged}
+    finished -= store.manifest.incomplete
     missing = [number for number in range(shards) if number not in finished]
     per_shard = store.plan.samples_per_shard
     report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
@@ -103,7 +120,7 @@ def build(
                     _account(event, report, store)
                 if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
                     looked, report.live = report.seconds, live_counts(tee)
-                display.update(report, crew.alive, event)
+                display.update(report, crew.hands, event)
                 check_interrupts()
     return report
 
@@ -115,11 +132,13 @@ def live_counts(tee: Tee) -> dict[str, int]:
 
 
 def _record_the_rest(crew: Crew, store: Store) -> None:
-    """Enter the shards that got their names while the build was being stopped."""
+    """Enter what came to its end while the build was being stopped."""
     while not crew.events.empty():
-        event = crew.events.get()
-        if isinstance(event, ShardDone):
-            store.record(event.shard, event.annotations)
+        match crew.events.get():
+            case ShardDone(shard, annotations, skipped):
+                store.record(shard, annotations, skipped)
+            case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
+                store.note(failure)
 
 
 def _next_event(crew: Crew) -> Event | None:
@@ -131,17 +150,23 @@ def _next_event(crew: Crew) -> Event | None:
 
 def _account(event: Event, report: Report, store: Store) -> None:
     match event:
+        case SamplesKept(samples=samples):
+            report.samples_done += samples
+            report.samples_kept += samples
         case SampleDone():
             report.samples_done += 1
             report.samples_rendered += 1
-        case ShardDone(shard, annotations):
-            store.record(shard, annotations)
+        case ShardDone(shard, annotations, skipped):
+            store.record(shard, annotations, skipped)
             report.shards_done += 1
-        case Restarted(samples_lost=lost):
-            report.restarts += 1
-            report.samples_done -= lost
-        case ShardFailed(error=error, samples_lost=lost):
-            report.failed.append(error)
-            report.samples_done -= lost
+            report.skipped |= skipped
+        case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
+            store.note(failure)
+            report.failures += 1
+            report.samples_done -= event.samples_lost
+            if isinstance(event, Restarted):
+                report.restarts += 1
+            elif isinstance(event, ShardFailed):
+                report.failed.append(event.error)
         case Stopped(error):
             raise error

@@ -8,9 +8,25 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-IMAGES = {"png", "jpg", "webp"}
+from loaders.tarstream import IMAGES, kind_of, meaning_of
+
 _FORMATS = ("PNG", "JPEG", "WEBP")
 """All that is ever decoded: Pillow knows many more, and runs Ghostscript for one."""
+
+
+def open_image(content: bytes, load: bool = False) -> Image.Image:
+    """Return an image of which only the head is read: format, mode, size.
+
+    Raises:
+        ValueError: the bytes do not begin as an image does.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        if load:
+            image.load()
+    except Exception as error:  # on bad bytes Pillow's decoders raise nearly every kind there is
+        raise ValueError(f"not a readable image: {error}") from None
+    return image
 
 
 def decode_image(content: bytes) -> Image.Image:
@@ -19,12 +35,7 @@ def decode_image(content: bytes) -> Image.Image:
     Raises:
         ValueError: the bytes are not a whole image.
     """
-    try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        image.load()
-    except Exception as error:  # on bad bytes Pillow's decoders raise nearly every kind there is
-        raise ValueError(f"not a readable image: {error}") from None
-    return image
+    return open_image(content, load=True)
 
 
 def digest_sample(key: str, members: Mapping[str, bytes]) -> bytes:
@@ -34,10 +45,10 @@ def digest_sample(key: str, members: Mapping[str, bytes]) -> bytes:
         ValueError: an image cannot be decoded.
     """
     digest = hashlib.sha256(key.encode())
-    kinds = sorted(("image" if name in IMAGES else name, name) for name in members)
+    kinds = sorted((meaning_of(name), name) for name in members)
     for kind, name in kinds:
         content = meaning = members[name]
-        if name in IMAGES:
+        if kind_of(name) in IMAGES:
             image = decode_image(content)
             digest.update(f"{image.mode} {image.width}x{image.height}".encode())
             meaning = image.tobytes()

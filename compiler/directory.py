@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from compiler import schema
+from compiler import failures, schema
 from compiler.errors import OtherPlan, UsageError, disk_error
+from compiler.failures import Failure
+from compiler.journal import JOURNAL_SUFFIX, journal_of
 from compiler.plan import Plan, differences
-from compiler.shards import PART_SUFFIX, ShardWriter, write_atomically
+from compiler.shards import PART_SUFFIX, ShardWriter, find_kept, part_of, write_atomically
 from compiler.store import with_annotations
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
@@ -33,33 +35,70 @@ class DatasetDirectory:
     manifest: Manifest
 
     def damaged(self) -> list[ShardInfo]:
-        """Return the shards of the manifest whose files are not what it says."""
-        return [shard for shard in self.manifest.shards if shard_problem(self.path, shard)]
+        """Return the shards of the manifest whose files are not what it says.
 
-    def writer(self, number: int) -> ShardWriter:
-        """Begin a shard in the directory. Raises OSError when its part file cannot be made."""
-        return ShardWriter(self.path / self.plan.shard_name(number))
+        The journal of one that is whole has served, if it is of no part: a crash left it behind.
+        """
+        damaged = [shard for shard in self.manifest.shards if shard_problem(self.path, shard)]
+        whole = {shard.name for shard in self.manifest.shards} - {shard.name for shard in damaged}
+        for journal in self.path.glob(f"*{JOURNAL_SUFFIX}"):
+            shard_path = journal.with_name(journal.name.removesuffix(JOURNAL_SUFFIX))
+            if shard_path.name in whole and not part_of(shard_path).exists():
+                journal.unlink()
+        return damaged
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema) -> None:
-        """Enter a finished shard into the manifest.
+    def writer(self, number: int, skipping: bool) -> ShardWriter:
+        """Begin a shard in the directory, or go on behind what an earlier run left of it.
+
+        Raises:
+            OSError: its part file cannot be made.
+        """
+        path, digest = self.path / self.plan.shard_name(number), self.plan.digest
+        units = [[sample.key for sample in episode.samples] for episode in self.plan.episodes(number)]
+        if self.plan.job.reuse_scene:
+            units = [[key for keys in units for key in keys]]
+        return ShardWriter(path, digest, find_kept(path, digest, units, self.plan.members(), skipping))
+
+    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+        """Enter a finished shard into the manifest; then its journal has served.
+
+        Args:
+            shard: the shard.
+            annotations: their schema.
+            skipped: the keys of samples that it lacks, and why.
 
         Raises:
             JobBroken: its annotations have other fields or types than those of the shards before.
             Incomplete: the manifest cannot be written.
         """
         described = with_annotations(self.manifest, self.plan, shard.name, annotations)
-        manifest = replace(self.manifest, schema=described).with_shard(shard)
+        manifest = replace(self.manifest, schema=described).with_shard(shard, skipped)
         try:
             write_atomically(self.path / FILE_NAME, manifest.to_json())
         except OSError as error:
             raise disk_error(error, self.path) from None
         self.manifest = manifest
+        journal_of(self.path / shard.name).unlink(missing_ok=True)
+
+    def note(self, failure: Failure) -> None:
+        """Enter what was lost on the way into the file of failures."""
+        with suppress(OSError):  # it was said on the screen, and must not end a build that gets over it
+            failures.append(self.path, failure)
 
     def forget_all(self) -> None:
         """Remove the dataset: first the manifest, so that no one takes what is left for whole."""
         (self.path / FILE_NAME).unlink(missing_ok=True)
         for shard in self.manifest.shards:
             (self.path / shard.name).unlink(missing_ok=True)
+        for pattern in (f"*{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}", failures.FILE_NAME):
+            for path in self.path.glob(pattern):
+                path.unlink()
+
+    def clear_up(self) -> None:
+        """Remove what a compiler that was killed left half-written or behind, except the parts of shards."""
+        for half in (f"{FILE_NAME}{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}{PART_SUFFIX}"):
+            for path in self.path.glob(half):
+                path.unlink()
 
 
 def shard_problem(folder: Path, shard: ShardInfo) -> str:
@@ -106,14 +145,14 @@ def _take_over(
     try:
         if found is not None and fresh:
             DatasetDirectory(path, plan, found).forget_all()
-        for part in path.glob(f"*{PART_SUFFIX}"):
-            part.unlink()
         if found is None or fresh:
             found = plan.manifest(provenance)
             write_atomically(path / FILE_NAME, found.to_json())
+        directory = DatasetDirectory(path, plan, found)
+        directory.clear_up()
     except OSError as error:
         raise _not_writable(path, error) from None
-    return DatasetDirectory(path, plan, found)
+    return directory
 
 
 def peek(path: Path, plan: Plan, fresh: bool) -> Manifest | None:
@@ -127,7 +166,8 @@ def peek(path: Path, plan: Plan, fresh: bool) -> Manifest | None:
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", "name another place with --out")
     if not (path / FILE_NAME).exists():
-        if others := sorted(entry.name for entry in path.iterdir() if entry.name != LOCK_NAME):
+        ours = (LOCK_NAME, f"{FILE_NAME}{PART_SUFFIX}")  # a compiler that was killed at once leaves them
+        if others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours):
             raise UsageError(f"{path} holds something else ({others[0]})", "name another place with --out")
         return None
     try:

@@ -18,12 +18,16 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar, cast
 
 from blender_jobs import orders, wire
+from compiler import blenders
 from compiler.errors import BlenderUnusable, InstanceLost, JobBroken
 
 Kind = TypeVar("Kind", bound=orders.Answer)
 
 LOG_LINES = 30
 """How much of an instance's output is kept for an error."""
+
+STALL_TIMEOUT_S = 600.0
+"""How long a busy instance may be silent unless told otherwise."""
 
 PARTING_S = 2.0
 """How long an instance may take to end by itself."""
@@ -41,10 +45,16 @@ class Launch:
     """Seconds without a message after which a busy instance is given up."""
     echo: bool = False
     """Show Blender's whole output on stderr as it comes."""
+    blender: str | None = None
+    """A Blender executable, or a Python that has the bpy wheel; None: the wheel in this Python."""
 
     def command(self, scratch: str) -> list[str]:
-        """Return the command line of an instance."""
-        return [sys.executable, "-m", "blender_jobs.worker", "--scratch", scratch]
+        """Return the command line of an instance.
+
+        Raises:
+            BlenderUnusable: `blender` is no program that can be used.
+        """
+        return blenders.find(self.blender).command(scratch)
 
     def environment(self, scratch: str) -> dict[str, str]:
         """Return an instance's environment: its share of the threads, and no order that varies with the process.
@@ -54,7 +64,8 @@ class Launch:
         threads = dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS"), str(self.threads))
         folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
         fixed = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
-        return {**os.environ, **threads, **folders, **fixed}
+        program = blenders.find(self.blender).environment(os.environ)
+        return {**program, **threads, **folders, **blenders.user_folders(scratch), **fixed}
 
 
 class Instance:
@@ -68,7 +79,7 @@ class Instance:
         """Start the process and hear which Blender it is.
 
         Raises:
-            BlenderUnusable: Blender cannot be imported there.
+            BlenderUnusable: there is no Blender to start, or it cannot be imported there.
             InstanceLost: it died, hung or said something else.
         """
         self.launch = launch
@@ -77,15 +88,8 @@ class Instance:
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._deadline = time.monotonic() + launch.stall_timeout
         self._stalled = False
-        self._process = subprocess.Popen(
-            launch.command(self._scratch),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=launch.environment(self._scratch),
-            start_new_session=True,  # Ctrl-C in the terminal is for the compiler, which ends its instances itself
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
+        self._over = threading.Event()
+        self._process = self._start()
         self._reader = threading.Thread(target=self._keep_log, daemon=True)
         self._reader.start()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -115,6 +119,11 @@ class Instance:
         self._send(request)
         return self._receive(orders.Probed)[0]
 
+    def survey(self, request: orders.Survey) -> orders.Surveyed:
+        """Return what this Blender has. Raises as `describe`."""
+        self._send(request)
+        return self._receive(orders.Surveyed)[0]
+
     def render(self, request: orders.Render) -> Iterator[tuple[orders.Rendered, dict[str, bytes]]]:
         """Yield each sample with its members, in the order of the request. Raises as `describe`."""
         self._send(request)
@@ -129,24 +138,37 @@ class Instance:
 
     def kill(self) -> None:
         """End the process at once; a thread that waits for it gets `InstanceLost`."""
-        if os.name == "posix":
-            with suppress(ProcessLookupError):  # it ended by itself
-                os.killpg(self._process.pid, signal.SIGKILL)
-        else:
-            self._process.kill()
+        blenders.kill(self._process)
 
     def end(self) -> None:
         """Let the process go: it ends when its stdin closes, and is killed if it does not."""
+        self._over.set()
         with suppress(OSError):  # it is gone already
             cast(BinaryIO, self._process.stdin).close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(PARTING_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
+        self.kill()  # even where it has ended: an executable may be a script that started Blender and left it
+        self._process.wait()
         self._reader.join(PARTING_S)
         cast(BinaryIO, self._process.stdout).close()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                self.launch.command(self._scratch),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self.launch.environment(self._scratch),
+                start_new_session=True,  # Ctrl-C in the terminal is for the compiler, which ends its instances itself
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except BaseException as error:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise BlenderUnusable(f"{error.filename} cannot be run: {error.strerror}") from None
+            raise
 
     def _send(self, request: orders.Request) -> None:
         self._deadline = time.monotonic() + self.launch.stall_timeout
@@ -188,7 +210,7 @@ class Instance:
             raise self._lost(f"did not start: {error}") from None
         hello = self._receive(orders.Hello)[0]
         if hello.problem:
-            raise BlenderUnusable(*_explain_import(hello))
+            raise BlenderUnusable(*_explain_import(hello, self.launch.blender))
         return hello
 
     def _lost(self, reason: str) -> InstanceLost:
@@ -220,29 +242,33 @@ class Instance:
                     self._log.append(line)
 
     def _watch(self) -> None:
-        """Kill the process when it is silent for too long."""
-        while self.alive:
+        """Kill the process when it is silent for too long; one that has left may have handed its pipes to another."""
+        while not self._over.wait(min(0.25, self.launch.stall_timeout / 4)):
             if time.monotonic() > self._deadline:
                 self._stalled = True
                 self.kill()
                 return
-            time.sleep(min(0.25, self.launch.stall_timeout / 4))
 
 
-def _explain_import(hello: orders.Hello) -> tuple[str, str]:
-    """Return message and hint for a Blender that cannot be imported."""
-    if library := re.search(r"(lib[\w.+-]+\.so[.\d]*)", hello.problem):
+def _explain_import(hello: orders.Hello, program: str | None) -> tuple[str, str]:
+    """Return message and hint for a Blender that cannot be imported; `program` is what ``--blender`` names."""
+    if library := blenders.missing_library(hello.problem):
+        return library
+    if "numpy" in hello.problem:
         return (
-            f"Blender needs the system library {library[1]}, which is missing here",
-            "install the libraries with scripts/system-packages, or: "
-            "apt-get install "
-            "libx11-6 libxext6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1 libegl1",
+            f"the Python {hello.python} of {program} has no numpy that works: {hello.problem}",
+            "apt-get install python3-numpy for Debian's Blender; that of https://www.blender.org/download brings it",
         )
+    if program and "PYTHONHASHSEED" in hello.problem:
+        return f"{program}: {hello.problem}", "name Blender itself, not a script that changes its environment"
+    if program and "bpy" in hello.problem:
+        return f"{program} has no Blender: {hello.problem}", f"{program} -m pip install bpy, or name another program"
     if "bpy" in hello.problem and hello.python.split(".")[1] in ("11", "13"):
         return "Blender's Python module bpy is not installed", "pip install 'blendshard[blender]'"
     if "bpy" in hello.problem:
         return (
             f"there is no Blender for Python {hello.python}: bpy comes for Python 3.11 and 3.13",
-            "use one of these for the virtual environment, then: pip install 'blendshard[blender]'",
+            "use one of these for the virtual environment, then: pip install 'blendshard[blender]',"
+            " or name a Blender executable with --blender",
         )
     return f"Blender cannot be imported: {hello.problem}", "compile-dataset doctor tells more"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at a moment of our choosing, so that nothing is left half-done."""
+"""Ctrl-C, SIGTERM and SIGHUP at a moment of our choosing, so that nothing is left half-done."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """Hold SIGINT and SIGTERM back; the function that is given raises KeyboardInterrupt if one has come.
+    """Hold interrupts back; the function that is given raises KeyboardInterrupt if one has come.
 
+    SIGHUP comes when the terminal goes away. What is ignored stays so: under nohup a build is to survive that.
     Outside the main thread, which alone gets signals, nothing changes.
     """
     came = threading.Event()
@@ -23,7 +26,8 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield check
         return
-    before = {sign: signal.signal(sign, lambda *_: came.set()) for sign in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [sign for sign in _SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]
+    before = {sign: signal.signal(sign, lambda *_: came.set()) for sign in heeded}
     try:
         yield check
     finally:

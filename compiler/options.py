@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from blender_jobs.passes import in_order
 from compiler.errors import UsageError
 from compiler.jobs import builtin_jobs
 from compiler.live import DEFAULT_URL, LiveOptions, tee_options
@@ -57,6 +58,20 @@ class FieldType(click.ParamType[tuple[str, str]]):
         if not equals or not name.isidentifier():
             self.fail(f"{value!r} is not FIELD=VALUE, as count=20", param, ctx)
         return name, text
+
+
+class PassesType(click.ParamType[tuple[str, ...]]):
+    """Names of passes with commas between them."""
+
+    name = "PASS,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the passes in the table's order."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        try:
+            return tuple(in_order(names))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class JobType(click.ParamType[str]):

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings, SampleOrder
+from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, Render, RenderSettings, SampleOrder
+from blender_jobs.passes import PASSES
 from loaders.manifest import FORMAT, Manifest, canonical_json
 
 SPLIT = "train"
@@ -36,22 +37,30 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """Return the plan as JSON; its digest (`Manifest.plan_digest`) is the dataset's identity."""
+        job = self.job
         return {
             "format": FORMAT,
             "job": {
                 "name": self.name,
-                "class": self.job.class_name,
-                "source_sha256": self.job.source_sha256,
-                "fields": self.job.fields,
-                "frames": self.job.frames,
-                "reuse_scene": self.job.reuse_scene,
+                "class": job.class_name,
+                "source_sha256": job.source_sha256,
+                "fields": job.portable_fields,
+                "frames": job.frames,
+                "reuse_scene": job.reuse_scene,
+                "cameras": job.cameras,
+                "categories": job.categories,
+                "passes": job.passes,
+                "blend": next((asset.name for asset in job.assets if asset.path == job.blend), ""),
+                "trust_blend": job.trust_blend,
             },
+            "assets": {asset.name: asset.sha256 for asset in job.assets},
             "seed": self.seed,
             "samples_per_shard": self.samples_per_shard,
-            "render": {**asdict(self.render), "settings": self.job.settings},
+            "render": {**asdict(self.render), "devices": job.devices, "settings": job.settings},
             "blender": {
                 "version": self.blender.version,
                 "build_hash": self.blender.build_hash,
+                "build": self.blender.build,
                 "platform": self.blender.platform,
                 "numpy": ".".join(self.blender.numpy.split(".")[:2]),  # its random streams may change with these
             },
@@ -60,7 +69,8 @@ class Plan:
 
     def manifest(self, provenance: Mapping[str, Any]) -> Manifest:
         """Return the manifest to begin with: no shard is finished."""
-        return Manifest(self.name, self.identity(), {"members": self.members()}, provenance)
+        schema = {"members": self.members(), "categories": self.job.categories}
+        return Manifest(self.name, self.identity(), schema, provenance)
 
     @property
     def digest(self) -> str:
@@ -90,15 +100,30 @@ class Plan:
         keys = [f"{shard:06d}-{start + offset:06d}" for offset in range(len(wanted))]
         return EpisodeOrder(number, [SampleOrder(key, frame) for key, frame in zip(keys, wanted, strict=True)])
 
+    def order(self, episodes: list[EpisodeOrder], threads: int) -> Render:
+        """Return what an instance is told in order to render these episodes, with so many threads."""
+        return Render(self.source, self.job, self.seed, self.render, threads, episodes)
+
     def members(self) -> dict[str, dict[str, Any]]:
         """Return the members of each sample: dtype, shape (None where it varies) and meaning by member name."""
+        members = self._members_of_a_view()
+        if not self.job.cameras:
+            return members
+        return {f"{camera}.{name}": entry for camera in self.job.cameras for name, entry in members.items()}
+
+    def _members_of_a_view(self) -> dict[str, dict[str, Any]]:
         height, width = self.render.height, self.render.width
         image = "pixels, RGB, 8 bits a channel, the view transform applied"
         rows = "x, y (pixels, origin at the outer corner of the top-left pixel), COCO visibility, depth (metres)"
+        arrays = {name: member for entry in self.job.passes for name, member in PASSES[entry].items()}
         return {
             self.render.image: {"dtype": "uint8", "shape": [height, width, 3], "description": image},
             "json": {"description": "annotations; OpenCV camera frame (x right, y down, z forward), world z up"},
             "keypoints.npy": {"dtype": "float32", "shape": [None, 4], "description": rows},
+            **{
+                name: {"dtype": member.dtype, "shape": member.shape(height, width), "description": member.description}
+                for name, member in arrays.items()
+            },
         }
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from PIL import features
 
 from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, Describe, RenderSettings
 from compiler.errors import BlenderUnusable, InstanceLost, UsageError
 from compiler.instances import Instance, Launch
 from compiler.jobs import find_job
+from compiler.machine import processor
 from compiler.plan import Plan
+from compiler.sources import path_fields
 
 MOST_INSTANCES = 16
 """What automatic choice does not exceed; each instance holds 300 to 500 MB."""
@@ -34,6 +39,12 @@ class Choices:
     size: tuple[int, int] = (640, 480)
     image: str = "png"
     quality: int | None = None
+    device: str = "cpu"
+    denoise: bool = False
+    passes: Sequence[str] = ()
+    """Empty: those that the job names."""
+    blend: Path | None = None
+    trust_blend: bool = False
 
     def render_settings(self) -> RenderSettings:
         """Return the settings with every default resolved.
@@ -44,7 +55,9 @@ class Choices:
         samples = ENGINE_SAMPLES.get(self.engine, 0) if self.render_samples is None else self.render_samples
         quality = IMAGE_QUALITY.get(self.image, 0) if self.quality is None else self.quality
         try:
-            return RenderSettings(self.engine, samples, self.size[0], self.size[1], self.image, quality)
+            return RenderSettings(
+                self.engine, samples, self.size[0], self.size[1], self.image, quality, self.device, self.denoise
+            )
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -82,10 +95,10 @@ def draw_up(choices: Choices, instance: Instance) -> Plan:
     Raises:
         UsageError: there is no such job, it cannot be used, or a choice is out of its range.
     """
-    source = find_job(choices.job)
-    render = choices.render_settings()
+    source, render, blend = find_job(choices.job), choices.render_settings(), str(choices.blend or "")
+    request = Describe(source, dict(choices.settings), render, list(choices.passes), blend, choices.trust_blend)
     try:
-        described = instance.describe(Describe(source, dict(choices.settings), render))
+        described = instance.describe(request)
     except InstanceLost as loss:
         raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
     return Plan(source, described, render, choices.seed, choices.samples_per_shard, instance.hello)
@@ -95,8 +108,15 @@ def provenance(plan: Plan) -> dict[str, Any]:
     """Return what the manifest says of the dataset's making, beside the plan: it changes no byte of a shard."""
     return {
         "blendshard": importlib.metadata.version("blendshard"),
-        "job_path": plan.source.path,
+        "job": {
+            "path": plan.source.path,
+            "sources": {source.name: source.sha256 for source in plan.job.sources},
+            "path_fields": path_fields(plan),
+        },
+        "assets": {asset.name: {"path": asset.path, "size": asset.size} for asset in plan.job.assets},
+        "cpu": processor(),
         "python": platform.python_version(),
         "numpy": plan.blender.numpy,
         "pillow": importlib.metadata.version("pillow"),
+        "codecs": {name: features.version(name) for name in ("zlib", "jpg", "webp")},
     }

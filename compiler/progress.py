@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Never, TextIO
@@ -9,7 +10,8 @@ from typing import Never, TextIO
 from tqdm import tqdm
 
 from compiler.build import Display, Report
-from compiler.crew import Event, Restarted, SampleDone, ShardDone, ShardFailed
+from compiler.crew import Hands
+from compiler.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 
 _LINE_EVERY_S = 10.0
 
@@ -18,13 +20,41 @@ def make_display(quiet: bool, name: str) -> Display:
     """Return the display that fits where stderr goes."""
     if quiet:
         return Quiet()
-    return Bar(name) if sys.stderr.isatty() else Lines(name, sys.stderr)
+    return Lasting(Bar(name) if sys.stderr.isatty() else Lines(name, sys.stderr))
+
+
+class Lasting:
+    """Shows a build until there is nobody to show it to: a terminal or a reader that has gone away must not end it.
+
+    State: the display; nothing, once writing to it has failed.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display: Display = display
+
+    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
+        """Pass it on."""
+        try:
+            self._display.update(report, hands, event)
+        except OSError:
+            self._give_up()
+
+    def close(self) -> None:
+        """Leave the terminal as it was, if it is still there."""
+        try:
+            self._display.close()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._display = Quiet()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what others still say there must not fail either
 
 
 class Quiet:
     """Shows nothing."""
 
-    def update(self, report: Report, alive: int, event: Event | None) -> None:
+    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -38,20 +68,20 @@ class Bar:
         self._name = name
         self._bar: tqdm[Never] | None = None
 
-    def update(self, report: Report, alive: int, event: Event | None) -> None:
+    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
         """Move the bar; say above it what was lost."""
         if self._bar is None:
             self._bar = self._begin(report)
         if note := _note(event):
             self._bar.write(note, file=sys.stderr)
-        self._bar.set_postfix_str(_state(report, alive), refresh=False)
+        self._bar.set_postfix_str(_state(report, hands), refresh=False)
         self._bar.update(report.samples_done - self._bar.n)
 
     def _begin(self, report: Report) -> tqdm[Never]:
         return tqdm(
             desc=self._name,
             total=report.samples_wanted,
-            initial=report.samples_done - report.samples_rendered,
+            initial=report.samples_done - report.samples_rendered - report.samples_kept,
             unit="sample",
             dynamic_ncols=True,
             smoothing=0.05,
@@ -72,7 +102,7 @@ class Lines:
         self._stream = stream
         self._next = 0.0
 
-    def update(self, report: Report, alive: int, event: Event | None) -> None:
+    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
         """Print a line where it is time for one."""
         if note := _note(event):
             print(note, file=self._stream, flush=True)
@@ -82,18 +112,21 @@ class Lines:
             self._next = time.monotonic() + _LINE_EVERY_S
             share = f"{report.samples_done}/{report.samples_wanted} samples"
             left = _time_left(report)
-            line = f"{self._name}: {share}, {_state(report, alive)}, {report.rate:.2f} samples/s, {left} left"
+            line = f"{self._name}: {share}, {_state(report, hands)}, {report.rate:.2f} samples/s, {left} left"
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing to leave."""
 
 
-def _state(report: Report, alive: int) -> str:
+def _state(report: Report, hands: Hands) -> str:
+    alone = " alone" if hands.alone else ""
+    waiting = f", {hands.waiting} waiting" if hands.waiting else ""
     restarts = f", {report.restarts} restarts" if report.restarts else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
     live = ", {connections} listeners, {samples_dropped} dropped".format(**report.live) if report.live else ""
-    return f"shards {report.shards_done}/{report.shards_wanted}, instances {alive}{restarts}{failed}{live}"
+    shards = f"shards {report.shards_done}/{report.shards_wanted}"
+    return f"{shards}, instances {hands.alive}{alone}{waiting}{restarts}{failed}{live}"
 
 
 def _time_left(report: Report) -> str:
@@ -104,9 +137,15 @@ def _time_left(report: Report) -> str:
 
 
 def _note(event: Event | None) -> str:
-    if isinstance(event, Restarted):
-        again = f"rendering episode {event.episode} again"
-        return f"shard {event.shard}: an instance {event.reason}; {again} ({event.samples_lost} samples)"
-    if isinstance(event, ShardFailed):
-        return f"shard {event.shard}: given up; the others go on"
+    match event:
+        case SamplesKept(shard, samples):
+            return f"shard {shard}: goes on behind {samples} samples of an earlier run"
+        case Restarted(failure, lost, alone):
+            again = f"rendering episode {failure.episode} again{', alone' if alone else ''}"
+            short = ", as if memory was short" if alone else ""
+            return f"shard {failure.shard}: an instance {failure.reason}{short}; {again} ({lost} samples)"
+        case EpisodeSkipped(failure):
+            return f"shard {failure.shard}: episode {failure.episode} skipped: each instance {failure.reason}"
+        case ShardFailed(failure):
+            return f"shard {failure.shard}: given up; the others go on"
     return ""

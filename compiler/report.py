@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from compiler import failures
 from compiler.build import Report
 from compiler.errors import Incomplete
 from compiler.plan import Plan
@@ -63,11 +65,19 @@ def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]
     """Yield a build's result for people."""
     for name in report.damaged:
         yield f"{name} was damaged and has been rendered again"
+    kept = f"{report.samples_kept} kept of an earlier run, " if report.samples_kept else ""
     restarts = f", {report.restarts} restarts" if report.restarts else ""
     yield (
         f"{out}: {report.shards_done}/{report.shards_wanted} shards, {report.samples_done} samples"
-        f" ({report.samples_rendered} rendered now in {report.seconds:.1f} s, {report.rate:.2f}/s{restarts})"
+        f" ({kept}{report.samples_rendered} rendered now in {report.seconds:.1f} s, {report.rate:.2f}/s{restarts})"
     )
+    if report.skipped:
+        yield (
+            f"skipped {len(report.skipped)} samples whose episodes could not be rendered, the first"
+            f" {min(report.skipped)}; dataset.json lists them, and the same command tries them again"
+        )
+    if report.failures and out.is_dir():
+        yield f"{report.failures} failures are described in {out / failures.FILE_NAME}"
     if report.live is not None:
         counts = (
             "{samples_offered} offered, {samples_sent} sent, {samples_dropped} dropped, {samples_abandoned} abandoned"
@@ -81,4 +91,4 @@ def shards_missing(report: Report, out: Path) -> Incomplete:
     """Return the error for a build that gave shards up."""
     first = report.failed[0]
     count = f"{len(report.failed)} of {report.shards_wanted} shards are missing"
-    return Incomplete(f"{count}: {first}", first.hint.format(directory=out), first.details)
+    return Incomplete(f"{count}: {first}", first.hint.format(directory=shlex.quote(str(out))), first.details)

@@ -11,6 +11,8 @@ from typing import Any
 
 Schema = Any
 
+_PLAIN = {bool, int, float, str}
+
 
 class SchemaConflict(ValueError):
     """Two values of one field do not go together; the message names the path and says what to return."""
@@ -25,6 +27,8 @@ def schema_of(value: Any, path: str = "annotations") -> Schema:
     if isinstance(value, dict):
         return {name: schema_of(item, f"{path}.{name}") for name, item in value.items()}
     if isinstance(value, list):
+        if len(kinds := set(map(type, value))) == 1 and kinds <= _PLAIN:  # most of what annotations hold, told at once
+            return [kinds.pop().__name__]
         items: Schema = []
         for item in value:
             items = merge(items, [schema_of(item, f"{path}[]")], path)

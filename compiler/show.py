@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from compiler.content import IMAGES, decode_image
+from blender_jobs.passes import PASSES
+from compiler.content import decode_image
 from compiler.errors import UsageError
+from compiler.false_color import picture
+from compiler.overlay import annotated
 from loaders.manifest import Manifest, ShardInfo
-from loaders.tarstream import Sample, TarStreamError, read_samples
+from loaders.tarstream import IMAGES, Sample, TarStreamError, read_samples
 
-_FINE = 2
-"""Drawn at so many times the size, then scaled down: Pillow draws without anti-aliasing."""
 _GAP = 8
 _PAPER = (250, 250, 250)
-_GOLDEN_ANGLE = 0.381966
-"""Hues so far apart that neighbours differ, however many objects there are."""
+_ARRAYS = [name for members in PASSES.values() for name in members]
+_PLAIN = {*IMAGES, "json", "keypoints.npy"}
 
 
 def find_sample(folder: Path, manifest: Manifest, key: str) -> Sample:
@@ -58,29 +57,58 @@ def spread(folder: Path, manifest: Manifest, count: int) -> list[Sample]:
     return found
 
 
-def draw_sample(sample: Sample, width: int) -> Image.Image:
-    """Return the sample's image, `width` pixels wide, with boxes and keypoints: filled visible, hollow occluded."""
-    name = next(iter(IMAGES & set(sample.members)))
-    image = decode_image(sample.members[name]).convert("RGB")
-    scale = _FINE * width / image.width
-    size = (_FINE * width, round(image.height * scale))
-    canvas = image.resize(size, Image.Resampling.LANCZOS)
-    draw = ImageDraw.Draw(canvas)
-    for at, entry in enumerate(json.loads(sample.members["json"])["objects"]):
-        _draw_object(draw, entry, _color(at), scale, dot=_FINE * min(max(width / 160, 1.5), 3.5))
-    return canvas.resize((width, round(size[1] / _FINE)), Image.Resampling.LANCZOS)
+def draw_sample(sample: Sample, manifest: Manifest, width: int, with_passes: bool = False) -> Image.Image:
+    """Return the sample's image with its annotations; those of several cameras, and the passes, side by side.
+
+    Args:
+        sample: of the dataset.
+        manifest: the dataset's.
+        width: of each picture, in pixels.
+        with_passes: whether the passes are shown, too, in false colours.
+    """
+    rows = []
+    for camera in sorted({_camera(name) for name in sample.members}):
+        view = {
+            name.removeprefix(camera): content for name, content in sample.members.items() if _camera(name) == camera
+        }
+        image = decode_image(next(content for name, content in view.items() if name in IMAGES)).convert("RGB")
+        objects = json.loads(view["json"])["objects"]
+        pictures = [annotated(image, objects, manifest.schema.get("categories", []), width)]
+        if with_passes:
+            painted = [picture(name, view[name]) for name in _ARRAYS if name in view]
+            pictures += [entry.resize(pictures[0].size, Image.Resampling.NEAREST) for entry in painted]
+        rows.append(pictures)
+    return _grid(rows) if with_passes else _grid([[entry for row in rows for entry in row]])
 
 
-def contact_sheet(samples: Sequence[Sample], columns: int, width: int) -> Image.Image:
-    """Return the samples drawn in rows of `columns`, each `width` pixels wide."""
-    tiles = [draw_sample(sample, width) for sample in samples]
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    height = max(tile.height for tile in tiles)
-    sheet = Image.new("RGB", (columns * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), _PAPER)
-    for at, tile in enumerate(tiles):
-        row, column = divmod(at, columns)
-        sheet.paste(tile, (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP)))
+def contact_sheet(
+    samples: Sequence[Sample], manifest: Manifest, columns: int, width: int, with_passes: bool = False
+) -> Image.Image:
+    """Return the samples drawn in rows of `columns`, each picture `width` pixels wide."""
+    tiles = [draw_sample(sample, manifest, width, with_passes) for sample in samples]
+    sheet = _grid([tiles[at : at + columns] for at in range(0, len(tiles), columns)], _GAP)
+    framed = Image.new("RGB", (sheet.width + 2 * _GAP, sheet.height + 2 * _GAP), _PAPER)
+    framed.paste(sheet, (_GAP, _GAP))
+    return framed
+
+
+def _camera(member: str) -> str:
+    """Return the camera's prefix of a member's name with its dot, empty where there is none."""
+    head, dot, _ = member.partition(".")
+    return "" if member in _ARRAYS or member in _PLAIN or not dot else head + dot
+
+
+def _grid(rows: Sequence[Sequence[Image.Image]], gap: int = 2) -> Image.Image:
+    width = max(sum(entry.width for entry in row) + gap * (len(row) - 1) for row in rows)
+    heights = [max(entry.height for entry in row) for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) - 1)), _PAPER)
+    y = 0
+    for row, height in zip(rows, heights, strict=True):
+        x = 0
+        for entry in row:
+            sheet.paste(entry, (x, y))
+            x += entry.width + gap
+        y += height + gap
     return sheet
 
 
@@ -90,22 +118,3 @@ def _samples(folder: Path, shard: ShardInfo) -> Iterator[Sample]:
             yield from read_samples(file)
     except (OSError, TarStreamError) as error:
         raise UsageError(f"{folder / shard.name}: {error}", "compile-dataset verify tells what is damaged") from None
-
-
-def _color(at: int) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(at * _GOLDEN_ANGLE % 1.0, 0.75, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _draw_object(
-    draw: ImageDraw.ImageDraw, entry: dict[str, Any], color: tuple[int, int, int], scale: float, dot: float
-) -> None:
-    x, y, width, height = (scale * value for value in entry["bbox"])
-    if width and height:
-        draw.rectangle((x, y, x + width, y + height), outline=color, width=_FINE)
-    flat = entry["keypoints"]
-    for x, y, visibility in zip(flat[0::3], flat[1::3], flat[2::3], strict=True):
-        if visibility:
-            place = (scale * x - dot, scale * y - dot, scale * x + dot, scale * y + dot)
-            inside = color if visibility == 2 else None
-            draw.ellipse(place, fill=inside, outline=(255, 255, 255) if inside else color, width=_FINE)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from compiler import schema
 from compiler.content import digest_sample
 from compiler.errors import JobBroken
+from compiler.failures import Failure
+from compiler.journal import Recovered
 from compiler.plan import Plan
 from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import sample_record
@@ -18,6 +20,9 @@ from loaders.tarstream import sample_record
 class Writer(Protocol):
     """One shard on its way: see `compiler.shards.ShardWriter`."""
 
+    kept: Recovered
+    """What an earlier run left of it."""
+
     @property
     def samples(self) -> int:
         """How many samples are in it."""
@@ -25,14 +30,20 @@ class Writer(Protocol):
     def add(self, key: str, members: Mapping[str, bytes]) -> bytes:
         """Append one sample; return its tar record. Raises ValueError for an image that cannot be decoded."""
 
-    def rewind(self, samples: int) -> None:
-        """Keep the first `samples` samples only."""
+    def seal(self) -> None:
+        """Make the samples since the last seal last."""
+
+    def skip(self, keys: list[str], reason: str) -> None:
+        """Leave samples out."""
+
+    def rollback(self) -> None:
+        """Throw away the samples since the last seal."""
 
     def commit(self, split: str, number: int) -> ShardInfo:
         """Finish the shard."""
 
-    def discard(self) -> None:
-        """Leave nothing of it, unless it was committed."""
+    def close(self) -> None:
+        """Leave what is sealed for the next run, unless the shard was committed."""
 
 
 class Store(Protocol):
@@ -45,11 +56,14 @@ class Store(Protocol):
     def damaged(self) -> list[ShardInfo]:
         """Return the shards that must be rendered again."""
 
-    def writer(self, number: int) -> Writer:
-        """Begin a shard."""
+    def writer(self, number: int, skipping: bool) -> Writer:
+        """Begin a shard, or go on with it; `skipping`: keep to it where episodes of it were skipped."""
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema) -> None:
-        """Enter a finished shard."""
+    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+        """Enter a finished shard; `skipped`: the keys of samples that it lacks, and why."""
+
+    def note(self, failure: Failure) -> None:
+        """Enter what was lost on the way."""
 
 
 class Tee(Protocol):
@@ -90,33 +104,44 @@ class Nowhere:
         """Return none: nothing is kept."""
         return []
 
-    def writer(self, number: int) -> Writer:
+    def writer(self, number: int, skipping: bool) -> Writer:
         """Begin a shard that is counted, checked and forgotten."""
         return _Counter(self.plan.shard_name(number))
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema) -> None:
+    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
         """Check that the annotations go with those before. Raises JobBroken as `with_annotations`."""
         described = with_annotations(self.manifest, self.plan, shard.name, annotations)
         self.manifest = Manifest(self.plan.name, self.manifest.plan, described, self.manifest.provenance)
 
+    def note(self, failure: Failure) -> None:
+        """Keep nothing."""
+
 
 class _Counter:
-    """Counts the samples of one shard."""
+    """Counts the samples of one shard, and those of them that are sealed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.kept = Recovered()
         self.samples = 0
+        self._sealed = 0
 
     def add(self, key: str, members: Mapping[str, bytes]) -> bytes:
         digest_sample(key, members)  # an image that cannot be decoded is garbage here as well
         self.samples += 1
         return sample_record(key, members)
 
-    def rewind(self, samples: int) -> None:
-        self.samples = samples
+    def seal(self) -> None:
+        self._sealed = self.samples
+
+    def skip(self, keys: list[str], reason: str) -> None:
+        self.rollback()
+
+    def rollback(self) -> None:
+        self.samples = self._sealed
 
     def commit(self, split: str, number: int) -> ShardInfo:
-        return ShardInfo(self.name, split, number, self.samples, bytes=0, sha256="", content_sha256="")
+        return ShardInfo(self.name, split, number, self.samples, 0, sha256="", content_sha256="", sample_digests="")
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Nothing was kept."""

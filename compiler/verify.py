@@ -1,15 +1,29 @@
-"""Check a dataset against its manifest, and say which file is damaged and where."""
+"""Check a dataset against its manifest without rendering: every byte, and what the bytes mean.
+
+Each shard is read once. Its sha256 tells whether it is what was written; the walk through its samples tells where it
+is not, and holds healthy bytes to the schema and the plan as well.
+"""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from compiler.content import IMAGES, decode_image
-from compiler.directory import shard_problem
-from compiler.errors import UsageError
-from loaders.manifest import Manifest, ManifestError, ShardInfo
-from loaders.tarstream import TarStreamError, read_samples
+from compiler.annotation_schema import manifest_problem
+from compiler.errors import Incomplete, UsageError, VerificationFailed
+from compiler.plan import Plan
+from compiler.planned import plan_of, samples_due
+from compiler.shard_walk import Problem, ShardReport, Tap, Walk
+from compiler.structure import SampleChecker
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
+
+_RECORDED = "recorded"
+"""In the provenance of a recording: its samples stand in the order of arrival, not in the plan's."""
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -24,34 +38,112 @@ def load_manifest(folder: Path) -> Manifest:
         raise UsageError(str(error), "give the directory that compile-dataset wrote") from None
 
 
-def verify(folder: Path, manifest: Manifest) -> Iterator[tuple[ShardInfo, str]]:
-    """Yield each shard with what is wrong with it: empty where its file is as it was written."""
-    for shard in manifest.shards:
-        problem = shard_problem(folder, shard)
-        if problem and (place := _where(folder / shard.name)):
-            problem = f"{problem}; {place}"
-        yield shard, problem
+def intact_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the dataset in `folder`.
 
-
-def strangers(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the names of shards in the folder that the manifest does not know."""
-    known = {shard.name for shard in manifest.shards}
-    return sorted(path.name for path in folder.glob("*.tar") if path.name not in known)
-
-
-def _where(path: Path) -> str:
-    """Return the first place where a damaged shard shows it, empty where only its digest does."""
-    key = ""
+    Raises:
+        UsageError: there is no dataset.
+        VerificationFailed: its manifest is not as it was written.
+    """
+    if not (folder / FILE_NAME).is_file():
+        return load_manifest(folder)
     try:
-        with path.open("rb") as file:
-            for sample in read_samples(file):
-                key = sample.key
-                for name in sorted(IMAGES & set(sample.members)):
-                    decode_image(sample.members[name])
-    except TarStreamError as error:
-        return f"after sample {key}: {error}" if key else str(error)
-    except ValueError as error:
-        return f"sample {key}: {error}"
-    except OSError:
-        return ""
-    return ""
+        return Manifest.load(folder)
+    except ManifestError as error:
+        raise VerificationFailed(
+            str(error), "restore it from a copy, or render the dataset anew with --fresh"
+        ) from None
+
+
+class Verifier:
+    """Checks the shards of one dataset."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.problems: list[Problem] = []
+        """What is wrong with the manifest itself."""
+        self._plan = self._read_plan()
+        self._checker: SampleChecker | None = None
+        if problem := manifest_problem(json.loads(manifest.to_json())):
+            self._blame_manifest(problem)
+        else:
+            self._checker = SampleChecker(manifest.schema, self._plan.seed if self._plan else None)
+            self._check_members()
+
+    def examine(self, shard: ShardInfo) -> ShardReport:
+        """Read one shard to its end and return what is wrong with it."""
+        report, due = ShardReport(shard.name, shard.bytes), []
+        if self._plan is not None:
+            due = samples_due(self._plan, shard.number, self.manifest.skipped)
+            for what, found, planned in (
+                ("name", shard.name, self._plan.shard_name(shard.number)),
+                ("samples", shard.samples, len(due)),
+            ):
+                if found != planned:
+                    report.problems.append(
+                        Problem(FILE_NAME, f"shard {shard.number}: {what} is {found}, not {planned}")
+                    )
+        try:
+            with (self.folder / shard.name).open("rb") as file:
+                Walk(shard, due, self._checker, Tap(file), report).run()
+        except OSError as error:
+            report.problems.append(Problem(shard.name, str(error.strerror or error)))
+        return report
+
+    def _read_plan(self) -> Plan | None:
+        if _RECORDED in self.manifest.provenance:
+            return None
+        try:
+            return plan_of(self.manifest)
+        except ValueError as error:
+            self._blame_manifest(str(error))
+            return None
+
+    def _check_members(self) -> None:
+        """Hold the schema's members to the plan's."""
+        if self._plan is None:
+            return
+        found, planned = self.manifest.schema["members"], self._plan.members()
+        for name in sorted(found.keys() | planned.keys()):
+            shown = [[entry.get(name, {}).get(what) for what in ("dtype", "shape")] for entry in (found, planned)]
+            if (name in found) != (name in planned) or shown[0] != shown[1]:
+                self._blame_manifest(f"schema.members: {name!r} is not as the plan has it")
+
+    def _blame_manifest(self, what: str) -> None:
+        self.problems.append(Problem(FILE_NAME, what))
+
+
+def examine_all(verifier: Verifier, jobs: int) -> Iterator[ShardReport]:
+    """Yield the report of each shard in the manifest's order; `jobs` processes read them.
+
+    Raises:
+        Incomplete: one of the processes was killed.
+    """
+    shards = verifier.manifest.shards
+    if min(jobs, len(shards)) <= 1:
+        yield from map(verifier.examine, shards)
+        return
+    pool = ProcessPoolExecutor(
+        min(jobs, len(shards)), multiprocessing.get_context("spawn"), initializer=_begin, initargs=(verifier,)
+    )
+    try:
+        yield from pool.map(_examine, range(len(shards)))
+    except BrokenProcessPool:
+        raise Incomplete("a process that read shards was killed", "give fewer --jobs, if memory is short") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_verifier: Verifier
+"""Of a process that reads shards."""
+
+
+def _begin(verifier: Verifier) -> None:
+    global _verifier
+    _verifier = verifier
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+
+
+def _examine(at: int) -> ShardReport:
+    return _verifier.examine(_verifier.manifest.shards[at])

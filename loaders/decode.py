@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from loaders.errors import SampleError
+from loaders.tarstream import kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,8 @@ class Decoder:
     - ``<name>.npy``: ``<name>``: ``keypoints`` float32 (K, 4): x, y in pixels from the outer corner of the top-left
       pixel, visibility, depth in metres; ``depth`` float32 (H, W); ``segmentation`` uint16 (H, W) ...
     - anything else: its bytes under its own name.
+
+    Where a dataset has several cameras, their names come first: ``left.png`` gives ``left.image``.
 
     Args:
         image_layout: "CHW" or "HWC".
@@ -87,15 +90,16 @@ class Decoder:
         return sample
 
     def _decode(self, name: str, member: str, content: bytes) -> object:
-        if member in _IMAGE_FORMATS:
-            image = decode_image(content, _IMAGE_FORMATS[member], self._max_pixels)
+        kind = kind_of(member)
+        if kind in _IMAGE_FORMATS:
+            image = decode_image(content, _IMAGE_FORMATS[kind], self._max_pixels)
             return self._converted(image.transpose(2, 0, 1) if self._layout == "CHW" else image)
-        if member == "json":
+        if kind == "json":
             return decode_json(content)
-        if not member.endswith(".npy"):
+        if kind != "npy":
             return content
         array = decode_npy(content)
-        if name == "keypoints" and (array.dtype != np.float32 or array.shape[1:] != (4,)):
+        if kind_of(name) == "keypoints" and (array.dtype != np.float32 or array.shape[1:] != (4,)):
             raise SampleError(f"keypoints are float32 (K, 4), not {array.dtype} {array.shape}")
         return self._converted(array)
 
@@ -110,9 +114,10 @@ class Decoder:
 @lru_cache(maxsize=256)
 def field_name(member: str) -> str:
     """Return the name in a decoded sample of what the tar calls `member`."""
-    if member in _IMAGE_FORMATS:
-        return "image"
-    return "annotations" if member == "json" else member.removesuffix(".npy")
+    prefix, dot, kind = member.rpartition(".")
+    if kind in _IMAGE_FORMATS:
+        return f"{prefix}{dot}image"
+    return f"{prefix}{dot}annotations" if kind == "json" else member.removesuffix(".npy")
 
 
 def decode_image(content: bytes, image_format: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

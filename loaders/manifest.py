@@ -7,15 +7,22 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 FORMAT = "blendshard-1"
 FILE_NAME = "dataset.json"
 
+SAMPLE_DIGEST_DIGITS = 8
+"""Hexadecimal digits that tell a sample's record: few, as a dataset may hold millions."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SAMPLE_DIGESTS = re.compile(rf"(?:[0-9a-f]{{{SAMPLE_DIGEST_DIGITS}}})*")
+_KEY = re.compile(r"(\d{6,})-\d{6,}")
+_FIELDS = {"name": str, "plan": dict, "schema": dict, "provenance": dict, "shards": list, "skipped": dict}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
+_SEAL = re.compile(rb'(?<=\n "manifest_sha256": ")[^"]*(?=",\n)')
 
 
 class ManifestError(ValueError):
@@ -25,6 +32,16 @@ class ManifestError(ValueError):
 def canonical_json(value: object) -> bytes:
     """Return `value` as UTF-8 JSON with sorted keys and no NaN: equal values, equal bytes."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def sample_digest(record: builtins.bytes) -> str:
+    """Return what `ShardInfo.sample_digests` holds of a sample's tar record: the first digits of its sha256."""
+    return hashlib.sha256(record).hexdigest()[:SAMPLE_DIGEST_DIGITS]
+
+
+def shard_of(key: str) -> int:
+    """Return the number of the shard that a sample's key names: ``<shard>-<sample in shard>``."""
+    return int(key.partition("-")[0])
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,9 @@ class ShardInfo:
     """Digest of the file."""
     content_sha256: str
     """Digest of decoded pixels and annotations: the same after lossless re-encoding of the images."""
+    sample_digests: str
+    """`sample_digest` of each sample's record, one after another in the order of the tar: they tell which sample of a
+    damaged shard is the damaged one."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,8 @@ class Manifest:
     provenance: Mapping[str, Any]
     """What made it and how to find it again; changes no byte of a shard."""
     shards: tuple[ShardInfo, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """The keys of samples that finished shards lack, as their episode could not be rendered, and why."""
 
     @property
     def plan_digest(self) -> str:
@@ -77,13 +99,28 @@ class Manifest:
         """Size of all finished shards."""
         return sum(shard.bytes for shard in self.shards)
 
-    def with_shard(self, shard: ShardInfo) -> Manifest:
-        """Return the manifest with `shard` added, or put in the place of the one with its number."""
+    def with_shard(self, shard: ShardInfo, skipped: Mapping[str, str] | None = None) -> Manifest:
+        """Return the manifest with `shard` added, or put in the place of the one with its number.
+
+        Args:
+            shard: the shard.
+            skipped: the keys of the samples that it lacks, and why.
+        """
         others = [other for other in self.shards if other.number != shard.number]
-        return replace(self, shards=tuple(sorted([*others, shard], key=lambda info: info.number)))
+        lacking = {key: why for key, why in self.skipped.items() if shard_of(key) != shard.number}
+        shards = tuple(sorted([*others, shard], key=lambda info: info.number))
+        return replace(self, shards=shards, skipped={**lacking, **(skipped or {})})
+
+    @property
+    def incomplete(self) -> frozenset[int]:
+        """The numbers of the shards that lack samples."""
+        return frozenset(shard_of(key) for key in self.skipped)
 
     def to_json(self) -> builtins.bytes:
-        """Return the file's content: sorted, indented, ending in a newline."""
+        """Return the file's content: sorted, indented, ending in a newline, sealed with `manifest_sha256`.
+
+        The seal is the sha256 of the file with the seal's own 64 digits left out.
+        """
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
         shown |= {
             "format": FORMAT,
@@ -91,10 +128,12 @@ class Manifest:
             "digest": self.digest,
             "samples": self.samples,
             "bytes": self.bytes,
+            "manifest_sha256": "",
             "shards": [asdict(shard) for shard in self.shards],
         }
         text = json.dumps(shown, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
-        return text.encode() + b"\n"
+        content = text.encode() + b"\n"
+        return _SEAL.sub(hashlib.sha256(content).hexdigest().encode(), content, count=1)
 
     @classmethod
     def from_json(cls, content: builtins.bytes, source: str = FILE_NAME) -> Manifest:
@@ -102,7 +141,7 @@ class Manifest:
 
         Raises:
             ManifestError: not JSON, another format, a field missing or of the wrong type, digests or counts that
-                disagree with the shards, a shard twice.
+                disagree with the shards, a shard twice, any byte that is not as it was written.
         """
         try:
             value = json.loads(content)
@@ -111,15 +150,19 @@ class Manifest:
             raise ManifestError(f"{source} is not JSON: {error}") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ManifestError(f"{source} is not a {FORMAT} manifest")
-        for name, kind in (("name", str), ("plan", dict), ("schema", dict), ("provenance", dict), ("shards", list)):
+        for name, kind in _FIELDS.items():
             if not isinstance(value.get(name), kind):
                 raise ManifestError(f"{source}: field {name!r} is missing or not a {kind.__name__}")
+        if not all(_KEY.fullmatch(key) and isinstance(why, str) for key, why in value["skipped"].items()):
+            raise ManifestError(f"{source}: skipped is not an object of sample keys and reasons")
         shards = tuple(_shard(entry, f"{source}: shards[{at}]") for at, entry in enumerate(value["shards"]))
         _check_distinct(shards, source)
-        manifest = cls(value["name"], value["plan"], value["schema"], value["provenance"], shards)
+        manifest = cls(value["name"], value["plan"], value["schema"], value["provenance"], shards, value["skipped"])
         for name in ("plan_digest", "digest", "samples", "bytes"):
             if value.get(name) != getattr(manifest, name):
                 raise ManifestError(f"{source}: {name} does not fit its content; the file was changed or damaged")
+        if "manifest_sha256" not in value or value["manifest_sha256"] != _seal(content):
+            raise ManifestError(f"{source}: manifest_sha256 does not fit the file: it was edited or damaged")
         return manifest
 
     @classmethod
@@ -137,6 +180,11 @@ class Manifest:
         return cls.from_json(content, str(file))
 
 
+def _seal(content: builtins.bytes) -> str:
+    """Return the `manifest_sha256` that a manifest's file must have."""
+    return hashlib.sha256(_SEAL.sub(b"", content, count=1)).hexdigest()
+
+
 def _check_distinct(shards: tuple[ShardInfo, ...], source: str) -> None:
     """Check that shards ascend and none stands twice: sample keys would not be unique."""
     numbers = [shard.number for shard in shards]
@@ -148,10 +196,10 @@ def _shard(entry: object, where: str) -> ShardInfo:
     """Check one entry: names come from foreign files and must never leave the dataset's directory."""
     if not isinstance(entry, dict):
         raise ManifestError(f"{where} is not an object")
-    for field in fields(ShardInfo):
-        kind = int if field.type == "int" else str
-        if type(entry.get(field.name)) is not kind:
-            raise ManifestError(f"{where}.{field.name} is missing or not a {kind.__name__}")
+    for known in fields(ShardInfo):
+        kind = int if known.type == "int" else str
+        if type(entry.get(known.name)) is not kind:
+            raise ManifestError(f"{where}.{known.name} is missing or not a {kind.__name__}")
     shard = ShardInfo(**{field.name: entry[field.name] for field in fields(ShardInfo)})
     if not _SHARD_NAME.fullmatch(shard.name):
         raise ManifestError(f"{where}.name {shard.name!r} is not a plain file name ending in .tar")
@@ -159,4 +207,8 @@ def _shard(entry: object, where: str) -> ShardInfo:
         raise ManifestError(f"{where} has a digest that is not sha256 in hexadecimal")
     if min(shard.number, shard.samples, shard.bytes) < 0:
         raise ManifestError(f"{where} has a negative number")
+    if not _SAMPLE_DIGESTS.fullmatch(shard.sample_digests):
+        raise ManifestError(f"{where}.sample_digests is not hexadecimal, {SAMPLE_DIGEST_DIGITS} digits a sample")
+    if len(shard.sample_digests) != SAMPLE_DIGEST_DIGITS * shard.samples:
+        raise ManifestError(f"{where}.sample_digests is not of its {shard.samples} samples")
     return shard

@@ -96,6 +96,6 @@ def workers() -> set[int]:
 def _is_worker(process: Path) -> bool:
     try:
         ours = MARK.encode() in (process / "environ").read_bytes().split(b"\0")
-        return ours and b"blender_jobs.worker" in (process / "cmdline").read_bytes()
+        return ours and b"blender_jobs" in (process / "cmdline").read_bytes()
     except OSError:
         return False

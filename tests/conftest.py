@@ -1,7 +1,52 @@
 """What all tests share."""
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
 from hypothesis import settings
 
 # A busy machine stalls single examples, so none has a deadline. Else as hypothesis sets itself, CI included.
 settings.register_profile("blendshard", parent=settings(), deadline=None)
 settings.load_profile("blendshard")
+
+
+@pytest.fixture(scope="session")
+def blender_executable() -> str:
+    """A Blender that this project has nothing installed in: Debian's, or any other on PATH."""
+    return shutil.which("blender") or _lacking(
+        "no Blender on PATH: scripts/system-packages --with-blender installs one"
+    )
+
+
+@pytest.fixture(scope="session")
+def bpy_5_0() -> str:
+    """A Python with Blender 5.0's wheel: a virtual environment that is kept, for its 350 MB."""
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("Blender 5.0 comes for Python 3.11")
+    kept = Path(tempfile.gettempdir(), "bpy-5.0.1-for-tests")
+    if not kept.exists():
+        made = Path(tempfile.mkdtemp(prefix=f"{kept.name}-"))
+        install = [made / "bin" / "python", "-m", "pip", "install", "-q", "bpy==5.0.1", "numpy==1.26.4"]
+        for command in ([sys.executable, "-m", "venv", made], install):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                shutil.rmtree(made)
+                _lacking(f"bpy 5.0.1 cannot be installed: {done.stderr}")
+        try:
+            made.rename(kept)
+        except OSError:  # another run of the tests was quicker
+            shutil.rmtree(made)
+    return str(kept / "bin" / "python")
+
+
+def _lacking(message: str) -> NoReturn:
+    """Skip where a person runs the tests; fail where they must all run."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)

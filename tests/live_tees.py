@@ -14,7 +14,7 @@ from typing import Any
 from compiler.content import digest_sample
 from compiler.shards import write_atomically
 from compiler.tee import Tee, TeeOptions
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
 from loaders.tarstream import END, sample_record
 from tests.synthetic import Members, full_members, key_of
 
@@ -90,8 +90,16 @@ class Compiler:
             content, name = self.shard_bytes(shard), f"cubes-train-{shard:06d}.tar"
             first = shard * self.per_shard
             digests = [digest_sample(self.key(at), self.members(at)) for at in range(first, first + self.per_shard)]
+            records = "".join(sample_digest(self.record(at)) for at in range(first, first + self.per_shard))
             info = ShardInfo(
-                name, "train", shard, self.per_shard, len(content), _sha256(content), _sha256(b"".join(digests))
+                name,
+                "train",
+                shard,
+                self.per_shard,
+                len(content),
+                _sha256(content),
+                _sha256(b"".join(digests)),
+                records,
             )
             write_atomically(self.folder / name, content)
             self.manifest = self.manifest.with_shard(info)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
 from loaders.tarstream import END, sample_record
 
 Members = Callable[[int], dict[str, bytes]]
@@ -65,10 +65,14 @@ def tiny_members(number: int) -> dict[str, bytes]:
     return {"json": b'{"frame": %d}' % number}
 
 
+def shard_records(shard: int, samples: int, first: int, members: Members) -> list[bytes]:
+    """Return the tar records of a shard whose samples are `first` and following of the dataset."""
+    return [sample_record(key_of(shard, place), members(first + place)) for place in range(samples)]
+
+
 def shard_bytes(shard: int, samples: int, first: int, members: Members) -> bytes:
     """Return a whole shard whose samples are `first` and following of the dataset."""
-    records = [sample_record(key_of(shard, place), members(first + place)) for place in range(samples)]
-    return b"".join(records) + END
+    return b"".join(shard_records(shard, samples, first, members)) + END
 
 
 def make_dataset(
@@ -80,8 +84,9 @@ def make_dataset(
     for number, samples in enumerate(counts):
         split = splits[number % len(splits)]
         content = shard_bytes(number, samples, first, members)
-        digest = hashlib.sha256(content).hexdigest()
-        info = ShardInfo(f"cubes-{split}-{number:06d}.tar", split, number, samples, len(content), digest, digest)
+        digest, name = hashlib.sha256(content).hexdigest(), f"cubes-{split}-{number:06d}.tar"
+        each = "".join(sample_digest(record) for record in shard_records(number, samples, first, members))
+        info = ShardInfo(name, split, number, samples, len(content), digest, digest, each)
         (folder / info.name).write_bytes(content)
         manifest, first = manifest.with_shard(info), first + samples
     (folder / FILE_NAME).write_bytes(manifest.to_json())

@@ -17,6 +17,7 @@ BLENDER = {"bpy", "gpu", "mathutils"}
 
 CONTRACTS = {
     "blender_jobs.orders",
+    "blender_jobs.passes",
     "blender_jobs.seeds",
     "blender_jobs.wire",
     "loaders.manifest",

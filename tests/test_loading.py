@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blender_jobs.job import Job, JobError
-from blender_jobs.loading import blame, code_sha256, load_job
+from blender_jobs.loading import blame, code_sha256, load_job, sources_sha256
 from blender_jobs.orders import JobSource
 
 HEAD = "from dataclasses import dataclass\nfrom blender_jobs.job import Job\n"
@@ -43,9 +43,9 @@ def load(path: Path, class_name: str = "") -> type[Job]:
 
 def test_a_job_is_loaded_with_the_digest_of_its_file(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    job, digest = load_job(JobSource(str(path)))
+    job, sources = load_job(JobSource(str(path)))
     assert job(count=5).count == 5  # type: ignore[call-arg, attr-defined]
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sources_sha256(sources) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_what_runs_is_what_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,13 @@ _JSON = st.recursive(
 )
 _OBJECTS = st.dictionaries(_TEXT, _JSON, max_size=3)
 _DIGEST = st.binary(min_size=32, max_size=32).map(bytes.hex)
+_SAMPLE_DIGESTS = st.lists(st.binary(min_size=4, max_size=4).map(bytes.hex), max_size=3)
 _SHARDS = st.builds(
-    ShardInfo,
+    lambda digests, **given: ShardInfo(samples=len(digests), sample_digests="".join(digests), **given),
+    _SAMPLE_DIGESTS,
     name=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}\.tar", fullmatch=True),
     split=_TEXT,
     number=st.integers(0, 1 << 40),
-    samples=st.integers(0, 1 << 40),
     bytes=st.integers(0, 1 << 60),
     sha256=_DIGEST,
     content_sha256=_DIGEST,
@@ -38,7 +39,8 @@ _SHARD_LISTS = st.lists(_SHARDS, max_size=4, unique_by=(lambda shard: shard.numb
 def shard(number: int) -> ShardInfo:
     """Return a shard like no other."""
     digests = [hashlib.sha256(f"{kind}{number}".encode()).hexdigest() for kind in ("file", "content")]
-    return ShardInfo(f"cubes-train-{number:06d}.tar", "train", number, 7 + number, 10240 + number, *digests)
+    samples, name = 7 + number, f"cubes-train-{number:06d}.tar"
+    return ShardInfo(name, "train", number, samples, 10240 + number, *digests, "0123abcd" * samples)
 
 
 MANIFEST = Manifest(
@@ -72,7 +74,7 @@ def test_shards_stand_by_number_in_whatever_order_they_were_finished(order: list
 
 
 def test_a_shard_rendered_anew_takes_the_place_of_the_old() -> None:
-    anew = ShardInfo("cubes-train-000000.tar", "train", 0, 1, 1, "0" * 64, "0" * 64)
+    anew = ShardInfo("cubes-train-000000.tar", "train", 0, 1, 1, "0" * 64, "0" * 64, "0" * 8)
     assert MANIFEST.with_shard(anew).shards == (anew, shard(1))
 
 
@@ -150,6 +152,33 @@ def test_an_entry_that_is_no_shard_is_named() -> None:
 def test_a_digest_is_64_hexadecimal_digits(field: str, value: str) -> None:
     with pytest.raises(ManifestError, match=r"shards\[1\] has a digest that is not sha256"):
         Manifest.from_json(altered(lambda manifest: manifest["shards"][1].update({field: value})))
+
+
+@pytest.mark.parametrize("digests", ["0" * 55, "0" * 48, "0" * 64, "G" * 56, "A" * 56])
+def test_each_sample_has_its_digest(digests: str) -> None:
+    with pytest.raises(ManifestError, match=r"shards\[0\].sample_digests is not"):
+        Manifest.from_json(altered(lambda value: value["shards"][0].update(sample_digests=digests)))
+
+
+@given(st.data())
+def test_no_bit_of_the_file_can_change_unseen(data: st.DataObject) -> None:
+    content = bytearray(MANIFEST.to_json())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(ManifestError):
+        Manifest.from_json(bytes(content))
+
+
+def test_the_seal_is_the_files_sha256_without_its_own_digits() -> None:
+    content = MANIFEST.to_json()
+    seal = json.loads(content)["manifest_sha256"]
+    assert hashlib.sha256(content.replace(seal.encode(), b"")).hexdigest() == seal
+
+
+def test_an_edited_manifest_is_refused_in_plain_words() -> None:
+    edited = MANIFEST.to_json().replace(b"compile-dataset cubes", b"compile-dataset cubos")
+    with pytest.raises(ManifestError, match="manifest_sha256 does not fit the file: it was edited or damaged"):
+        Manifest.from_json(edited)
 
 
 @pytest.mark.parametrize("field", ["number", "samples", "bytes"])

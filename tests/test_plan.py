@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blender_jobs.orders import Described, Hello, JobSource, RenderSettings
+from blender_jobs.orders import Asset, Described, Hello, JobSource, RenderSettings
 from compiler.plan import Plan, differences
 from loaders.manifest import Manifest, ShardInfo, canonical_json
 
@@ -20,7 +20,7 @@ def plan(frames: list[int], samples_per_shard: int, path: str = "/jobs/falling_c
     """Return a plan; what is not given does not matter."""
     return Plan(
         source=JobSource(path),
-        job=Described("FallingCubes", "Cubes.", "ab" * 32, {"count": 10}, frames, False, {"render.fps": 24}),
+        job=Described("Cubes", "Cubes.", "ab" * 32, {"count": 10}, {"count": 10}, frames, False, {"render.fps": 24}),
         render=RenderSettings("cycles", 16, 640, 480, "png", 100),
         seed=0,
         samples_per_shard=samples_per_shard,
@@ -62,7 +62,7 @@ def test_an_episode_by_its_number_is_the_one_of_its_shard(made: Plan, shard: int
 @given(st.text(min_size=1).filter(lambda stem: "/" not in stem and "\0" not in stem))
 def test_whatever_the_jobs_file_is_called_the_manifest_takes_its_shards(stem: str) -> None:
     made = plan([1], 1, path=f"/jobs/{stem}.py")
-    shard = ShardInfo(made.shard_name(3), "train", 3, 1, 1, "0" * 64, "0" * 64)
+    shard = ShardInfo(made.shard_name(3), "train", 3, 1, 1, "0" * 64, "0" * 64, "0" * 8)
     manifest = Manifest(made.name, made.identity(), {"members": made.members()}, {}, (shard,))
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -79,7 +79,7 @@ def test_where_the_job_is_and_python_and_numpys_patches_change_no_byte() -> None
     moved = replace(
         made,
         source=JobSource("/elsewhere/falling_cubes.py"),
-        job=replace(made.job, doc="Other words."),
+        job=replace(made.job, doc="Other words.", fields={"count": "/elsewhere/10"}, notes=["Something."]),
         blender=replace(made.blender, python="3.11.9", numpy="1.26.0"),
     )
     assert moved.identity() == made.identity()
@@ -87,9 +87,19 @@ def test_where_the_job_is_and_python_and_numpys_patches_change_no_byte() -> None
 
 CHANGES: dict[str, Any] = {
     "job.source_sha256": lambda made: replace(made, job=replace(made.job, source_sha256="00" * 32)),
-    "job.fields.count": lambda made: replace(made, job=replace(made.job, fields={"count": 11})),
+    "job.fields.count": lambda made: replace(made, job=replace(made.job, portable_fields={"count": 11})),
     "job.frames": lambda made: replace(made, job=replace(made.job, frames=[1, 3])),
     "job.reuse_scene": lambda made: replace(made, job=replace(made.job, reuse_scene=True)),
+    "job.cameras": lambda made: replace(made, job=replace(made.job, cameras=["left"])),
+    "job.categories": lambda made: replace(made, job=replace(made.job, categories=[{"id": 1}])),
+    "job.passes": lambda made: replace(made, job=replace(made.job, passes=["depth"])),
+    "job.trust_blend": lambda made: replace(made, job=replace(made.job, trust_blend=True)),
+    "assets.wood.png": lambda made: replace(
+        made, job=replace(made.job, assets=[Asset("wood.png", "/wood.png", 0, "00" * 32)])
+    ),
+    "render.device": lambda made: replace(made, render=replace(made.render, device="cuda")),
+    "render.devices": lambda made: replace(made, job=replace(made.job, devices=["A GPU"])),
+    "render.denoise": lambda made: replace(made, render=replace(made.render, denoise=True)),
     "job.class": lambda made: replace(made, job=replace(made.job, class_name="Other")),
     "job.name": lambda made: replace(made, source=JobSource("/jobs/other.py")),
     "seed": lambda made: replace(made, seed=1),
@@ -148,3 +158,11 @@ def test_a_plan_says_what_each_sample_holds() -> None:
     assert members["webp"] == {**members["webp"], "dtype": "uint8", "shape": [48, 64, 3]}
     assert members["keypoints.npy"] == {**members["keypoints.npy"], "dtype": "float32", "shape": [None, 4]}
     assert set(members) == {"webp", "json", "keypoints.npy"}
+
+
+def test_each_camera_has_members_of_its_own() -> None:
+    made = plan([1], 1)
+    alone = replace(made, job=replace(made.job, passes=["depth", "flow"])).members()
+    stereo = replace(made, job=replace(made.job, passes=["depth", "flow"], cameras=["left", "right"])).members()
+    assert stereo == {f"{camera}.{name}": entry for camera in ("left", "right") for name, entry in alone.items()}
+    assert alone["flow_forward.npy"]["shape"] == [480, 640, 2]

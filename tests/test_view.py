@@ -359,6 +359,29 @@ def evaluated() -> dict[str, Any]:
 
 
 @scene
+def curved() -> dict[str, Any]:
+    """A text and a thick curve, whose bounding boxes are larger than what they show."""
+    import bpy
+
+    found = {}
+    for name, add in (("text", bpy.ops.object.text_add), ("circle", bpy.ops.curve.primitive_bezier_circle_add)):
+        empty_scene()
+        camera(at=(0.5, -4, 0.5), look_at=(0.5, 0, 0.5))
+        add(rotation=(1.2, 0.5, 0.7))
+        made = bpy.context.object
+        if name == "circle":
+            made.data.bevel_depth = 0.1
+        look = view()
+        covered, drawn = look.silhouette(made), rendered().max(axis=2) > 0.01
+        found[name] = {
+            "bbox": look.bbox(made)[0],
+            "edges": edges_of(rendered()),
+            "pixels": [int(covered.sum()), int(drawn.sum()), int((covered != drawn).sum())],
+        }
+    return found
+
+
+@scene
 def falling() -> dict[str, Any]:
     """A cube let go at 5 m, 24 frames a second, half a second later."""
     import bpy
@@ -399,6 +422,83 @@ def poses() -> dict[str, Any]:
     seen["world_to_cam"] = np.linalg.inv(look.camera["cam_to_world"]).tolist()
     seen["mirrored rotation"] = [r[:] for r in objects["mirrored"].matrix_world.decompose()[1].to_matrix()]
     return seen
+
+
+CATEGORIES = [
+    {"id": 1, "name": "lamp", "keypoints": [], "skeleton": [], "colors": []},
+    {"id": 2, "name": "stick", "keypoints": ["foot", "head"], "skeleton": [[1, 2]], "colors": []},
+]
+
+
+@scene
+def truncated() -> dict[str, Any]:
+    """Cubes and an empty in, half in and out of the image, and behind the camera."""
+    empty_scene()
+    eye = camera(at=(0, -10, 0))
+    eye.data.type, eye.data.ortho_scale = "ORTHO", 4
+    places = {
+        "inside": 0,
+        "half out": 2,
+        "three quarters out": (2, 0, 1.5),
+        "out": 9,
+        "around": 0,
+        "behind": (0, -20, 0),
+    }
+    looks = {}
+    for name, at in places.items():
+        size = (8, 1, 3) if name == "around" else (1, 1, 1)
+        obj = box(name, size, at if isinstance(at, tuple) else (at, 0, 0))
+        looks[name] = obj
+    spots = {"point inside": link("spot", None, (1, 0, 0)), "point out": link("far spot", None, (9, 0, 0))}
+    for spot in spots.values():
+        spot.empty_display_size = 0
+    look = view()
+    return {name: look.describe(obj, "thing", [])["truncation"] for name, obj in {**looks, **spots}.items()}
+
+
+@scene
+def declared() -> dict[str, Any]:
+    """Objects described under declared categories: what is taken, and what is said to the rest."""
+    import bpy
+
+    from blender_jobs.parts import Points
+    from blender_jobs.view import View
+
+    empty_scene()
+    camera(at=(0, -5, 0))
+    stick, lamp = box("stick"), box("lamp", at=(1, 0, 0))
+    look = View(bpy.context.scene, categories=CATEGORIES)
+    ends = [(0, 0, -0.5), (0, 0, 0.5)]
+    taken = [
+        look.describe(stick, "stick", ends),
+        look.describe(lamp, "lamp"),
+        look.describe(stick, "stick", Points(["foot", "head"], np.zeros((2, 3)))),
+        look.describe(lamp, "lamp", ends, ["a", "b"]),
+    ]
+    said = {}
+
+    def note(name: str, *args: Any) -> None:
+        try:
+            look.describe(*args)
+        except ValueError as error:
+            said[name] = str(error)
+
+    note("undeclared", lamp, "lampp")
+    note("too few", stick, "stick", ends[:1])
+    note("corners for a template", stick, "stick")
+    note("other order", stick, "stick", ends, ["head", "foot"])
+    note("points of other names", stick, "stick", Points(["foot", "hat"], np.zeros((2, 3))))
+    note("two categories", stick, "lamp")
+    labels = {
+        name: [
+            label.segmentation_id,
+            label.category_id,
+            label.matrix_world.tolist(),
+            np.ptp(label.box, axis=0).tolist(),
+        ]
+        for name, label in look.labels.items()
+    }
+    return {"taken": taken, "said": said, "labels": labels}
 
 
 @scene
@@ -499,6 +599,7 @@ def test_perspective_as_computed_by_hand(seen: dict[str, Any]) -> None:
         "cam_to_world": [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 10], [0, 0, 0, 1]],
         "clip_start": 0.1,
         "clip_end": 1000.0,
+        "distortion": [],
     }
     expected = [(288, 240, 10), (388, 40, 10), (88, 240, 5), (0, 0, 0), (0, 0, -1), (0, 0, -15)]
     assert case["points"] == pytest.approx(np.array(expected), abs=1e-4)
@@ -624,7 +725,7 @@ def test_floats_are_floats_of_six_decimals(seen: dict[str, Any]) -> None:
             return [leaf for item in (value.values() if isinstance(value, dict) else value) for leaf in leaves(item)]
         return [value]
 
-    integers = {"num_keypoints", "width", "height"}
+    integers = {"segmentation_id", "num_keypoints", "width", "height"}
     for name in ("bare", "own", "spot", "camera"):
         fields = seen["described"][name]
         numbers = [leaf for leaf in leaves(fields) if not isinstance(leaf, str)]
@@ -638,6 +739,15 @@ def test_boxes_follow_modifiers(seen: dict[str, Any]) -> None:
     assert np.ptp(row, axis=0) == pytest.approx([3, 1, 1])
     assert (np.ptp(ball, axis=0) < 0.9).all()
     assert np.abs(sides(seen["evaluated"]["bbox"]) - seen["evaluated"]["edges"]).max() < 1
+
+
+def test_texts_and_curves_have_the_boxes_and_silhouettes_of_their_surfaces(seen: dict[str, Any]) -> None:
+    for case in seen["curved"].values():
+        assert np.abs(sides(case["bbox"]) - case["edges"]).max() < 1
+        covered, drawn, different = case["pixels"]
+        assert covered > 500
+        assert covered == pytest.approx(drawn, rel=0.02)
+        assert different < 0.02 * drawn
 
 
 def test_keypoints_follow_physics(seen: dict[str, Any]) -> None:
@@ -666,6 +776,57 @@ def test_a_flattened_object_keeps_its_rotation() -> None:
             turn = np.eye(4)
             turn[:3, :3] = rigid(rng.normal(size=(4, 4)))[:3, :3]
             assert rigid(turn @ np.diag([*scale, 1])) == pytest.approx(turn)
+
+
+def test_truncation_is_the_part_of_the_box_outside_the_image(seen: dict[str, Any]) -> None:
+    """The image shows 4 by 3 m; 1 for what is out of it or behind the camera."""
+    assert seen["truncated"] == {
+        "inside": 0,
+        "half out": pytest.approx(0.5, abs=1e-5),
+        "three quarters out": pytest.approx(0.75, abs=1e-5),
+        "out": 1,
+        "around": pytest.approx(0.5, abs=1e-5),
+        "behind": 1,
+        "point inside": 0,
+        "point out": 1,
+    }
+    assert {type(value) for value in seen["truncated"].values()} == {float}
+
+
+def test_described_objects_are_numbered_as_they_come(seen: dict[str, Any]) -> None:
+    """One described again keeps its number, so that the number names its pixels."""
+    taken = seen["declared"]["taken"]
+    assert [entry["segmentation_id"] for entry in taken] == [1, 2, 1, 2]
+    shift = [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    assert seen["declared"]["labels"] == {
+        "stick": [1, 2, np.eye(4).tolist(), [1, 1, 1]],
+        "lamp": [2, 1, shift, [1, 1, 1]],
+    }
+
+
+def test_declared_categories_name_the_keypoints(seen: dict[str, Any]) -> None:
+    """Where a category has keypoints; the fields stay the same, with an id more than without categories."""
+    stick, lamp, again, own = seen["declared"]["taken"]
+    assert [entry["category_id"] for entry in (stick, lamp, again, own)] == [2, 1, 2, 1]
+    assert stick["keypoint_names"] == again["keypoint_names"] == ["foot", "head"]
+    assert lamp["keypoint_names"][0] == "corner0"
+    assert own["keypoint_names"] == ["a", "b"]
+    assert stick.keys() == lamp.keys() == {*seen["described"]["bare"], "category_id"}
+
+
+def test_what_is_not_as_declared_is_refused_in_one_line(seen: dict[str, Any]) -> None:
+    said = seen["declared"]["said"]
+    expected = {
+        "undeclared": "did you mean 'lamp'?",
+        "too few": "category 'stick' has 2 keypoints (foot, head), not 1 (keypoint0)",
+        "corners for a template": "not 8 (corner0,",
+        "other order": "keypoint 0 is named 'head', but 'foot'",
+        "points of other names": "keypoint 1 is named 'hat', but 'head'",
+        "two categories": "'stick' is described already",
+    }
+    assert said.keys() == expected.keys()
+    assert {name: part in said[name] for name, part in expected.items()} == dict.fromkeys(expected, True)
+    assert not any("\n" in message for message in said.values())
 
 
 def test_mistakes_are_answered_in_one_line_that_names_them(seen: dict[str, Any]) -> None:

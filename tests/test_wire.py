@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blender_jobs import orders, wire
-from blender_jobs.orders import EpisodeOrder, JobSource, Render, RenderSettings, SampleOrder
+from blender_jobs.orders import Described, EpisodeOrder, JobSource, Render, RenderSettings, SampleOrder
 
 _TEXT = st.text(max_size=20)
 _NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -143,8 +143,7 @@ def test_an_instance_that_never_begins_is_an_error(noise: bytes, said: str) -> N
 RENDER = orders.to_head(
     Render(
         JobSource("job.py"),
-        "0" * 64,
-        {"count": 3},
+        Described("Job", "", "0" * 64, {"count": 3}, {"count": 3}, [1], False, {}),
         7,
         RenderSettings("cycles", 16, 64, 48, "png", 100),
         2,
@@ -190,6 +189,8 @@ def test_a_message_lacks_no_field(missing: str) -> None:
         ({"image": "exr"}, "'exr' is not one of png"),
         ({"quality": 0}, "quality 0"),
         ({"quality": 101}, "quality 101"),
+        ({"device": "tpu"}, "device 'tpu' is not one of cpu"),
+        ({"engine": "workbench", "samples": 8, "denoise": True}, "are Cycles': workbench"),
     ],
 )
 def test_render_settings_out_of_range_say_what_fits(change: dict[str, Any], reason: str) -> None:

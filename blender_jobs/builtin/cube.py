@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from blender_jobs import stage
+from blender_jobs.categories import box_category
 from blender_jobs.job import Job
 from blender_jobs.view import View
 
@@ -16,6 +17,7 @@ from blender_jobs.view import View
 class Cube(Job):
     """One cube, turned and coloured at random in each frame."""
 
+    categories = (box_category("cube"),)
     frames: range = range(1, 21)
 
     def setup(self) -> None:

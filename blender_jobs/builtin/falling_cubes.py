@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blender_jobs import stage
+from blender_jobs.categories import box_category
 from blender_jobs.job import Job
 from blender_jobs.view import View
 
@@ -22,6 +23,8 @@ SQRT3 = 3**0.5
 @dataclass
 class FallingCubes(Job):
     """Cubes of differing size dropped from random heights under a random sun."""
+
+    categories = (box_category("cube"),)
 
     cubes: int = 7
     """How many fall; with `min_cubes` below it, each episode draws how many."""

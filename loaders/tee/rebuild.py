@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loaders.errors import ShardError, SkipWarning, located
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
 from loaders.shards.index import sample_spans
 from loaders.tarstream import DEFAULT_MAX_BYTES, END, Sample, parse_sample, sample_record
 from loaders.tee.recording import SPLIT, content_digest
@@ -88,7 +88,7 @@ def _in_order(places: Mapping[int, list[_Place]]) -> Iterator[Sample]:
 
 
 def _write_shard(path: Path, number: int, samples: Iterator[Sample]) -> ShardInfo:
-    count, sha256, content = 0, hashlib.sha256(), hashlib.sha256()
+    records, sha256, content = [], hashlib.sha256(), hashlib.sha256()
     with path.open("xb") as file:
         for sample in samples:
             record = sample_record(sample.key, sample.members)
@@ -96,7 +96,8 @@ def _write_shard(path: Path, number: int, samples: Iterator[Sample]) -> ShardInf
             sha256.update(record)
             with located(str(path)):
                 content.update(content_digest(sample.key, sample.members))
-            count += 1
+            records.append(sample_digest(record))
         file.write(END)
         sha256.update(END)
-        return ShardInfo(path.name, SPLIT, number, count, file.tell(), sha256.hexdigest(), content.hexdigest())
+        digests = sha256.hexdigest(), content.hexdigest(), "".join(records)
+        return ShardInfo(path.name, SPLIT, number, len(records), file.tell(), *digests)

@@ -22,8 +22,17 @@ from filelock import FileLock, Timeout
 
 from loaders.decode import MAX_PIXELS, Decoder
 from loaders.errors import SampleError, ShardError
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo
-from loaders.tarstream import END, Sample, TarStreamError, read_samples, sample_record
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from loaders.tarstream import (
+    END,
+    IMAGES,
+    Sample,
+    TarStreamError,
+    kind_of,
+    meaning_of,
+    read_samples,
+    sample_record,
+)
 from loaders.tee.client import TeeStatus
 
 MARK = "recorded"
@@ -31,7 +40,6 @@ MARK = "recorded"
 
 SPLIT = "train"
 
-_IMAGES = ("png", "jpg", "webp")
 _LOCK = ".recording.lock"
 _PREFIX = "recording-"
 _PART = ".tar.part"
@@ -124,10 +132,10 @@ def content_digest(key: str, members: Mapping[str, bytes], max_pixels: int = MAX
     """
     pixels_of = Decoder(image_layout="HWC", output="numpy", members=["image"], max_pixels=max_pixels)
     digest = hashlib.sha256(key.encode())
-    for kind, name in sorted(("image" if name in _IMAGES else name, name) for name in members):
+    for kind, name in sorted((meaning_of(name), name) for name in members):
         meaning = members[name]
-        if name in _IMAGES:
-            pixels = pixels_of(key, {name: meaning})["image"]
+        if kind_of(name) in IMAGES:
+            pixels = pixels_of(key, {kind_of(name): meaning})["image"]
             digest.update(f"RGB {pixels.shape[1]}x{pixels.shape[0]}".encode())
             meaning = pixels.tobytes()
         digest.update(f"\n{kind} {len(meaning)}\n".encode())
@@ -148,17 +156,19 @@ class _Part:
         self._lock.acquire(timeout=0)
         self._file = self._path.open("xb")
         self._sha256, self._content = hashlib.sha256(), hashlib.sha256()
-        self._samples = self._bytes = 0
+        self._records: list[str] = []
+        self._bytes = 0
 
     @property
     def full(self) -> bool:
-        return self._samples >= _SHARD_SAMPLES or self._bytes >= _SHARD_BYTES
+        return len(self._records) >= _SHARD_SAMPLES or self._bytes >= _SHARD_BYTES
 
     def add(self, sample: Sample, content: bytes) -> None:
-        self._append(sample_record(sample.key, sample.members))
+        record = sample_record(sample.key, sample.members)
+        self._append(record)
         self._file.flush()  # if this process is killed, what it has received is there
         self._content.update(content)
-        self._samples += 1
+        self._records.append(sample_digest(record))
 
     def commit(self) -> None:
         """Give the shard a name and enter it into the manifest. The directory must be locked."""
@@ -171,7 +181,9 @@ class _Part:
         name = f"{_PREFIX}{SPLIT}-{number:06d}.tar"
         digests = self._sha256.hexdigest(), self._content.hexdigest()
         self._path.replace(self._folder / name)
-        shard = ShardInfo(name, SPLIT, number, self._samples, self._bytes, *digests)
+        shard = ShardInfo(
+            name, SPLIT, number, len(self._records), self._bytes, *digests, sample_digests="".join(self._records)
+        )
         _write(self._folder, manifest.with_shard(shard))
         _release(self._lock)
 

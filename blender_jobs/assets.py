@@ -1,0 +1,191 @@
+"""The files that a job opens: HDRIs, textures, meshes. Each goes through `use`, so that the plan can name them all.
+
+No bpy: the compiler digests assets with `digest` before anything renders. A path is told from another by its
+spelling, made absolute and free of ``..``; links are not followed, so that a folder lists what it holds.
+
+State: `_state`, which job's folder relative paths start from, what the plan knows, and what was opened since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blender_jobs.job import JobError
+from blender_jobs.orders import Asset
+
+if TYPE_CHECKING:
+    import numpy as np
+
+AnyPath = str | os.PathLike[str]
+
+
+@dataclass
+class _State:
+    folder: Path = field(default_factory=Path.cwd)
+    known: Mapping[str, str] | None = None
+    used: set[Path] = field(default_factory=set)
+    digests: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """sha256 by path, size and time of change: an instance that plays many episodes reads each file once."""
+
+
+_state = _State()
+
+
+def begin(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Start an episode: nothing is used yet.
+
+    Args:
+        folder: the job file's; relative paths start here.
+        known: sha256 by absolute path (`Asset.path`) of all files that may be opened; None: any file may.
+    """
+    _state.folder = resolve(Path.cwd(), folder)
+    _state.known = known
+    _state.used = set()
+
+
+def resolve(folder: AnyPath, path: AnyPath) -> Path:
+    """Return `path`, if relative then from `folder`, as this module spells it; it need not exist."""
+    return Path(os.path.abspath(Path(folder) / Path(path).expanduser()))  # noqa: PTH100 - its resolve() follows links
+
+
+def name_of(path: AnyPath, folder: AnyPath) -> str:
+    """Return what a file or folder is called in the plan of a job in `folder`, see `Asset.name`."""
+    place, base = resolve(folder, path), resolve(Path.cwd(), folder)
+    if not place.is_relative_to(base):
+        base = place.parent if place.is_dir() else place.parent.parent
+    return place.relative_to(base).as_posix()
+
+
+def check(paths: Iterable[AnyPath]) -> None:
+    """`use` all of them: files that Blender itself opened or will open.
+
+    Raises:
+        JobError: as `use`.
+    """
+    for path in paths:
+        use(path)
+
+
+def use(path: AnyPath) -> Path:
+    """Return the absolute path of a file that the job is about to open, and remember it.
+
+    Raises:
+        JobError: there is no such file, or the plan does not know it, or knows it with another content.
+    """
+    file = _absolute(path)
+    if not file.is_file():
+        wrong = "is a folder, where a file is needed" if file.is_dir() else "does not exist"
+        raise JobError(f"{file} {wrong} (relative paths start at the job's folder, {_state.folder})")
+    if _state.known is not None:
+        if str(file) not in _state.known:
+            raise JobError(
+                f"{file} is not among the plan's assets:"
+                " name it, or its folder, in a Path field of the job or in `assets`"
+            )
+        if _sha256(file) != _state.known[str(file)]:
+            raise JobError(f"{file} has changed since the plan was made: restore it, or build into a new directory")
+    _state.used.add(file)
+    return file
+
+
+def used() -> list[Path]:
+    """Return the absolute paths of all files used since `begin`, sorted."""
+    return sorted(_state.used)
+
+
+def listing(folder: AnyPath, patterns: str | Sequence[str] = "*") -> list[Path]:
+    """Return the absolute paths of the files in `folder` that match any of `patterns`, sorted.
+
+    Args:
+        folder: where to look; relative to the job's folder.
+        patterns: as of `pathlib.Path.glob`: ``*.hdr``, ``["*.hdr", "*.exr"]``, ``**/*.png`` for folders beneath as
+            well. Hidden files (``.name``) never match.
+
+    Raises:
+        JobError: no such folder, no such file in it, or the folder is not as the plan knows it: a choice among other
+            files would be another choice.
+    """
+    place = _absolute(folder)
+    if not place.is_dir():
+        raise JobError(f"{place} is not a folder (relative paths start at the job's folder, {_state.folder})")
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    found = sorted({file for pattern in wanted for file in place.glob(pattern) if _is_visible_file(file, place)})
+    if not found:
+        raise JobError(f"{place} holds no file that matches {' or '.join(wanted)}")
+    if _state.known is not None:
+        _check_listing(place, found, _state.known)
+    return found
+
+
+def choose(rng: np.random.Generator, folder: AnyPath, patterns: str | Sequence[str] = "*") -> Path:
+    """Return one file of `listing`, each as likely as the others; one draw."""
+    files = listing(folder, patterns)
+    return files[int(rng.integers(len(files)))]
+
+
+def digest(paths: Iterable[AnyPath]) -> list[Asset]:
+    """Return all files that `paths` name, folders with all that is beneath them, sorted by name.
+
+    Raises:
+        JobError: a path does not exist, or two different files would have the same name in the plan.
+    """
+    found: dict[str, Asset] = {}
+    for path in paths:
+        given = _absolute(path)
+        if not given.exists():
+            raise JobError(f"{given} does not exist (relative paths start at the job's folder, {_state.folder})")
+        root = given.parent if given.is_dir() else given.parent.parent
+        base = _state.folder if given.is_relative_to(_state.folder) else root
+        for file in _files(given):
+            asset = Asset(file.relative_to(base).as_posix(), str(file), file.stat().st_size, _sha256(file))
+            if found.setdefault(asset.name, asset).path != asset.path:
+                raise JobError(
+                    f"{file} and {found[asset.name].path} are both {asset.name} to the plan: rename a folder"
+                )
+    return [found[name] for name in sorted(found)]
+
+
+def _absolute(path: AnyPath) -> Path:
+    return resolve(_state.folder, path)
+
+
+def _is_visible_file(file: Path, place: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(place).parts)
+    return not hidden and file.is_file()
+
+
+def _check_listing(place: Path, found: Sequence[Path], known: Mapping[str, str]) -> None:
+    """The files found must be the plan's, and none of the plan's files there may be gone."""
+    for file in found:
+        if str(file) not in known:
+            raise JobError(
+                f"{file} is not among the plan's assets: name its folder in a Path field of the job or in `assets`, "
+                "or, if it came after the plan was made, take it away"
+            )
+    for path in sorted(known):
+        if Path(path).is_relative_to(place) and not Path(path).is_file():
+            raise JobError(f"{path} was there when the plan was made, and is gone: put it back")
+
+
+def _files(given: Path) -> Iterator[Path]:
+    if given.is_dir():
+        yield from (file for file in sorted(given.rglob("*")) if _is_visible_file(file, given))
+    else:
+        yield given
+
+
+def _sha256(file: Path) -> str:
+    status = file.stat()
+    key = (str(file), status.st_size, status.st_mtime_ns)
+    if key not in _state.digests:
+        sha256 = hashlib.sha256()
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                sha256.update(chunk)
+        _state.digests[key] = sha256.hexdigest()
+    return _state.digests[key]

@@ -1,0 +1,218 @@
+"""Blender's cameras and ours: intrinsics in, intrinsics out, and images as a distorting lens shows them.
+
+Blender renders pinhole cameras alone. So the undistorted image is rendered, on a canvas that holds all that the
+distorted one shows (`ideal`), and the distorted one looked up in it (`blender_jobs.warp`). A camera object's custom
+property `PROPERTY` holds the coefficients, as `blender_jobs.distortion` takes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+import numpy.typing as npt
+
+from blender_jobs import metadata
+from blender_jobs.camera import Camera, FloatArray
+from blender_jobs.job import JobError
+from blender_jobs.warp import Warp, warp_of
+
+PROPERTY = "opencv_distortion"
+"""The camera object's custom property: 4, 5 or 8 floats, k1, k2, p1, p2[, k3[, k4, k5, k6]]."""
+
+_SENSOR_MM = 36.0
+_SMALLEST_MM = 1.0  # of a focal length or a sensor, in Blender
+
+
+def scene_camera(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Camera:
+    """Return the scene's camera, evaluated, as the renderers use it, with its distortion.
+
+    Raises:
+        ValueError: there is none, or no K, OpenCV pose and distortion can describe it; one line.
+    """
+    obj = scene.camera
+    if obj is None or obj.type != "CAMERA":
+        raise ValueError(f"scene {scene.name!r} has no camera: set scene.camera to a camera object")
+    evaluated, render = obj.evaluated_get(depsgraph), scene.render
+    data = evaluated.data
+    if data.type not in ("PERSP", "ORTHO"):
+        raise ValueError(f"camera {obj.name!r} is {data.type}, which no K can say: set its type to PERSP or ORTHO")
+    size = (render.resolution_x, render.resolution_y)
+    width, height = (pixels * render.resolution_percentage // 100 for pixels in size)
+    projection = obj.calc_matrix_camera(
+        depsgraph, x=width, y=height, scale_x=render.pixel_aspect_x, scale_y=render.pixel_aspect_y
+    )
+    return Camera.from_opengl(
+        name=obj.name,
+        type=data.type,
+        size=(width, height),
+        projection=np.array(projection, dtype=np.float64),
+        matrix_world=np.array(evaluated.matrix_world, dtype=np.float64),
+        clip=(data.clip_start, data.clip_end),
+        distortion=_property(obj),
+    )
+
+
+def set_intrinsics(camera_obj: Any, K: npt.ArrayLike, size: tuple[int, int]) -> None:
+    """Give a camera object the intrinsics K for an image of `size`; it becomes a perspective camera.
+
+    Sets focal length, sensor and shift of the camera, and the pixel aspect of the present scene. The sensor is
+    36 mm wide if the focal length allows. The resolution is left alone.
+
+    Args:
+        camera_obj: the object of a camera.
+        K: (3, 3), [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], pixels; the first pixel's centre is (0.5, 0.5), so add
+            0.5 to cx and cy where it was (0, 0), as in OpenCV's calibrations.
+        size: the image's (width, height), pixels, for which K holds.
+
+    Raises:
+        ValueError: K is not of this form, or the object is no camera; one line.
+    """
+    if getattr(camera_obj, "type", None) != "CAMERA":
+        raise ValueError(f"set_intrinsics(): expected the object of a camera, got {camera_obj!r}")
+    matrix = _checked(K)
+    fx, fy = matrix.diagonal()[:2].tolist()
+    _frame(camera_obj.data, matrix, size, max(_SENSOR_MM, _SMALLEST_MM * size[0] / fx))
+    render = bpy.context.scene.render
+    render.pixel_aspect_x, render.pixel_aspect_y = max(1.0, fy / fx), max(1.0, fx / fy)
+
+
+@contextlib.contextmanager
+def ideal(scene: bpy.types.Scene) -> Iterator[Warp | None]:
+    """Within it the scene renders what the lens would show, undistorted, on a canvas large enough.
+
+    Yields what makes the distorted image of the rendered one, None where the camera has no distortion. The pixels
+    are as large as the distorted image's are at the optical axis. Resolution and camera are restored in the end.
+
+    Raises:
+        JobError: the camera cannot be described, or its distortion not be undone; one line.
+    """
+    if scene.camera is None or PROPERTY not in scene.camera:
+        yield None
+        return
+    try:
+        camera = scene_camera(scene, bpy.context.evaluated_depsgraph_get())
+    except ValueError as error:
+        raise JobError(str(error)) from None
+    if not camera.distortion:
+        yield None
+        return
+    with _seen_by(scene, camera.ideal):
+        yield warp_of(camera)
+
+
+@contextlib.contextmanager
+def _seen_by(scene: bpy.types.Scene, camera: Camera) -> Iterator[None]:
+    """The scene's camera with other intrinsics: a copy of its data, so that no animation of the lens sets it back."""
+    obj, render = scene.camera, scene.render
+    original, size = obj.data, (render.resolution_x, render.resolution_y, render.resolution_percentage)
+    data = original.copy()
+    data.animation_data_clear()
+    # The focal length stays: with the aperture it decides what is out of focus.
+    _frame(data, camera.K, (camera.width, camera.height), original.lens * camera.width / float(camera.K[0, 0]))
+    obj.data = data
+    render.resolution_x, render.resolution_y, render.resolution_percentage = camera.width, camera.height, 100
+    try:
+        yield
+    finally:
+        obj.data = original
+        render.resolution_x, render.resolution_y, render.resolution_percentage = size
+        bpy.data.cameras.remove(data)
+
+
+def _frame(data: Any, K: FloatArray, size: tuple[int, int], sensor_mm: float) -> None:
+    """Set lens, sensor and shift of a camera's data; the shifts are fractions of the width, also the one down."""
+    (fx, _, cx), (_, fy, cy), _ = K.tolist()
+    width, height = size
+    sensor_mm = max(sensor_mm, _SMALLEST_MM)
+    data.type, data.sensor_fit = "PERSP", "HORIZONTAL"
+    data.sensor_width, data.lens = sensor_mm, fx * sensor_mm / width
+    data.shift_x, data.shift_y = 0.5 - cx / width, (cy - height / 2) / width * fx / fy
+
+
+def _checked(K: npt.ArrayLike) -> FloatArray:
+    try:
+        matrix = np.asarray(K, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("K must be numbers of shape (3, 3)") from None
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise ValueError(f"K must be finite, of shape (3, 3), not {matrix.shape}")
+    if matrix[0, 1] or matrix[1, 0] or matrix[2].tolist() != [0, 0, 1] or (matrix.diagonal() <= 0).any():
+        raise ValueError("K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0: Blender has no skew")
+    return matrix
+
+
+def _property(camera_obj: Any) -> list[float]:
+    """The camera object's coefficients, none if it has no such property."""
+    values = camera_obj.get(PROPERTY, ())
+    try:
+        return list(values)
+    except TypeError:
+        raise ValueError(f"camera {camera_obj.name!r}: its property {PROPERTY} must be a list of numbers") from None
+
+
+def encode(pixels: npt.NDArray[np.uint8], image: str, quality: int, scratch: Path) -> bytes:
+    """Return uint8 RGB (H, W, 3), first row on top, as the bytes of an image file that Blender encodes.
+
+    The very pixels that are given, untouched by colour management; without metadata.
+
+    Args:
+        pixels: the image.
+        image: the format, ``png``, ``jpg`` or ``webp``.
+        quality: 1 to 100, for ``jpg`` and ``webp`` (100: lossless).
+        scratch: folder for the file that Blender writes.
+    """
+    height, width = pixels.shape[:2]
+    flipped = np.ones((height, width, 4), dtype=np.float32)
+    flipped[..., :3] = pixels[::-1] / np.float32(255)
+    made = bpy.data.images.new("encoded", width, height, alpha=False, float_buffer=False)
+    try:
+        made.colorspace_settings.name = "Non-Color"  # before the pixels, which it would make black
+        made.pixels.foreach_set(flipped.ravel())
+        path = scratch / f"encoded.{image}"
+        with _file_format(image, quality) as scene:
+            made.save_render(str(path), scene=scene)
+    finally:
+        bpy.data.images.remove(made)
+    return metadata.strip(path.read_bytes(), image)
+
+
+def decode(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an image file of 8 bits a channel as they stand there: uint8 RGB (H, W, 3)."""
+    loaded = bpy.data.images.load(str(path))
+    try:
+        width, height = loaded.size
+        flat = np.empty(width * height * 4, dtype=np.float32)
+        loaded.pixels.foreach_get(flat)
+    finally:
+        bpy.data.images.remove(loaded)
+    pixels = flat.reshape(height, width, 4)[::-1, :, :3]
+    content: npt.NDArray[np.uint8] = np.rint(pixels * np.float32(255)).astype(np.uint8)
+    return content
+
+
+@contextlib.contextmanager
+def _file_format(image: str, quality: int) -> Iterator[bpy.types.Scene]:
+    """The present scene, set to write the format; restored in the end."""
+    scene = bpy.context.scene
+    wanted = {
+        "file_format": {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[image],
+        "color_mode": "RGB",
+        "color_depth": "8",
+        "quality": quality,
+    }
+    settings, dither = scene.render.image_settings, scene.render.dither_intensity
+    before = {name: getattr(settings, name) for name in wanted}
+    try:
+        scene.render.dither_intensity = 0.0
+        for name, value in wanted.items():
+            setattr(settings, name, value)
+        yield scene
+    finally:
+        scene.render.dither_intensity = dither
+        for name, value in before.items():
+            setattr(settings, name, value)

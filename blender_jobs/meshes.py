@@ -1,0 +1,176 @@
+"""Mesh objects: loaded from files, primitive shapes, and random distractors.
+
+World axes as Blender: z up, metres. Whatever a file holds becomes one mesh object with its origin at the world's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bmesh
+import bpy
+import numpy as np
+from mathutils import Matrix, Vector
+
+from blender_jobs import assets, importing, materials, scatter, stage
+from blender_jobs.importing import FORMATS, UpAxis
+from blender_jobs.job import JobError
+from blender_jobs.stage import Range, Triple
+
+_TURN: dict[UpAxis, float] = {"Y": math.pi / 2, "Z": 0.0}
+"""What turns the axis up."""
+
+
+def load(
+    path: assets.AnyPath,
+    name: str,
+    normalize: float | None = None,
+    scale: float = 1.0,
+    up: UpAxis | None = None,
+    use_materials: bool = True,
+    object_name: str | None = None,
+) -> Any:
+    """Return one new mesh object with all that a file shows: .obj, .ply, .stl, .fbx, .glb, .gltf or .blend.
+
+    Modifiers, armatures and transforms are applied; cameras, lamps and animation are left out.
+
+    Args:
+        path: the file; relative to the job's folder.
+        name: of the object and its mesh.
+        normalize: make the longest side of the bounding box this long (metres) and centre it on the origin. By
+            default size and place are the file's.
+        scale: metres of one unit of the file: 0.001 for an .stl in millimetres.
+        up: which axis of the file is up, if not as usual: y in .obj, .gltf, .glb and .fbx (which may say so
+            itself), z in .ply, .stl and .blend.
+        use_materials: take over materials and textures. False also spares files that are missing for them.
+        object_name: which object of a .blend; may be left out if it holds one mesh.
+
+    Raises:
+        JobError: the file, or one that it needs, is missing or unknown to the plan; Blender cannot read it; or it
+            holds no mesh.
+    """
+    file = assets.use(path)
+    suffix = file.suffix.lower()
+    if suffix != ".blend" and suffix not in FORMATS:
+        raise JobError(f"{file}: cannot load {suffix or 'such'} files; use {', '.join(sorted(FORMATS))} or .blend")
+    if suffix != ".blend" and object_name is not None:
+        raise JobError(f"{file}: object_name chooses among the objects of a .blend; this is another kind of file")
+    imported = importing.Import()
+    objects = (
+        importing.append(file, object_name)
+        if suffix == ".blend"
+        else importing.read(file, suffix, use_materials, imported)
+    )
+    if not objects:
+        raise JobError(f"{file}: it holds no mesh")
+    made = importing.joined(objects, name)
+    if not use_materials:
+        made.data.materials.clear()
+    imported.remove_all_but(made)
+    importing.check_images(imported.new("images"))
+    made.name = made.data.name = name  # the file's own object may have had it
+    usual = FORMATS[suffix].up if suffix in FORMATS else "Z"
+    made.data.transform(Matrix.Scale(scale, 4) @ Matrix.Rotation(_TURN[up or usual] - _TURN[usual], 4, "X"))
+    if normalize is not None:
+        _normalize(file, made.data, normalize)
+    made.data.update()
+    bpy.context.view_layer.update()  # else `dimensions` are those of before
+    return made
+
+
+def sphere(name: str, radius_m: float = 0.5, segments: int = 32, rings: int = 16) -> Any:
+    """Return a new smooth UV sphere around its origin."""
+    return _shape(
+        name,
+        lambda mesh: bmesh.ops.create_uvsphere(
+            mesh, u_segments=segments, v_segments=rings, radius=radius_m, calc_uvs=True
+        ),
+    )
+
+
+def cylinder(name: str, radius_m: float = 0.5, depth_m: float = 1.0, segments: int = 32) -> Any:
+    """Return a new cylinder around its origin, along z, its side smooth."""
+    return cone(name, radius_m, radius_m, depth_m, segments)
+
+
+def cone(name: str, radius_m: float = 0.5, top_radius_m: float = 0.0, depth_m: float = 1.0, segments: int = 32) -> Any:
+    """Return a new cone around the middle of its axis, along z, its side smooth; or, with `top_radius_m`, a frustum."""
+    return _shape(
+        name,
+        lambda mesh: bmesh.ops.create_cone(
+            mesh, cap_ends=True, segments=segments, radius1=radius_m, radius2=top_radius_m, depth=depth_m, calc_uvs=True
+        ),
+    )
+
+
+def torus(
+    name: str, radius_m: float = 0.35, tube_radius_m: float = 0.15, segments: int = 32, tube_segments: int = 16
+) -> Any:
+    """Return a new smooth torus in the xy plane: `radius_m` from the origin to the middle of the tube."""
+    around = np.arange(segments)[:, None] * (2 * math.pi / segments)
+    tube = np.arange(tube_segments)[None, :] * (2 * math.pi / tube_segments)
+    out = radius_m + tube_radius_m * np.cos(tube)
+    points = np.stack(np.broadcast_arrays(out * np.cos(around), out * np.sin(around), tube_radius_m * np.sin(tube)), -1)
+    number = np.arange(segments * tube_segments).reshape(segments, tube_segments)
+    following = np.roll(number, -1, axis=0)
+    faces = np.stack([number, following, np.roll(following, -1, axis=1), np.roll(number, -1, axis=1)], -1)
+    made = stage.mesh(name, points.reshape(-1, 3).tolist(), faces.reshape(-1, 4).tolist())
+    made.data.polygons.foreach_set("use_smooth", [True] * len(made.data.polygons))
+    return made
+
+
+SHAPES: Sequence[Callable[[str], Any]] = (stage.cube, sphere, cylinder, cone, torus)
+"""Those that `distractors` draws from; each fits a cube of one metre."""
+
+
+def distractors(
+    rng: np.random.Generator,
+    count: int,
+    low: Triple,
+    high: Triple,
+    size_m: Range = (0.1, 0.5),
+    name: str = "distractor",
+) -> list[Any]:
+    """Return `count` new random shapes with random materials, anyhow turned, their origins in the box low to high.
+
+    They may overlap one another: `scatter.place_apart` moves them apart. `size_m` is how long the side of the cube
+    is that a shape fits before it is turned.
+    """
+    made = []
+    for index in range(count):
+        obj = SHAPES[int(rng.integers(len(SHAPES)))](f"{name} {index}")
+        size = rng.uniform(*size_m)
+        obj.location, obj.rotation_euler, obj.scale = scatter.in_box(rng, low, high), scatter.rotation(rng), [size] * 3
+        materials.assign(obj, materials.random_principled(rng, obj.name))
+        made.append(obj)
+    return made
+
+
+def _shape(name: str, build: Callable[[Any], object]) -> Any:
+    """A mesh object of what `build` adds: sides smooth, flat ends flat, with a UV map."""
+    mesh = bmesh.new()
+    mesh.loops.layers.uv.new("UVMap")
+    build(mesh)
+    for face in mesh.faces:
+        face.smooth = len(face.verts) <= 4
+    for edge in mesh.edges:
+        edge.smooth = all(face.smooth for face in edge.link_faces)
+    data = bpy.data.meshes.new(name)
+    mesh.to_mesh(data)
+    mesh.free()
+    if bpy.app.version < (4, 1):
+        data.use_auto_smooth, data.auto_smooth_angle = True, math.pi  # sharp edges count only then
+    return stage.link(bpy.data.objects.new(name, data))
+
+
+def _normalize(file: Path, data: Any, longest_m: float) -> None:
+    points = np.empty(3 * len(data.vertices), dtype=np.float32)
+    data.vertices.foreach_get("co", points)
+    low, high = (end(points.reshape(-1, 3), axis=0).astype(np.float64) for end in (np.min, np.max))
+    side = float((high - low).max())
+    if not side > 0:
+        raise JobError(f"{file}: it has no extent, which nothing can be scaled to")
+    data.transform(Matrix.Scale(longest_m / side, 4) @ Matrix.Translation(Vector((low + high) / -2)))

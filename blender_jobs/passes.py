@@ -1,0 +1,67 @@
+"""The passes: what a sample can hold for each pixel beside the image. A table alone: no bpy, no pixels.
+
+All but ``alpha`` are taken at the pixels' centres, never mixed from neighbours. Camera frame as OpenCV (x right, y
+down, z forward), world as Blender (z up, metres), image coordinates x right, y down from the outer corner of the
+top-left pixel. Each member is an ``.npy`` file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of a pass."""
+
+    dtype: str
+    channels: int
+    """0: the shape is (H, W), otherwise (H, W, channels)."""
+    description: str
+
+    def shape(self, height: int, width: int) -> list[int]:
+        """Return the array's shape."""
+        return [height, width, self.channels] if self.channels else [height, width]
+
+
+PASSES: dict[str, dict[str, Member]] = {
+    "depth": {"depth.npy": Member("float32", 0, "metres along the optical axis (z in the camera frame); inf: nothing")},
+    "distance": {"distance.npy": Member("float32", 0, "metres along the pixel's ray from the camera; inf: nothing")},
+    "normals": {"normals.npy": Member("float16", 3, "unit surface normals, camera frame; 0, 0, 0: nothing")},
+    "normals_world": {"normals_world.npy": Member("float16", 3, "unit surface normals, world frame; 0, 0, 0: nothing")},
+    "segmentation": {
+        "segmentation.npy": Member("uint16", 0, "the segmentation_id of the annotated object; 0: none of them")
+    },
+    "categories": {"categories.npy": Member("uint16", 0, "the category_id of the annotated object; 0: none of them")},
+    "flow": {
+        "flow_forward.npy": Member(
+            "float32", 2, "x, y in pixels: where the surface is in the next frame, less where it is; 0, 0: nothing"
+        ),
+        "flow_backward.npy": Member(
+            "float32", 2, "x, y in pixels: where the surface was in the frame before, less where it is; 0, 0: nothing"
+        ),
+    },
+    "nocs": {
+        "nocs.npy": Member(
+            "float16",
+            3,
+            "normalized object coordinates: in the annotated object's bounding box, centre 0.5, diagonal 1; 0: nothing",
+        )
+    },
+    "albedo": {"albedo.npy": Member("float16", 3, "linear RGB of diffuse reflection, without light; 0, 0, 0: nothing")},
+    "alpha": {"alpha.npy": Member("uint8", 0, "0 to 255: how much of the pixel is covered by the scene's objects")},
+}
+"""The members of each pass, in the order in which passes are listed."""
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """Return the passes once each, in the table's order.
+
+    Raises:
+        ValueError: an unknown one; one line that says which there are.
+    """
+    for name in names:
+        if name not in PASSES:
+            raise ValueError(f"there is no pass {name!r}; choose of {', '.join(PASSES)}")
+    return [name for name in PASSES if name in set(names)]

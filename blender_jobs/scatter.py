@@ -1,0 +1,225 @@
+"""Draw places and rotations: in a box, in a shell around a target, on a surface, apart from one another.
+
+World axes as Blender: z up, metres. Angles in degrees, but rotations are Blender's own, ready for
+`obj.rotation_euler`. Every draw comes from the `rng` that is passed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import bpy
+import numpy as np
+import numpy.typing as npt
+from mathutils import Euler, Quaternion
+from mathutils.bvhtree import BVHTree
+
+from blender_jobs import physics
+from blender_jobs.job import JobError
+from blender_jobs.stage import Range, Triple
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def in_box(rng: np.random.Generator, low: Triple, high: Triple) -> FloatArray:
+    """Return a place (3,) in metres, uniform in the box between the corners `low` and `high`."""
+    return rng.uniform(low, high)
+
+
+def in_shell(
+    rng: np.random.Generator,
+    target: Triple = (0, 0, 0),
+    radius: Range = (1.0, 2.0),
+    elevation: Range = (0.0, 90.0),
+    azimuth: Range = (0.0, 360.0),
+) -> FloatArray:
+    """Return a place (3,) in metres around `target`: for cameras and lamps.
+
+    Its direction is uniform over the solid angle that `elevation` (degrees above the horizon) and `azimuth` (degrees
+    from the x axis towards y) leave, which by Archimedes is uniform in the sine of the elevation; its distance is
+    uniform in `radius`.
+    """
+    height = rng.uniform(math.sin(math.radians(elevation[0])), math.sin(math.radians(elevation[1])))
+    turn = math.radians(rng.uniform(*azimuth))
+    flat = math.sqrt(1 - height * height)
+    direction = np.array([flat * math.cos(turn), flat * math.sin(turn), height])
+    return np.asarray(target, dtype=np.float64) + rng.uniform(*radius) * direction
+
+
+def rotation(rng: np.random.Generator) -> Euler:
+    """Return a rotation, uniform over SO(3); three draws.
+
+    K. Shoemake, Uniform random rotations, Graphics Gems III (1992).
+    """
+    u, turn_1, turn_2 = rng.uniform(high=(1, 2 * math.pi, 2 * math.pi))
+    a, b = math.sqrt(1 - u), math.sqrt(u)
+    return Quaternion(
+        (b * math.cos(turn_2), a * math.sin(turn_1), a * math.cos(turn_1), b * math.sin(turn_2))
+    ).to_euler()
+
+
+def on_surface(rng: np.random.Generator, obj: Any, count: int) -> tuple[FloatArray, FloatArray]:
+    """Return points on the evaluated mesh of `obj`, uniform over its area in the world, and their unit normals.
+
+    Within a triangle as R. Osada et al., Shape distributions (2002), equation 1.
+
+    Returns:
+        Points (count, 3) in metres and normals (count, 3) of the faces that they are on, both in world axes.
+
+    Raises:
+        JobError: `obj` has no faces.
+    """
+    vertices, triangles = _world_mesh(obj)
+    corners = vertices[triangles]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    doubled = np.linalg.norm(cross, axis=1)
+    if not doubled.sum() > 0:
+        raise JobError(f"object {obj.name!r} has no faces to scatter points on")
+    edges = np.cumsum(doubled)
+    draws = rng.uniform(size=(count, 3))
+    face = np.minimum(np.searchsorted(edges, draws[:, 0] * edges[-1], side="right"), len(edges) - 1)
+    root, along = np.sqrt(draws[:, 1:2]), draws[:, 2:3]
+    a, b, c = corners[face].transpose(1, 0, 2)
+    points = (1 - root) * a + root * (1 - along) * b + root * along * c
+    outwards = -1.0 if obj.matrix_world.determinant() < 0 else 1.0  # mirrored, a triangle turns the other way
+    return points, outwards * cross[face] / doubled[face, None]
+
+
+def place_apart(
+    rng: np.random.Generator,
+    objects: Sequence[Any],
+    propose: Callable[[np.random.Generator, Any], object],
+    others: Iterable[Any] = (),
+    tries: int = 100,
+    must_fit: bool = True,
+) -> list[Any]:
+    """Place one object after the other so that none touches or is inside another one, or one of `others`.
+
+    The evaluated meshes are compared, triangle by triangle.
+
+    Args:
+        rng: passed to `propose`.
+        objects: meshes to place, in this order.
+        propose: ``propose(rng, obj)`` draws a pose and sets it: `obj.location`, `obj.rotation_euler`.
+        others: meshes that stay where they are.
+        tries: poses drawn for an object before it is given up.
+        must_fit: an object that does not fit is an error. Otherwise it stays at the last pose drawn, where the
+            next ones may overlap it: hide or remove it.
+
+    Returns:
+        The objects that did not fit.
+
+    Raises:
+        JobError: an object does not fit, or is no mesh.
+    """
+    placed = [_Solid(other) for other in others]
+    left_over = []
+    for obj in objects:
+        for _ in range(tries):
+            propose(rng, obj)
+            solid = _Solid(obj)
+            if not any(solid.meets(other) for other in placed):
+                placed.append(solid)
+                break
+        else:
+            if must_fit:
+                raise JobError(
+                    f"place_apart: no place for {obj.name!r} in {tries} tries, beside {len(placed)} others: "
+                    "give more room, fewer objects, more tries, or must_fit=False"
+                )
+            left_over.append(obj)
+    return left_over
+
+
+def show_some(rng: np.random.Generator, pool: Sequence[Any], count: int) -> list[Any]:
+    """Show `count` objects of `pool`, any as likely as another, and hide all others; return those shown.
+
+    Those hidden are out of renders, of views and of the rigid-body world, which they join again when they are shown.
+    The order of what is returned is that of `pool`.
+
+    Raises:
+        JobError: the pool is smaller than `count`.
+    """
+    if not 0 <= count <= len(pool):
+        raise JobError(f"show_some: cannot show {count} of {len(pool)} objects")
+    chosen = set(rng.choice(len(pool), size=count, replace=False).tolist())
+    for index, obj in enumerate(pool):
+        obj.hide_render = obj.hide_viewport = index not in chosen
+        if obj.rigid_body is not None:
+            physics.take_part(obj, index in chosen)
+    bpy.context.view_layer.update()
+    return [pool[index] for index in sorted(chosen)]
+
+
+class _Solid:
+    """An object's evaluated mesh in the world, as it is now: where it is, and what it meets."""
+
+    def __init__(self, obj: Any) -> None:
+        self._vertices, self._triangles = _world_mesh(obj)
+        if not len(self._triangles):
+            raise JobError(f"object {obj.name!r} has no faces, so nothing can be apart from it")
+        points = self._vertices[self._triangles.ravel()]
+        self._low, self._high = points.min(axis=0), points.max(axis=0)
+
+    def meets(self, other: _Solid) -> bool:
+        """Whether the surfaces touch or one is inside the other."""
+        if (self._low > other._high).any() or (other._low > self._high).any():
+            return False
+        return bool(self._tree.overlap(other._tree)) or self._holds(other) or other._holds(self)
+
+    @cached_property
+    def _tree(self) -> BVHTree:
+        return BVHTree.FromPolygons(self._vertices.tolist(), self._triangles.tolist(), all_triangles=True)
+
+    @cached_property
+    def _parts(self) -> FloatArray:
+        """A vertex (P, 3) of each loose part: where surfaces do not touch, it speaks for the whole part."""
+        labels = np.arange(len(self._vertices))
+        while True:
+            lower = labels.copy()
+            np.minimum.at(lower, self._triangles, labels[self._triangles].min(axis=1, keepdims=True))
+            lower = lower[lower]
+            if (lower == labels).all():
+                points: FloatArray = self._vertices[np.unique(labels[self._triangles])]
+                return points
+            labels = lower
+
+    def _holds(self, other: _Solid) -> bool:
+        """Whether any part of `other`, whose surface does not touch this one, is inside."""
+        within = ((other._parts > self._low) & (other._parts < self._high)).all(axis=1)
+        return any(abs(self._winding_number(point)) > 0.5 for point in other._parts[within])
+
+    def _winding_number(self, point: FloatArray) -> float:
+        """How often the surface winds around a point: 0 outside, 1 or -1 inside, between if there are holes.
+
+        A. Jacobson et al., Robust inside-outside segmentation using generalized winding numbers (2013); a
+        triangle's solid angle after A. van Oosterom and J. Strackee, The solid angle of a plane triangle (1983).
+        """
+        a, b, c = (self._vertices - point)[self._triangles].transpose(1, 0, 2)
+        length_a, length_b, length_c = (np.linalg.norm(side, axis=1) for side in (a, b, c))
+        volume = (a * np.cross(b, c)).sum(axis=1)
+        dot_ab, dot_bc, dot_ca = ((one * two).sum(axis=1) for one, two in ((a, b), (b, c), (c, a)))
+        below = length_a * length_b * length_c + dot_ab * length_c + dot_bc * length_a + dot_ca * length_b
+        return float(np.arctan2(volume, below).sum() / (2 * math.pi))
+
+
+def _world_mesh(obj: Any) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+    """The evaluated mesh in the world: vertices (V, 3), float64, and triangles (T, 3), indices of vertices."""
+    if obj.type != "MESH":
+        raise JobError(f"object {obj.name!r} is a {obj.type.lower()}, where a mesh is needed")
+    bpy.context.view_layer.update()
+    evaluated = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
+    if not evaluated.is_evaluated:
+        raise JobError(f"object {obj.name!r} is hidden (hide_viewport), so Blender does not know where it is: show it")
+    mesh = evaluated.data
+    mesh.calc_loop_triangles()
+    points = np.empty(3 * len(mesh.vertices), dtype=np.float32)
+    mesh.vertices.foreach_get("co", points)
+    triangles = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
+    mesh.loop_triangles.foreach_get("vertices", triangles)
+    matrix = np.array(evaluated.matrix_world, dtype=np.float64)
+    vertices = points.reshape(-1, 3).astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+    return vertices, triangles.reshape(-1, 3)

@@ -1,0 +1,1 @@
+"""The subcommands of ``compile-dataset``: each module is one; `compiler.cli` gathers them."""

@@ -1,0 +1,116 @@
+"""``compile-dataset build``: render a job into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compiler import options, plan_options
+from compiler import report as reports
+from compiler.build import build, survey
+from compiler.commands.output import announce, say_json, say_lines
+from compiler.crew import CrewOptions
+from compiler.directory import open_directory, peek
+from compiler.instances import STALL_TIMEOUT_S, Launch
+from compiler.lifeline import end_with_parent
+from compiler.live import live_tee
+from compiler.plan import Plan
+from compiler.prepare import draw_up, provenance, share_cores, start_first
+from compiler.progress import make_display
+from compiler.sources import copy_sources
+from compiler.store import Nowhere, Store
+from compiler.task import Endurance
+
+
+@click.command("build")
+@plan_options.add
+@click.option(
+    "--shards", metavar="N", type=click.IntRange(min=0), required=True, help="How many shards the dataset shall have."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The dataset's directory.  [default: ./<job>]")
+@click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
+@click.option("--stall-timeout", metavar="N", type=click.FloatRange(min=1), default=STALL_TIMEOUT_S, show_default=True)
+@click.option(
+    "--attempts", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Tries of an episode."
+)
+@click.option(
+    "--on-poison",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="An episode that every try fails: give its shard up, or leave it out and list it.",
+)
+@click.option(
+    "--recycle", metavar="N", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender."
+)
+@click.option("--fresh", is_flag=True, help="Remove the dataset in the directory first.")
+@click.option("--dry-run", is_flag=True, help="Say what would be rendered; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@options.add_live_options
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=options.load_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file with these options, job fields in a table [set].",
+)
+@click.pass_context
+def build_command(ctx: click.Context, /, **given: Any) -> None:
+    """Render JOB, a built-in name or path/to/job.py[:Class], into shards.
+
+    Run the same command again to continue; with more --shards to extend.
+    """
+    if given["end_with_parent"]:
+        end_with_parent()
+    live, shards = options.live_options(given), given["shards"]
+    choices = plan_options.choices(ctx, given)
+    instances, threads = share_cores(given["instances"], shards)
+    crew = CrewOptions(
+        instances,
+        Launch(threads, given["stall_timeout"], blender=given["blender"]),
+        Endurance(given["attempts"], given["on_poison"]),
+        given["recycle"],
+    )
+    first = start_first(crew.launch)
+    try:
+        plan = draw_up(choices, first)
+        for note in plan.job.notes:
+            announce(f"Note: {note}")
+        out = given["out"] or Path(plan.name)
+        if given["dry_run"]:
+            found = None if given["fresh"] else peek(out, plan, fresh=False)
+            planned = reports.PlanReport(plan, shards, out, found)
+            if given["as_json"]:
+                say_json(planned.as_json())
+            else:
+                say_lines(planned.lines())
+            return
+        with _store(plan, out, given) as store:
+            todo, display = survey(store, shards), make_display(given["quiet"], plan.name)
+            with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
+                report = build(store, todo, crew, first, display, tee)
+    finally:
+        first.end()
+    if given["as_json"]:
+        say_json(reports.report_json(report, store.manifest, out))
+    else:
+        say_lines(reports.report_lines(report, store.manifest, out))
+    if report.failed:
+        raise reports.shards_missing(report, out)
+
+
+@contextmanager
+def _store(plan: Plan, out: Path, given: dict[str, Any]) -> Iterator[Store]:
+    """Open the dataset's directory, or with ``--live-only`` none."""
+    if given["live_only"]:
+        yield Nowhere(plan, plan.manifest(provenance(plan)))
+    else:
+        with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
+            copy_sources(plan, out)
+            yield directory

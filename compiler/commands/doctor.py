@@ -1,0 +1,34 @@
+"""``compile-dataset doctor``: which Blender is here, and what works."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from compiler import doctor as checks
+from compiler.commands.output import say_json
+from compiler.errors import BlenderUnusable
+from compiler.instances import Launch
+from compiler.plan_options import blender_option
+from compiler.prepare import cores
+
+
+@click.command("doctor")
+@blender_option
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor_command(blender: str | None, as_json: bool) -> None:
+    """Say which Blender is here, which engines and GPUs render, and what to do about those that do not."""
+    launch = Launch(cores(), stall_timeout=120, blender=blender)
+    hello, found = checks.examine(launch)
+    say = (lambda _: None) if as_json else click.echo
+    say(f"blender    {hello.version} ({hello.build_hash}, {hello.build})")
+    say(f"runs on    {hello.platform}, Python {hello.python}, numpy {hello.numpy}, {cores()} cores")
+    made = []
+    for check in checks.check_all(launch, found):
+        made.append(check)
+        say(f"{check.name:<10} {check.state:<6}  {check.text}")
+    if as_json:
+        say_json({"blender": asdict(hello), "cores": cores(), "checks": [asdict(check) for check in made]})
+    if not any(check.name == "cycles" and check.state == "ok" for check in made):
+        raise BlenderUnusable("Cycles, the default engine, does not render here", "see the line above")

@@ -1,0 +1,32 @@
+"""``compile-dataset replay``: one episode again, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from compiler.instances import STALL_TIMEOUT_S, Launch
+from compiler.plan_options import blender_option
+from compiler.prepare import cores
+from compiler.replay import replay as replay_episode
+from compiler.sources import Places
+from compiler.verify import load_manifest
+
+
+@click.command("replay")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--episode", metavar="N", type=click.IntRange(min=0), required=True)
+@blender_option
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: ./episode-<number>]")
+@click.option("--save-blend", is_flag=True, help="Leave the episode's scene as a .blend file, too.")
+@click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now.")
+def replay_command(
+    folder: Path, episode: int, blender: str | None, out: Path | None, save_blend: bool, job: Path | None
+) -> None:
+    """Render one episode again, alone, showing all that Blender says; its samples become files."""
+    manifest = load_manifest(folder)
+    launch = Launch(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
+    place = out or Path(f"episode-{episode}")
+    for path in replay_episode(manifest, folder, episode, place, launch, Places(job), save_blend):
+        click.echo(path)

@@ -1,0 +1,79 @@
+"""``compile-dataset reproduce``: the dataset of a manifest once more, from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from compiler import options
+from compiler.again import same_plan
+from compiler.build import build, survey
+from compiler.commands.output import say_lines
+from compiler.crew import CrewOptions
+from compiler.directory import open_directory
+from compiler.errors import UsageError, VerificationFailed
+from compiler.instances import STALL_TIMEOUT_S, Launch
+from compiler.plan_options import blender_option
+from compiler.prepare import provenance, share_cores, start_first
+from compiler.progress import make_display
+from compiler.report import report_lines, shards_missing
+from compiler.sources import Places, copy_sources
+from compiler.verify import load_manifest
+from loaders.manifest import Manifest
+
+
+@click.command("reproduce")
+@click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the dataset shall be.")
+@click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now.")
+@click.option(
+    "--assets", type=click.Path(path_type=Path, file_okay=False), help="The folder that stood beside the job's file."
+)
+@click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
+@blender_option
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def reproduce_command(
+    manifest_path: Path,
+    out: Path,
+    job: Path | None,
+    assets: Path | None,
+    instances: int,
+    blender: str | None,
+    quiet: bool,
+) -> None:
+    """Render the dataset of MANIFEST (a dataset.json or its directory) again, and compare the digests.
+
+    Needed are the manifest, the job's file (the copy beside the manifest, or --job) and the assets.
+    """
+    published = load_manifest(manifest_path)
+    folder = manifest_path if manifest_path.is_dir() else manifest_path.parent
+    if out.exists() and out.resolve() == folder.resolve():
+        raise UsageError(f"{out} is the dataset itself", "name another place with --out")
+    shards = 1 + max((shard.number for shard in published.shards), default=-1)
+    count, threads = share_cores(instances, shards)
+    crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender))
+    first = start_first(crew.launch)
+    try:
+        plan = same_plan(published, folder, first, Places(job, assets), doing="reproduce it")
+        with open_directory(out, plan, provenance(plan), fresh=False) as store:
+            copy_sources(plan, out)
+            report = build(store, survey(store, shards), crew, first, make_display(quiet, plan.name))
+    finally:
+        first.end()
+    say_lines(report_lines(report, store.manifest, out))
+    if report.failed:
+        raise shards_missing(report, out)
+    _compare(published, store.manifest)
+
+
+def _compare(published: Manifest, made: Manifest) -> None:
+    """Hold the shards that were published against those that were made: there may be fewer than the plan has."""
+    ours = {shard.number: shard for shard in made.shards}
+    other = [shard.name for shard in published.shards if ours[shard.number].sha256 != shard.sha256]
+    if other:
+        raise VerificationFailed(
+            f"{len(other)} of {len(published.shards)} shards have other bytes than the manifest says ({other[0]})",
+            "compile-dataset diff tells what differs; the processor may be the cause",
+        )
+    click.echo(f"the same bytes as the manifest says: {len(published.shards)} shards")

@@ -1,0 +1,44 @@
+"""``compile-dataset show``: look at samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from compiler import show as pictures
+from compiler.errors import UsageError
+from compiler.verify import load_manifest
+
+
+@click.command("show")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("key", required=False)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: <dir>.png or <key>.png]")
+@click.option(
+    "--count", metavar="N", type=click.IntRange(min=1), default=12, show_default=True, help="Samples on the sheet."
+)
+@click.option("--columns", metavar="N", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option(
+    "--width", metavar="N", type=click.IntRange(16, 8192), help="Of each sample, in pixels.  [default: 320, alone 960]"
+)
+@click.option("--passes", "with_passes", is_flag=True, help="Show the passes, too, in false colours.")
+def show_command(
+    folder: Path, key: str | None, out: Path | None, count: int, columns: int, width: int | None, with_passes: bool
+) -> None:
+    """Draw a sample (KEY, as 000003-000042) or a contact sheet with boxes, keypoints and skeletons into a PNG.
+
+    Filled keypoints are visible, hollow ones occluded.
+    """
+    manifest = load_manifest(folder)
+    if key:
+        picture = pictures.draw_sample(pictures.find_sample(folder, manifest, key), manifest, width or 960, with_passes)
+    else:
+        samples = pictures.spread(folder, manifest, count)
+        picture = pictures.contact_sheet(samples, manifest, columns, width or 320, with_passes)
+    path = out or Path(f"{key or folder.resolve().name}.png")
+    try:
+        picture.save(path, format="PNG")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", "name another place with --out") from None
+    click.echo(path)

@@ -1,0 +1,75 @@
+"""``compile-dataset verify``: prove a dataset against its manifest."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from compiler.commands.output import announce, say_json, say_lines
+from compiler.prepare import cores
+from compiler.shard_walk import ShardReport
+from compiler.verify import Verifier, examine_all, intact_manifest
+from compiler.verify_report import Outcome, look_around
+from loaders.manifest import Manifest
+
+_LINE_EVERY_S = 10.0
+
+
+@click.command("verify")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Shards read at once.  [default: the cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def verify_command(folder: Path, jobs: int | None, as_json: bool, quiet: bool) -> None:
+    """Read every byte of a dataset again, and name the file, the sample and the member that is damaged.
+
+    Nothing is rendered: any machine can do it, without Blender.
+    """
+    manifest = intact_manifest(folder)
+    verifier = Verifier(folder, manifest)
+    reports = examine_all(verifier, jobs or cores())
+    if not quiet:
+        reports = _bar(reports, manifest) if sys.stderr.isatty() else _log(reports, manifest)
+    problems, notes = list(verifier.problems), []
+    for report in reports:
+        problems += report.problems
+        notes += report.notes
+    outcome = Outcome(folder, manifest, problems, notes, look_around(folder, manifest))
+    if as_json:
+        say_json(outcome.as_json())
+    else:
+        say_lines(outcome.lines())
+    outcome.check()
+
+
+def _bar(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:
+    """Pass the reports on and move a bar over bytes."""
+    with tqdm(
+        desc=manifest.name, total=manifest.bytes, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
+    ) as bar:
+        damaged = 0
+        for done, report in enumerate(reports, start=1):
+            damaged += bool(report.problems)
+            bar.set_postfix_str(f"shards {done}/{len(manifest.shards)}, {damaged} damaged", refresh=False)
+            bar.update(report.bytes)
+            yield report
+
+
+def _log(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:
+    """Pass the reports on; print a line for each damaged shard, and one every ten seconds."""
+    started = said = time.monotonic()
+    read = 0
+    for done, report in enumerate(reports, start=1):
+        read += report.bytes
+        now = time.monotonic()
+        if report.problems or now > said + _LINE_EVERY_S:
+            rate = read / 1e6 / (now - started)
+            name = f", {report.name} damaged" if report.problems else ""
+            announce(f"{manifest.name}: {done}/{len(manifest.shards)} shards, {rate:.0f} MB/s{name}")
+            said = now
+        yield report

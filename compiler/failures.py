@@ -1,0 +1,61 @@
+"""``failures.jsonl`` in the dataset's directory: what was lost on the way, and how to see it happen again.
+
+One JSON object a line. It is no part of the dataset: no byte of a shard depends on it, and it may be deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from compiler.errors import InstanceLost
+
+FILE_NAME = "failures.jsonl"
+
+_LOG_LINES = 12
+
+_MEMORY = re.compile(
+    r"bad_alloc|out of (gpu )?memory|OUT_OF_MEMORY|[mc]alloc.* returns null|MemoryError|cannot allocate memory",
+    re.IGNORECASE,
+)
+"""What the C++ library, Blender, Cycles' devices, Python and the system say when there is no memory left."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something was lost: an instance and the episode it was in, the episode for good, or its whole shard."""
+
+    what: Literal["instance lost", "episode skipped", "shard given up"]
+    shard: int
+    episode: int
+    attempt: int
+    reason: str
+    log: Sequence[str]
+    """The last lines that the instance said."""
+
+
+def for_want_of_memory(loss: InstanceLost) -> bool:
+    """Return whether the instance seems to have died because memory was short: Linux then sends SIGKILL."""
+    return str(loss) == "died of SIGKILL" or any(_MEMORY.search(line) for line in loss.log)
+
+
+def replay_command(folder: Path | str, episode: int) -> str:
+    """Return the command, for a shell, that renders the episode again in the foreground."""
+    return shlex.join(["compile-dataset", "replay", str(folder), "--episode", str(episode)])
+
+
+def append(folder: Path, failure: Failure) -> None:
+    """Enter a failure into the directory's file. Raises OSError."""
+    entry = asdict(failure) | {
+        "log": list(failure.log)[-_LOG_LINES:],
+        "replay": replay_command(folder, failure.episode),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with (folder / FILE_NAME).open("ab") as file:
+        file.write(json.dumps(entry).encode() + b"\n")

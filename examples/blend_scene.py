@@ -1,0 +1,55 @@
+"""A scene of one's own in a .blend: what stands on the table moves, other materials, another light, another view.
+
+compile-dataset examples/blend_scene.py --shards 2 --samples-per-shard 6
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+
+from blender_jobs import materials, scatter, stage
+from blender_jobs.job import Job
+from blender_jobs.view import View
+
+ALONE = {"bowl": "bowl", "bottle": "bottle", "mug": "mug", "candle": "candle", "apple": "fruit", "lemon": "fruit"}
+IN_THE_BOWL = {f"apple in the bowl {number}": "fruit" for number in range(3)}
+
+
+@dataclass
+class StillLife(Job):
+    """A bowl of fruit, a bottle, a mug and a candle, put anew on their table."""
+
+    blend: Path = Path("assets/still_life.blend")
+    spread: float = 0.32  # metres from the middle of the table
+
+    def setup(self) -> None:
+        """Find in the opened file, by their names, what will change."""
+        self.things = {bpy.data.objects[name]: category for name, category in (ALONE | IN_THE_BOWL).items()}
+        self.alone = [bpy.data.objects[name] for name in ALONE]
+        self.lamp, self.camera = bpy.data.objects["key"], bpy.context.scene.camera
+
+    def randomize(self, rng: np.random.Generator) -> None:
+        """Draw places that are free, two materials, the light and the camera."""
+        scatter.place_apart(rng, self.alone, self.put)
+        for name in ("bowl", "mug"):
+            materials.assign(bpy.data.objects[name], materials.random_principled(rng, name, metal=0.2))
+        self.lamp.location = scatter.in_shell(rng, radius=(1.2, 1.6), elevation=(25, 70), azimuth=(130, 300))
+        stage.point_at(self.lamp, (0, 0, 0))
+        self.lamp.data.color = materials.random_color(rng, saturation=(0, 0.35), value=(1, 1))
+        self.camera.location = scatter.in_shell(rng, radius=(1.2, 1.5), elevation=(20, 45), azimuth=(250, 290))
+        stage.point_at(self.camera, (0, 0, 0.06))
+
+    def put(self, rng: np.random.Generator, thing: Any) -> None:
+        """Propose a place on the table; the apples in the bowl are its children and go with it."""
+        away, azimuth = self.spread * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+        thing.location.xy = away * np.cos(azimuth), away * np.sin(azimuth)
+        thing.rotation_euler.z = rng.uniform(0, 2 * np.pi)
+
+    def annotate(self, view: View) -> dict[str, Any]:
+        """Describe each thing by its 2D and 3D box."""
+        return {"objects": [view.describe(thing, category) for thing, category in self.things.items()]}

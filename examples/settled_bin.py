@@ -1,0 +1,60 @@
+"""A bin of parts for picking: random shapes drop in and come to rest; then one frame is rendered, with its masks.
+
+compile-dataset examples/settled_bin.py --shards 2 --samples-per-shard 6 --set parts=30
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from blender_jobs import lights, materials, meshes, physics, scatter, stage
+from blender_jobs.job import Job
+from blender_jobs.view import View
+
+SHAPES = {"cube": stage.cube, "sphere": meshes.sphere, "cylinder": meshes.cylinder, "cone": meshes.cone}
+
+
+@dataclass
+class SettledBin(Job):
+    """A pile of random shapes at rest in a bin."""
+
+    parts: int = 24
+    categories = tuple(SHAPES)
+    passes = ("segmentation", "depth")
+
+    def setup(self) -> None:
+        """Build the bin: a floor and four walls, which only stop what falls; and what never varies around it."""
+        stage.frame_rate(60)
+        stage.ground(rgb=(0.12, 0.13, 0.15))
+        for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            wall = stage.cube("wall")
+            wall.scale, wall.location = (0.06 if x else 2.06, 0.06 if y else 2.06, 0.7), (x, y, 0.35)
+            stage.rigid_body(wall, "passive")
+            stage.paint(wall, (0.16, 0.25, 0.38), matte=True)
+        stage.camera(at=(0, -2.4, 3.8), look_at=(0, -0.05, 0.2), lens_mm=46)
+        stage.sky(rgb=(0.9, 0.95, 1.0), strength=0.4)
+
+    def randomize(self, rng: np.random.Generator) -> None:
+        """Drop the parts, apart from one another, and wait until all of them rest."""
+        self.pile = []
+        for number in range(self.parts):
+            shape = str(rng.choice(list(SHAPES)))
+            part = SHAPES[shape](f"{shape} {number}")
+            part.scale = rng.uniform(0.25, 0.45, size=3) if shape != "sphere" else [rng.uniform(0.25, 0.4)] * 3
+            stage.rigid_body(part, shape="CONVEX_HULL", friction=0.6, angular_damping=0.5)
+            materials.assign(part, materials.random_principled(rng, part.name))
+            self.pile.append(part)
+        scatter.place_apart(rng, self.pile, self.hold)
+        physics.settle(must_rest=False)
+        lights.random_rig(rng, radius=(3, 5), elevation=(40, 80), power_w=(80, 250), size_m=(0.5, 2))
+
+    def hold(self, rng: np.random.Generator, part: Any) -> None:
+        """Propose a pose above the bin from which the part will fall."""
+        part.location, part.rotation_euler = scatter.in_box(rng, (-0.7, -0.7, 0.4), (0.7, 0.7, 3)), scatter.rotation(rng)
+
+    def annotate(self, view: View) -> dict[str, Any]:
+        """Describe each part; `visible_fraction` says how much of it the others leave to be seen."""
+        return {"objects": [view.describe(part, part.name.split()[0]) for part in self.pile]}

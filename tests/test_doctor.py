@@ -1,0 +1,44 @@
+"""The doctor tells what is there, what renders, and what is lacking; so does a build, before its first render."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Surveyed
+from compiler.doctor import Check, check_gpus, check_meshes, check_passes
+from tests.commands import TINY, ok, run
+
+
+def test_it_says_what_there_is_of_gpus_passes_and_meshes() -> None:
+    found = Surveyed(gpus={"cuda": ["A", "B"], "hip": []}, importers={".obj": True, ".ply": False})
+    gpus = {check.name: check for check in check_gpus(found)}
+    assert list(gpus) == list(DEVICES[1:])
+    assert gpus["cuda"] == Check("cuda", "ok", "--device cuda: A, B")
+    assert gpus["hip"].text.startswith("Cycles finds no such GPU")
+    assert gpus["metal"].text == "this Blender was built without it"
+    assert check_meshes(found) == Check("meshes", "none", ".obj .blend; not .ply")
+    assert check_passes([Check("cycles", "ok", "CPU")]).state == "ok"
+    assert check_passes([Check("cycles", "FAILED", "")]).state == "FAILED"
+
+
+@pytest.mark.slow
+def test_it_renders_with_each_engine_of_the_wheel_and_of_an_executable(blender_executable: str) -> None:
+    for chosen in ([], ["--blender", blender_executable]):
+        told = json.loads(ok("doctor", "--json", *chosen))
+        states = {check["name"]: check["state"] for check in told["checks"]}
+        assert {engine: states[engine] for engine in ENGINE_SAMPLES} == dict.fromkeys(ENGINE_SAMPLES, "ok")
+        assert set(states) == {*ENGINE_SAMPLES, *DEVICES[1:], "passes", "meshes"}
+        assert told["blender"]["build"].startswith("executable" if chosen else "wheel")
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    absent = "metal"  # no build for Linux has it; elsewhere another is absent
+    done = run("cube", *TINY[4:], "--shards", 1, "--device", absent, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"--device {absent}: " in done.stderr
+    assert "use --device cpu" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,273 @@
+"""Whatever the format, a file becomes one mesh of the right size, the right way up; shapes are closed and sized."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import in_blender
+from tests.in_blender import scene
+
+pytestmark = in_blender.needs_bpy
+
+FORMATS = ("obj", "ply", "stl", "fbx", "glb", "gltf", "blend")
+FACES = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+
+
+def export(folder: Path) -> None:
+    """Two bricks, 1 x 2 x 3 standing on the ground at (1, 2, 0), turned, and a mirrored one beside it; one red."""
+    import bpy
+
+    from blender_jobs import stage
+
+    stage.clear()
+    corners = [(x, y, z) for x in (-0.5, 0.5) for y in (-1, 1) for z in (0, 3)]
+    brick = stage.mesh("brick", corners, FACES)
+    brick.location, brick.rotation_euler = (1, 2, 0), (0, 0, math.pi / 2)
+    stage.paint(brick, (1, 0, 0))
+    other = stage.cube("other")
+    other.location, other.scale = (5, 0, 0.5), (-1, 1, 1)
+    stage.camera(at=(1, 1, 1))
+    bpy.context.scene.render.fps = 7
+    to = str(folder / "bricks.")
+    bpy.ops.wm.obj_export(filepath=to + "obj")
+    bpy.ops.wm.ply_export(filepath=to + "ply")
+    bpy.ops.wm.stl_export(filepath=to + "stl")
+    bpy.ops.export_scene.fbx(filepath=to + "fbx")
+    bpy.ops.export_scene.gltf(filepath=to + "glb")
+    bpy.ops.export_scene.gltf(filepath=to + "gltf", export_format="GLTF_SEPARATE")
+    bpy.data.objects.remove(other)
+    bpy.ops.wm.save_as_mainfile(filepath=to + "blend")
+
+
+def extent(obj: Any) -> list[list[float]]:
+    points = np.array([obj.matrix_world @ vertex.co for vertex in obj.data.vertices])
+    return [points.min(axis=0).tolist(), points.max(axis=0).tolist()]
+
+
+def volume(obj: Any) -> float:
+    """Signed: below zero where faces look inwards."""
+    import bmesh
+
+    mesh = bmesh.new()
+    mesh.from_mesh(obj.data)
+    found: float = mesh.calc_volume(signed=True)
+    mesh.free()
+    return found
+
+
+@scene
+def imported(folder: Path) -> Any:
+    import bpy
+
+    from blender_jobs import assets, meshes, stage
+
+    export(folder)
+    assets.begin(folder)
+    found = {}
+    for kind in FORMATS:
+        stage.clear()
+        stage.cube("brick")  # whose name is the file's object's as well
+        made = meshes.load(f"bricks.{kind}", "model")
+        scaled = meshes.load(f"bricks.{kind}", "scaled", scale=0.001, use_materials=False)
+        turned = meshes.load(f"bricks.{kind}", "turned", up="Y" if kind in ("ply", "stl", "blend") else "Z")
+        unit = meshes.load(f"bricks.{kind}", "unit", normalize=2.0)
+        found[kind] = {
+            "extent": extent(made),
+            "volume": volume(made),
+            "scaled": extent(scaled),
+            "turned": extent(turned),
+            "unit": extent(unit),
+            "dimensions": list(unit.dimensions),
+            "looks": [[slot.name for slot in obj.material_slots if slot.material] for obj in (made, scaled)],
+            "objects": [obj.name for obj in bpy.data.objects],
+            "meshes": [mesh.name for mesh in bpy.data.meshes],
+            "scene": [bpy.context.scene.camera, bpy.context.scene.render.fps],
+        }
+    return {"found": found, "used": [path.name for path in assets.used()]}
+
+
+@scene
+def refused(folder: Path) -> Any:
+    import bpy
+
+    from blender_jobs import assets, importing, meshes, stage
+    from blender_jobs.job import JobError
+
+    assets.begin(folder)
+    stage.clear()
+    for at in range(2):
+        stage.cube(f"cube{at}")
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "two.blend"))
+    stage.clear()
+    for kind in FORMATS:
+        (folder / f"broken.{kind}").write_text("nothing")
+    face = "v 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl red\nf 1 2 3\n"
+    (folder / "lost.obj").write_text("mtllib lost.mtl\n" + face)
+    (folder / "pale.obj").write_text("mtllib pale.mtl\n" + face)
+    (folder / "pale.mtl").write_text("newmtl red\nmap_Kd pale.png\n")
+    (folder / "point.obj").write_text("v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n")
+    attempts: dict[str, Callable[[], Any]] = {
+        "choice": lambda: meshes.load("two.blend", "one"),
+        "name": lambda: meshes.load("two.blend", "one", object_name="cube7"),
+        "name elsewhere": lambda: meshes.load("lost.obj", "one", object_name="cube7"),
+        "format": lambda: meshes.load("pale.mtl", "one"),
+        "material": lambda: meshes.load("lost.obj", "one"),
+        "texture": lambda: meshes.load("pale.obj", "one"),
+        "extent": lambda: meshes.load("point.obj", "one", normalize=1.0),
+        **{f"broken {kind}": lambda kind=kind: meshes.load(f"broken.{kind}", "one") for kind in FORMATS},
+    }
+    said = {}
+    for name, attempt in attempts.items():
+        with pytest.raises(JobError) as error:
+            attempt()
+        said[name] = str(error.value)
+    importing.FORMATS[".stl"] = importing.Format([("import_mesh.no_such", {})], "Z", "io_no_such")
+    with pytest.raises(JobError) as error:
+        meshes.load("broken.stl", "one")
+    said["importer"] = str(error.value)
+    plain = meshes.load("lost.obj", "plain", use_materials=False)
+    chosen = meshes.load("two.blend", "chosen", object_name="cube1")
+    return {"said": said, "plain": len(plain.data.polygons), "chosen": len(chosen.data.polygons)}
+
+
+@scene
+def shapes(folder: Path) -> Any:
+    from blender_jobs import meshes, stage
+
+    stage.clear()
+    made = {
+        "sphere": meshes.sphere("sphere", 1.0, 64, 32),
+        "cylinder": meshes.cylinder("cylinder", 1.0, 3.0, 64),
+        "cone": meshes.cone("cone", 1.0, 0.0, 3.0, 64),
+        "torus": meshes.torus("torus", 1.0, 0.25, 64, 32),
+    }
+    return {name: (volume(obj), extent(obj), all_closed(obj)) for name, obj in made.items()}
+
+
+def all_closed(obj: Any) -> bool:
+    import bmesh
+
+    mesh = bmesh.new()
+    mesh.from_mesh(obj.data)
+    closed = all(edge.is_manifold and edge.is_contiguous for edge in mesh.edges)
+    mesh.free()
+    return closed
+
+
+@scene
+def strewn(folder: Path) -> Any:
+    import bpy
+
+    from blender_jobs import meshes, stage
+
+    def strew(seed: int) -> Any:
+        stage.clear()
+        made = meshes.distractors(np.random.default_rng(seed), 12, (-1, -2, 0), (1, 2, 3))
+        bpy.context.view_layer.update()
+        return [
+            {
+                "name": obj.name,
+                "matrix": np.array(obj.matrix_world).tolist(),
+                "vertices": len(obj.data.vertices),
+                "color": list(obj.data.materials[0].diffuse_color),
+            }
+            for obj in made
+        ]
+
+    return [strew(0), strew(0), strew(1)]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return in_blender.play(__name__, tmp_path_factory.mktemp("seen"))
+
+
+def test_each_format_gives_back_what_was_exported(seen: dict[str, Any]) -> None:
+    """One mesh, where it stood, z up, in metres, to 1e-5; nothing else comes in or changes."""
+    for kind, found in seen["imported"]["found"].items():
+        alone = kind == "blend"
+        low, high = [0, 1.5, 0], [2 if alone else 5.5, 2.5, 3]
+        if not alone:
+            low[1] = -0.5
+        assert np.array(found["extent"]) == pytest.approx(np.array([low, high]), abs=1e-5), kind
+        assert np.array(found["scaled"]) == pytest.approx(np.array([low, high]) / 1000, abs=1e-5), kind
+        assert found["volume"] == pytest.approx(6 if alone else 5 if kind == "ply" else 7, abs=1e-4), kind
+        assert found["objects"] == ["brick", "model", "scaled", "turned", "unit"], kind
+        assert found["meshes"] == found["objects"], kind
+        assert found["scene"] == [None, 24], kind
+        expected = [] if kind in ("ply", "stl") else ["brick"]
+        assert found["looks"] == [expected, []], kind
+
+
+def test_normalized_meshes_have_unit_size_about_the_origin(seen: dict[str, Any]) -> None:
+    """The longest side is as long as asked, the bounding box centred, and Blender knows (`dimensions`)."""
+    for kind, found in seen["imported"]["found"].items():
+        low, high = np.array(found["unit"])
+        assert low == pytest.approx(-high, abs=1e-6), kind
+        assert (high - low).max() == pytest.approx(2, abs=1e-5), kind
+        assert found["dimensions"] == pytest.approx(high - low, abs=1e-5), kind
+
+
+def test_another_axis_can_be_up(seen: dict[str, Any]) -> None:
+    """`up` says which axis of the file is up where its format's habit is wrong: a quarter turn about x."""
+    for kind, found in seen["imported"]["found"].items():
+        corners = np.array(list(itertools.product(*np.array(found["extent"]).T)))
+        x, y, z = corners.T
+        turned = np.stack([x, -z, y] if kind in ("ply", "stl", "blend") else [x, z, -y], axis=1)
+        expected = np.array([turned.min(axis=0), turned.max(axis=0)])
+        assert np.array(found["turned"]) == pytest.approx(expected, abs=1e-5), kind
+
+
+def test_all_files_that_are_read_are_assets(seen: dict[str, Any]) -> None:
+    """The files that a mesh file names are used like itself."""
+    named = ["bricks.bin", "bricks.mtl", *(f"bricks.{kind}" for kind in FORMATS)]
+    assert seen["imported"]["used"] == sorted(named)
+
+
+def test_files_that_cannot_be_loaded_are_one_clear_line(seen: dict[str, Any]) -> None:
+    """Each names the file, or what is missing, and never shows a traceback."""
+    said = seen["refused"]["said"]
+    ends = {
+        "choice": "two.blend: choose one mesh with object_name; it has cube0, cube1",
+        "name": "two.blend has no object 'cube7'; it has cube0, cube1",
+        "name elsewhere": "lost.obj: object_name chooses among the objects of a .blend; this is another kind of file",
+        "format": "cannot load .mtl files; use .fbx, .glb, .gltf, .obj, .ply, .stl or .blend",
+        "extent": "point.obj: it has no extent, which nothing can be scaled to",
+    }
+    for name, end in ends.items():
+        assert said[name].endswith(end), said[name]
+    assert "lost.mtl does not exist" in said["material"]
+    assert "pale.png does not exist" in said["texture"]
+    for kind in FORMATS:
+        assert f"broken.{kind}: " in said[f"broken {kind}"]
+    assert all("\n" not in line and "Traceback" not in line for line in said.values())
+    assert "cannot import .stl files, as this build lacks the add-on io_no_such" in said["importer"]
+    assert (seen["refused"]["plain"], seen["refused"]["chosen"]) == (1, 6)
+
+
+def test_shapes_are_closed_and_as_large_as_they_say(seen: dict[str, Any]) -> None:
+    """Volumes come near those of the round bodies, outside out; all edges join two faces."""
+    volumes = {"sphere": 4 / 3 * math.pi, "cylinder": 3 * math.pi, "cone": math.pi, "torus": 2 * math.pi**2 / 16}
+    heights = {"sphere": 2, "cylinder": 3, "cone": 3, "torus": 0.5}
+    for name, (volume, (low, high), closed) in seen["shapes"].items():
+        assert closed, name
+        assert volume == pytest.approx(volumes[name], rel=0.02), name
+        assert high[2] == pytest.approx(heights[name] / 2, abs=1e-5), name
+        assert low == pytest.approx([-value for value in high], abs=1e-5), name
+
+
+def test_distractors_repeat_and_stay_in_their_box(seen: dict[str, Any]) -> None:
+    """The same generator strews the same shapes, of more than one kind, with origins in the box."""
+    first, again, other = seen["strewn"]
+    assert first == again
+    assert first != other
+    places = np.array([obj["matrix"] for obj in first])[:, :3, 3]
+    assert (np.abs(places - [0, 0, 1.5]) <= [1, 2, 1.5]).all()
+    assert len({obj["vertices"] for obj in first}) > 2

@@ -40,7 +40,15 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["blender_jobs*", "compiler*", "loaders*"]),
     package_data={"blender_jobs": ["py.typed"], "compiler": ["py.typed"], "loaders": ["py.typed"]},
-    install_requires=["aiohttp>=3.14.3", "click>=8.2", "filelock>=3.12", "numpy>=1.26", "pillow>=10.1", "tqdm>=4.66"],
+    install_requires=[
+        "aiohttp>=3.14.3",
+        "click>=8.2",
+        "fastjsonschema>=2.19",
+        "filelock>=3.12",
+        "numpy>=1.26",
+        "pillow>=10.1",
+        "tqdm>=4.66",
+    ],
     extras_require={
         "blender": BPY,
         "loaders": ["braceexpand", "torch>=2.3", "webdataset>=1.0"],

@@ -43,32 +43,9 @@ def begin(folder: Path, known: Mapping[str, str] | None = None) -> None:
         folder: the job file's; relative paths start here.
         known: sha256 by absolute path (`Asset.path`) of all files that may be opened; None: any file may.
     """
-    _state.folder = resolve(Path.cwd(), folder)
+    _state.folder = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
     _state.known = known
     _state.used = set()
-
-
-def resolve(folder: AnyPath, path: AnyPath) -> Path:
-    """Return `path`, if relative then from `folder`, as this module spells it; it need not exist."""
-    return Path(os.path.abspath(Path(folder) / Path(path).expanduser()))  # noqa: PTH100 - its resolve() follows links
-
-
-def name_of(path: AnyPath, folder: AnyPath) -> str:
-    """Return what a file or folder is called in the plan of a job in `folder`, see `Asset.name`."""
-    place, base = resolve(folder, path), resolve(Path.cwd(), folder)
-    if not place.is_relative_to(base):
-        base = place.parent if place.is_dir() else place.parent.parent
-    return place.relative_to(base).as_posix()
-
-
-def check(paths: Iterable[AnyPath]) -> None:
-    """`use` all of them: files that Blender itself opened or will open.
-
-    Raises:
-        JobError: as `use`.
-    """
-    for path in paths:
-        use(path)
 
 
 def use(path: AnyPath) -> Path:
@@ -114,7 +91,8 @@ def listing(folder: AnyPath, patterns: str | Sequence[str] = "*") -> list[Path]:
     if not place.is_dir():
         raise JobError(f"{place} is not a folder (relative paths start at the job's folder, {_state.folder})")
     wanted = [patterns] if isinstance(patterns, str) else list(patterns)
-    found = sorted({file for pattern in wanted for file in place.glob(pattern) if _is_visible_file(file, place)})
+    matching = {file for pattern in wanted for file in place.glob(pattern) if _is_visible_file(file, place)}
+    found = sorted(matching, key=lambda file: file.relative_to(place).as_posix())  # paths sort otherwise on Windows
     if not found:
         raise JobError(f"{place} holds no file that matches {' or '.join(wanted)}")
     if _state.known is not None:
@@ -151,7 +129,7 @@ def digest(paths: Iterable[AnyPath]) -> list[Asset]:
 
 
 def _absolute(path: AnyPath) -> Path:
-    return resolve(_state.folder, path)
+    return Path(os.path.abspath(_state.folder / Path(path).expanduser()))  # noqa: PTH100 - see `begin`
 
 
 def _is_visible_file(file: Path, place: Path) -> bool:

@@ -48,8 +48,9 @@ def boxes(camera: Camera, vertices: FloatArray, triangles: Callable[[], npt.NDAr
         if (highest < 0).any():
             return [0.0] * 4, unclipped
     parts = image[triangles()]
-    edges = _edges(camera, parts, cut=not in_range)
+    edges = np.stack([parts, np.roll(parts, -1, axis=1)], axis=2).reshape(-1, 2, 4)
     if not in_range:
+        edges = np.concatenate([edges, _section(camera, parts, _NEAR), _section(camera, parts, _FAR)])
         unclipped = _around(_clip(camera, edges, _NEAR_AND_FAR))
     corners = _corners(camera)
     covered = corners[_covered(camera, parts, corners)]
@@ -62,19 +63,36 @@ def _bent_boxes(
     """As `boxes`, for a lens that bends straight lines.
 
     They are straight before the undistorted image (`Camera.ideal`), which holds all that the distorted one shows.
+    Short edges that lie in the image are left out: their ends tell all.
     """
     ideal = camera.ideal
     shift = (ideal.K - camera.K)[:2, 2]  # from the distorted image's pixels to the undistorted one's
     image = ideal.homogeneous(vertices)
-    lowest, _ = extent(_distances(ideal, image))
-    parts = image[triangles()]
-    edges = _edges(ideal, parts, cut=bool((lowest[_NEAR_AND_FAR] < 0).any()))
-    unclipped = _around(_bent(camera, _clip(ideal, edges, _NEAR_AND_FAR) - shift))
+    in_range = (_distances(ideal, image)[:, _NEAR_AND_FAR] >= 0).all(axis=1)
+    undone = np.full((len(image), 2), np.inf)
+    undone[in_range] = image[in_range, :2] / image[in_range, 2:3] - shift
+    pixels = undone.copy()
+    pixels[in_range] = camera.distorted(undone[in_range])
+    inside = ((pixels >= 0) & (pixels <= [camera.width, camera.height])).all(axis=1)
+
+    numbers = triangles()
+    ends = np.stack([numbers, np.roll(numbers, -1, axis=1)], axis=2).reshape(-1, 2)
+    enough = inside[ends].all(axis=1)
+    lengths = np.abs(undone[ends[enough, 0]] - undone[ends[enough, 1]]) / camera.K.diagonal()[:2]
+    enough[enough] = (lengths * _PIECES <= 1).all(axis=1)
+    if enough.all():
+        box = _around(pixels)
+        return box, list(box)
+    edges, parts = image[ends[~enough]], image[numbers]
+    if not in_range.all():
+        edges = np.concatenate([edges, _section(ideal, parts, _NEAR), _section(ideal, parts, _FAR)])
+    bent = _bent(camera, _clip(ideal, edges, _NEAR_AND_FAR) - shift)
+    unclipped = _around(np.concatenate([bent.reshape(-1, 2), pixels[in_range]]))
     pieces = _bent(camera, _clip(ideal, edges, _ALL) - shift)
     pieces = _clip(camera, np.concatenate([pieces, np.ones_like(pieces)], axis=2), _SIDES)
     corners = _corners(camera)
     covered = corners[_covered(ideal, parts, camera.undistorted(corners) + shift)]
-    return _around_visible(camera, pieces, covered), unclipped
+    return _around_visible(camera, pieces, np.concatenate([covered, pixels[inside]])), unclipped
 
 
 def _bent(camera: Camera, lines: FloatArray) -> FloatArray:
@@ -105,15 +123,6 @@ def _bent(camera: Camera, lines: FloatArray) -> FloatArray:
 def _corners(camera: Camera) -> FloatArray:
     """The image's corners (4, 2), pixels."""
     return np.array([[x, y] for x in (0.0, camera.width) for y in (0.0, camera.height)])
-
-
-def _edges(camera: Camera, triangles: FloatArray, cut: bool) -> FloatArray:
-    """The sides (E, 2, 4) of triangles (T, 3, 4); with `cut` also where the near and the far plane cut them."""
-    following = np.roll(triangles, -1, axis=1)
-    edges: FloatArray = np.stack([triangles, following], axis=2).reshape(-1, 2, 4)
-    if not cut:
-        return edges
-    return np.concatenate([edges, _section(camera, triangles, _NEAR), _section(camera, triangles, _FAR)])
 
 
 def _distances(camera: Camera, image: FloatArray) -> FloatArray:
@@ -173,9 +182,9 @@ def _covered(camera: Camera, triangles: FloatArray, places: FloatArray) -> npt.N
     return covered
 
 
-def _around_visible(camera: Camera, edges: FloatArray, corners: FloatArray) -> Box:
-    """The box around what the frustum leaves: it ends where edges (E, 2, 2) do, and at corners of the image (C, 2)."""
-    ends = np.concatenate([edges.reshape(-1, 2), corners])
+def _around_visible(camera: Camera, edges: FloatArray, points: FloatArray) -> Box:
+    """The box around what the frustum leaves: edges (E, 2, 2) and points (N, 2), corners of the image among them."""
+    ends = np.concatenate([edges.reshape(-1, 2), points])
     return _around(ends.clip(0, [camera.width, camera.height]))
 
 

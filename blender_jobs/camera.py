@@ -45,8 +45,8 @@ def transform(matrix: FloatArray, points: FloatArray) -> FloatArray:
 def _affine(rows: FloatArray, points: FloatArray) -> FloatArray:
     """Points (N, 3) to (N, M) by the rows (M, 4) of an affine matrix."""
     x, y, z = np.ascontiguousarray(points.T)
-    result: FloatArray = np.stack([a * x + b * y + c * z + d for a, b, c, d in rows.tolist()], axis=1)
-    return result
+    a, b, c, d = rows.T[:, :, None]
+    return np.ascontiguousarray((a * x + b * y + c * z + d).T)
 
 
 def extent(points: FloatArray) -> tuple[FloatArray, FloatArray]:

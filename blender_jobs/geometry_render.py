@@ -81,6 +81,8 @@ _INDEX_NAMES = ("IndexOB", "Object Index")
 """A pass's name before and from Blender 5.0."""
 _SHADED = {"normals", "normals_world", "albedo"}
 """The passes that materials have a part in, opaque or not: bump maps, colours."""
+_QUIET_OVERRIDE = (4, 5, 0)
+"""In Blender 3.4, a layer's `material_override` makes rigid bodies move otherwise from then on; in 4.5 and 5.0, not."""
 _ALBEDO_NAMES = ("DiffCol", "Diffuse Color")
 
 
@@ -206,7 +208,7 @@ def _of_passes(scene: bpy.types.Scene, wanted: set[str]) -> Iterator[Change]:
 def _shading(scene: bpy.types.Scene, wanted: set[str]) -> Iterator[None]:
     """Leave the materials out where nothing wanted depends on them, which makes a render three times as fast."""
     layer = _layer(scene)
-    if wanted & _SHADED or not opaque.all_opaque(layer):
+    if bpy.app.version < _QUIET_OVERRIDE or wanted & _SHADED or not opaque.all_opaque(layer):
         yield
         return
     with opaque.shining() as material, changed([(layer, "material_override", material)]):

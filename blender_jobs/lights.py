@@ -101,7 +101,7 @@ def random_rig(
     radius: Range = (3.0, 6.0),
     elevation: Range = (15.0, 80.0),
     azimuth: Range = (0.0, 360.0),
-    power_w: Range = (100.0, 800.0),
+    power_w: Range = (50.0, 300.0),
     size_m: Range = (0.3, 2.0),
     saturation: Range = (0.0, 0.2),
 ) -> list[Any]:

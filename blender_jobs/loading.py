@@ -77,8 +77,11 @@ def blame(path: Path | str, doing: str) -> Iterator[None]:
     """Turn whatever the user's code raises into a `JobError` that names its place in the user's file."""
     try:
         yield
-    except JobError:
-        raise
+    except JobError as error:
+        where, trace = _users_place(error, Path(path))
+        if error.trace or not where:
+            raise
+        raise JobError(f"{where}: {doing}: {error}", trace) from error
     except (Exception, SystemExit) as error:
         raise JobError(*_explain(error, Path(path), doing)) from error
 
@@ -116,17 +119,23 @@ def _choose(module: ModuleType, path: Path, class_name: str) -> type[Job]:
 
 
 def _explain(error: BaseException, path: Path, doing: str) -> tuple[str, list[str]]:
-    """Return one line for the error and the traceback's lines outside Python's and our own files."""
+    """Return one line for the error, and the user's own lines of its traceback."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno}: {type(error).__name__}: {error.msg}", []
     said = " ".join(str(error).split())
     cause = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    where, trace = _users_place(error, path)
+    return f"{where or path}: {doing}: {cause}", trace
+
+
+def _users_place(error: BaseException, path: Path) -> tuple[str, list[str]]:
+    """Return the last place in the user's code that the error went through, and all of them; empty for none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename, path)]
     if not frames:
-        return f"{path}: {doing}: {cause}", []
+        return "", []
     place = frames[-1]
     trace = [f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames]
-    return f"{path.name if place.filename == str(path) else place.filename}:{place.lineno}: {doing}: {cause}", trace
+    return f"{path.name if place.filename == str(path) else place.filename}:{place.lineno}", trace
 
 
 def _is_users(filename: str, path: Path) -> bool:

@@ -118,7 +118,7 @@ class View:
         """
         own = [original(part, self.depsgraph) for part in parts]
         world = as_points(points, "visibility(): points")
-        return self._visibility(world, own, self_tolerance_m, tolerance_m)
+        return self._visibility(world, self._camera.project(world), own, self_tolerance_m, tolerance_m)
 
     def keypoints(
         self,
@@ -252,18 +252,20 @@ class View:
     ) -> FloatArray:
         """(K, 4) x, y, visibility, depth, rounded: what `keypoints` and `describe` both say."""
         own = [original(part, self.depsgraph) for part in (*parts, *points.owners)]
-        rows = self._camera.project(points.positions)[:, [0, 1, 2, 2]]
-        rows[:, 2] = self._visibility(points.positions, [shape.original, *own], self_tolerance_m)
+        pixels = self._camera.project(points.positions)
+        rows = pixels[:, [0, 1, 2, 2]]
+        rows[:, 2] = self._visibility(points.positions, pixels, [shape.original, *own], self_tolerance_m)
         return rounded(rows)
 
     def _visibility(
         self,
         world: FloatArray,
+        pixels: FloatArray,
         own: Sequence[bpy.types.Object],
         self_tolerance_m: float,
         tolerance_m: float = TOLERANCE_M,
     ) -> npt.NDArray[np.uint8]:
-        return visibility(self._scene, self.depsgraph, self._camera, world, tolerance_m, own, self_tolerance_m)
+        return visibility(self._scene, self.depsgraph, self._camera, world, pixels, tolerance_m, own, self_tolerance_m)
 
     def _visible(self, shape: Shape) -> dict[str, Any]:
         """The fields that the segmentation tells; none without one."""

@@ -24,6 +24,7 @@ def visibility(
     depsgraph: bpy.types.Depsgraph,
     camera: Camera,
     world: FloatArray,
+    pixels: FloatArray,
     tolerance_m: float = TOLERANCE_M,
     own: Collection[bpy.types.Object] = (),
     self_tolerance_m: float = 0.0,
@@ -35,12 +36,12 @@ def visibility(
         depsgraph: the scene's, evaluated.
         camera: the scene's.
         world: the points.
+        pixels: (N, 3), their projections, as `Camera.project` has them.
         tolerance_m: surfaces that lie less than this before a point do not hide it.
         own: original objects whose surfaces do not hide a point either if they lie less than `self_tolerance_m`
             before it.
         self_tolerance_m: metres along the ray.
     """
-    pixels = camera.project(world)
     flags = camera.contains(pixels).astype(np.uint8)
     inside = np.flatnonzero(flags)
     starts = pixels[inside]

@@ -49,19 +49,31 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
         raise UsageError(f"the manifest's plan cannot be read: {type(error).__name__}: {error}") from None
 
 
-def same_plan(manifest: Manifest, folder: Path, instance: Instance, places: Places, doing: str) -> Plan:
-    """Return the manifest's plan, drawn up again; it is the same. Raises as `plan_again`, too.
+def chosen_again(
+    manifest: Manifest, folder: Path, instance: Instance, places: Places, doing: str
+) -> tuple[Plan, list[str]]:
+    """Return the manifest's plan, drawn up again, and how this installation differs from the one it was made with.
 
     Raises:
-        OtherPlan: it is another now: the job's file, an asset, the Blender or our code.
+        OtherPlan: what the user chose is another now: the job's file, a field, an asset.
+        UsageError, JobBroken: as `plan_again`.
     """
-    again = plan_again(manifest, folder, instance, places)
-    if different := sorted(differences(again.identity(), manifest.plan), key=_of_the_build):
-        name, now, then = different[0]
-        more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
-        raise OtherPlan(f"the plan is another now: {name} was {then!r}, is {now!r}{more}", f"restore it to {doing}")
+    again, elsewhere = plan_again(manifest, folder, instance, places), []
+    for name, now, then in differences(again.identity(), manifest.plan):
+        if not name.startswith(BUILD):
+            raise OtherPlan(f"the plan is another now: {name} was {then!r}, is {now!r}", f"restore it to {doing}")
+        elsewhere.append(f"{name} was {then!r}, is {now!r}")
+    return again, elsewhere
+
+
+def same_plan(manifest: Manifest, folder: Path, instance: Instance, places: Places, doing: str) -> Plan:
+    """Return the manifest's plan, drawn up again on the same Blender build and packages. Raises as `chosen_again`, too.
+
+    Raises:
+        OtherPlan: it is another now: the job's file, a field, an asset, Blender or our code.
+    """
+    again, elsewhere = chosen_again(manifest, folder, instance, places, doing)
+    if elsewhere:
+        more = f" (and {len(elsewhere) - 1} more)" if len(elsewhere) > 1 else ""
+        raise OtherPlan(f"this installation is another: {elsewhere[0]}{more}", f"install what it was, to {doing}")
     return again
-
-
-def _of_the_build(difference: tuple[str, object, object]) -> bool:
-    return difference[0].startswith(BUILD)

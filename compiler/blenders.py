@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +58,10 @@ class Program:
         kept = {name: value for name, value in kept.items() if not name.startswith("PYTHON")}
         if self.kind == "another python":
             return kept
-        path = os.pathsep.join(_without_virtual_environments(kept.get("PATH", os.defpath)))
-        return {**kept, "PATH": path, "PYTHONNOUSERSITE": "1"}
+        # A Blender that brings no Python makes its home where the first one on PATH is, with all that is installed.
+        folders = [str(Path(self.path).resolve().parent), *kept.get("PATH", os.defpath).split(os.pathsep)]
+        outside = [folder for folder in folders if not (Path(folder).parent / "pyvenv.cfg").is_file()]
+        return {**kept, "PATH": os.pathsep.join(outside), "PYTHONNOUSERSITE": "1"}
 
 
 def find(given: str | None) -> Program:
@@ -89,13 +91,6 @@ def _find(given: str) -> Program:
         raise BlenderUnusable(*library)
     line = next(iter(said.split("\n")), "") or "nothing"
     raise BlenderUnusable(f"{path} is no Blender: asked for its --version, it says {line[:80]!r}", DISTRIBUTIONS)
-
-
-def _without_virtual_environments(path: str) -> Iterator[str]:
-    """A Blender that brings no Python of its own takes the first on PATH for its home, with all that is installed."""
-    for folder in path.split(os.pathsep):
-        if not Path(folder).with_name("pyvenv.cfg").is_file():
-            yield folder
 
 
 def _locate(given: str) -> str:

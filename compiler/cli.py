@@ -15,11 +15,22 @@ from compiler.commands.build import build_command
 from compiler.commands.diff import diff_command
 from compiler.commands.doctor import doctor_command
 from compiler.commands.replay import replay_command
+from compiler.commands.reproduce import reproduce_command
 from compiler.commands.show import show_command
 from compiler.commands.verify import verify_command
 from compiler.errors import BlendshardError
 
 INTERRUPTED = 130
+
+_COMMANDS = (
+    build_command,
+    show_command,
+    verify_command,
+    diff_command,
+    reproduce_command,
+    replay_command,
+    doctor_command,
+)
 
 _HELP = """Compile a dataset: Blender instances render randomized scenes into WebDataset shards.
 
@@ -39,7 +50,7 @@ def cli() -> None:
     """Compile a dataset."""
 
 
-for command in (build_command, verify_command, diff_command, show_command, replay_command, doctor_command):
+for command in _COMMANDS:
     cli.add_command(command)
 
 

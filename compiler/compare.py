@@ -28,7 +28,7 @@ class Difference:
     member: str
     what: str
     """One line."""
-    figures: dict[str, float | None] = field(default_factory=dict)
+    figures: Mapping[str, float | None] = field(default_factory=dict)
     """What was measured, by name; None for what is not finite. See the functions below."""
 
     def __str__(self) -> str:

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from compiler.errors import BlendshardError, InstanceLost, disk_error
+from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
 from compiler.events import Event, Stopped
+from compiler.failures import memory_lost
 from compiler.instances import Instance, Launch
 from compiler.store import Store, Tee
 from compiler.task import Endurance, NotStarted, ShardTask
@@ -116,28 +117,33 @@ class Crew:
         task = ShardTask(self.store, number, self.options.endurance, self.events, self.offer)
         try:
             while task.remaining and not self._stop.is_set():
-                try:
-                    self._take_turn(slot, task)
-                except InstanceLost as loss:
-                    self._release(slot)
-                    if self._stop.is_set() or not task.survives(loss):
-                        return
-                    self._turns.pause(pause_after(self._deaths.get(slot, 0)))
+                loss = self._take_turn(slot, task)
+                if loss is None:
+                    continue
+                self._release(slot)
+                if self._stop.is_set() or not task.survives(loss):
+                    return
+                self._turns.pause(pause_after(self._deaths.get(slot, 0)))
             if not self._stop.is_set():
                 task.commit()
         finally:
             task.close()
 
-    def _take_turn(self, slot: int, task: ShardTask) -> None:
-        """Render beside the others or alone, until all is done or it is another's turn."""
-        if task.alone and self.options.instances > 1:
-            with self._turns.lone():
-                self._render_some(slot, task, 1)
-            return
-        if self._turns.wanted:
+    def _take_turn(self, slot: int, task: ShardTask) -> InstanceLost | None:
+        """Render beside the others or alone, until all is done, it is another's turn or the instance is lost."""
+        alone = task.alone and self.options.instances > 1
+        if alone or self._turns.wanted:
             self._release(slot)  # whoever waits leaves its memory to the others
-        with self._turns.shared():
-            self._render_some(slot, task, len(task.remaining))
+        try:
+            with self._turns.lone() if alone else self._turns.shared():
+                self._render_some(slot, task, 1 if alone else len(task.remaining))
+        except InstanceLost as loss:
+            return loss
+        except JobBroken as error:
+            if (loss := memory_lost(error)) is None:
+                raise
+            return loss
+        return None
 
     def _render_some(self, slot: int, task: ShardTask, most: int) -> None:
         """Render up to `most` episodes, as far as the instance may still play them; all where the scene is reused."""

@@ -6,7 +6,6 @@ what holds files to their manifests.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,7 +46,7 @@ class DatasetDifference:
     samples_compared: int = 0
     """In the shards that differ."""
     samples_different: int = 0
-    members_different: Counter[str] = field(default_factory=Counter)
+    members_different: dict[str, int] = field(default_factory=dict)
     """In how many samples a member differs, images by ``image``."""
     described: list[SampleDifference] = field(default_factory=list)
     """The first samples that differ."""
@@ -71,7 +70,9 @@ def diff(first: tuple[Path, Manifest], second: tuple[Path, Manifest], limit: int
     """
     ours, theirs = first[1], second[1]
     found = DatasetDifference(
-        *(list(differences(getattr(ours, name), getattr(theirs, name))) for name in ("plan", "schema", "provenance"))
+        plan=list(differences(ours.plan, theirs.plan)),
+        schema=list(differences(ours.schema, theirs.schema)),
+        provenance=list(differences(ours.provenance, theirs.provenance)),
     )
     mine, others = ({shard.number: shard for shard in manifest.shards} for manifest in (ours, theirs))
     for number in sorted(mine.keys() | others.keys()):
@@ -115,10 +116,10 @@ def _note(difference: SampleDifference, found: DatasetDifference, limit: int) ->
 
 
 def _count_members(one: Sample, two: Sample, found: DatasetDifference) -> None:
-    ours, theirs = ({meaning_of(name): name for name in sample.members} for sample in (one, two))
+    ours, theirs = ({meaning_of(name): content for name, content in sample.members.items()} for sample in (one, two))
     for meaning in ours.keys() | theirs.keys():
-        pair = [sample.members.get(names.get(meaning, "")) for sample, names in ((one, ours), (two, theirs))]
-        found.members_different[meaning] += pair[0] != pair[1]
+        if ours.get(meaning) != theirs.get(meaning):
+            found.members_different[meaning] = found.members_different.get(meaning, 0) + 1
 
 
 def _samples(folder: Path, shard: ShardInfo) -> Iterator[Sample]:

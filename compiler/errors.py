@@ -51,6 +51,12 @@ class BlenderUnusable(BlendshardError):
     exit_code = 5
 
 
+class OtherPixels(BlendshardError):
+    """Rendered again on another Blender build or processor, samples are not what they were: no sign of damage."""
+
+    exit_code = 6
+
+
 class InstanceLost(Exception):
     """An instance died, hung or sent garbage; its order can be rendered again by another."""
 

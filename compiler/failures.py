@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from compiler.errors import InstanceLost
+from compiler.errors import InstanceLost, JobBroken
 
 FILE_NAME = "failures.jsonl"
 
@@ -42,7 +42,12 @@ class Failure:
 
 def for_want_of_memory(loss: InstanceLost) -> bool:
     """Return whether the instance seems to have died because memory was short: Linux then sends SIGKILL."""
-    return str(loss) == "died of SIGKILL" or any(_MEMORY.search(line) for line in loss.log)
+    return str(loss) == "died of SIGKILL" or any(_MEMORY.search(line) for line in (str(loss), *loss.log))
+
+
+def memory_lost(error: JobBroken) -> InstanceLost | None:
+    """Return the loss that a job's error is, where memory was short: alone it may succeed, unlike other errors."""
+    return InstanceLost(f"ran out of memory: {error}", error.details) if _MEMORY.search(str(error)) else None
 
 
 def replay_command(folder: Path | str, episode: int) -> str:

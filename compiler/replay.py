@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compiler.again import same_plan
+from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, UsageError
 from compiler.instances import Instance, Launch
 from compiler.sources import Places
@@ -14,20 +14,23 @@ from loaders.manifest import Manifest
 
 def replay(
     manifest: Manifest, folder: Path, episode: int, out: Path, launch: Launch, places: Places, save_blend: bool
-) -> list[Path]:
-    """Render `episode` and write its samples' members as files under `out`; return their paths.
+) -> tuple[list[Path], list[str]]:
+    """Render `episode` and write its samples' members as files under `out`.
 
     With `save_blend` the scene, as it is before the first frame, becomes a file that Blender opens.
 
+    Returns:
+        The files' paths, and how this installation differs from the one that the dataset was made with.
+
     Raises:
         Incomplete: Blender died in it.
-        BlendshardError: as `same_plan`; JobBroken where the job fails.
+        BlendshardError: as `chosen_again`; JobBroken where the job fails.
     """
     written = []
     try:
         instance = Instance(launch)
         try:
-            plan = same_plan(manifest, folder, instance, places, doing="replay")
+            plan, elsewhere = chosen_again(manifest, folder, instance, places, doing="replay")
             order = plan.order([plan.episode(episode)], launch.threads)
             out.mkdir(parents=True, exist_ok=True)
             if save_blend:
@@ -44,4 +47,4 @@ def replay(
         raise Incomplete(f"episode {episode}: the instance {loss}", "its whole output stands above") from None
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", "name another place with --out") from None
-    return written
+    return written, elsewhere

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder
-from compiler.again import BUILD, plan_again
+from compiler.again import chosen_again
 from compiler.compare import Difference, compare_members
-from compiler.errors import Incomplete, InstanceLost, OtherPlan, UsageError
+from compiler.errors import Incomplete, InstanceLost, UsageError
 from compiler.instances import Instance, Launch
 from compiler.machine import processor
-from compiler.plan import Plan, differences
+from compiler.plan import Plan
 from compiler.sources import Places
 from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import TarStreamError, read_samples
@@ -55,10 +55,10 @@ def prepare_rerender(
 
     Raises:
         OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
-        UsageError, JobBroken: as `plan_again`.
+        UsageError, JobBroken: as `chosen_again`.
     """
-    plan = plan_again(manifest, folder, instance, places)
-    elsewhere = _elsewhere(plan, manifest)
+    plan, elsewhere = chosen_again(manifest, folder, instance, places, doing="render it again")
+    elsewhere += _other_processor(manifest)
     shards = {shard.number: shard for shard in manifest.shards}
     if amount is None:
         return Comparison(folder, plan, [(shard, plan.episodes(number)) for number, shard in shards.items()], elsewhere)
@@ -86,16 +86,9 @@ def rerender(comparison: Comparison, launch: Launch, instances: int) -> Iterator
             yield from results
 
 
-def _elsewhere(plan: Plan, manifest: Manifest) -> list[str]:
-    lines = []
-    for name, now, then in differences(plan.identity(), manifest.plan):
-        if not name.startswith(BUILD):
-            raise OtherPlan(f"the plan is another now: {name} was {then!r}, is {now!r}", "restore it to render again")
-        lines.append(f"{name} was {then!r}, is {now!r}")
+def _other_processor(manifest: Manifest) -> list[str]:
     then, now = manifest.provenance.get("cpu"), processor()
-    if then != now:
-        lines.append(f"the processor was {_name(then)}, is {_name(now)}")
-    return lines
+    return [] if then == now else [f"the processor was {_name(then)}, is {_name(now)}"]
 
 
 def _name(cpu: object) -> str:

@@ -84,4 +84,4 @@ class Turns:
 
 def pause_after(deaths: int) -> float:
     """Return how many seconds to wait after so many instances in a row that gave no sample: doubled, within bounds."""
-    return min(_FIRST_PAUSE_S * 2.0 ** (deaths - 1), LONGEST_PAUSE_S) if deaths else 0.0
+    return min(_FIRST_PAUSE_S * 2.0 ** min(deaths - 1, 9), LONGEST_PAUSE_S) if deaths else 0.0

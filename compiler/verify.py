@@ -6,14 +6,16 @@ is not, and holds healthy bytes to the schema and the plan as well.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from compiler import sources
 from compiler.annotation_schema import manifest_problem
 from compiler.errors import Incomplete, UsageError, VerificationFailed
 from compiler.plan import Plan
@@ -62,8 +64,9 @@ class Verifier:
         self.folder = folder
         self.manifest = manifest
         self.problems: list[Problem] = []
-        """What is wrong with the manifest itself."""
+        """What is wrong with the manifest and the copies of the job's sources."""
         self._plan = self._read_plan()
+        self._check_sources()
         self._checker: SampleChecker | None = None
         if problem := manifest_problem(json.loads(manifest.to_json())):
             self._blame_manifest(problem)
@@ -99,6 +102,17 @@ class Verifier:
         except ValueError as error:
             self._blame_manifest(str(error))
             return None
+
+    def _check_sources(self) -> None:
+        """Hold the job's files beside the shards to their digests. A copy of the dataset may well lack them."""
+        job = self.manifest.provenance.get("job")
+        digests = job.get("sources") if isinstance(job, dict) else None
+        for name, sha256 in sorted(digests.items()) if isinstance(digests, dict) else ():
+            place = PurePosixPath(sources.FOLDER, name)
+            if ".." in place.parts or place.parts[0] != sources.FOLDER or not (self.folder / place).is_file():
+                continue
+            if hashlib.sha256((self.folder / place).read_bytes()).hexdigest() != sha256:
+                self.problems.append(Problem(str(place), "its sha256 is not the one in the manifest's provenance"))
 
     def _check_members(self) -> None:
         """Hold the schema's members to the plan's."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler import failures
+from compiler import failures, sources
 from compiler.directory import LOCK_NAME
 from compiler.errors import VerificationFailed
 from compiler.journal import JOURNAL_SUFFIX
@@ -33,7 +33,7 @@ class Surroundings:
 def look_around(folder: Path, manifest: Manifest) -> Surroundings:
     """Compare a directory's listing with the manifest."""
     numbers = {shard.number for shard in manifest.shards}
-    known = {FILE_NAME, LOCK_NAME, failures.FILE_NAME, *(shard.name for shard in manifest.shards)}
+    known = {FILE_NAME, LOCK_NAME, failures.FILE_NAME, sources.FOLDER, *(shard.name for shard in manifest.shards)}
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
     unfinished = [name for name in strangers if name.endswith((PART_SUFFIX, JOURNAL_SUFFIX))]
     return Surroundings(

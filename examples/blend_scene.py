@@ -25,7 +25,7 @@ class StillLife(Job):
     """A bowl of fruit, a bottle, a mug and a candle, put anew on their table."""
 
     blend: Path = Path("assets/still_life.blend")
-    spread: float = 0.32  # metres from the middle of the table
+    spread: float = 0.28  # metres from the middle of the table
 
     def setup(self) -> None:
         """Find in the opened file, by their names, what will change."""
@@ -41,7 +41,7 @@ class StillLife(Job):
         self.lamp.location = scatter.in_shell(rng, radius=(1.2, 1.6), elevation=(25, 70), azimuth=(130, 300))
         stage.point_at(self.lamp, (0, 0, 0))
         self.lamp.data.color = materials.random_color(rng, saturation=(0, 0.35), value=(1, 1))
-        self.camera.location = scatter.in_shell(rng, radius=(1.2, 1.5), elevation=(20, 45), azimuth=(250, 290))
+        self.camera.location = scatter.in_shell(rng, radius=(1.1, 1.35), elevation=(22, 40), azimuth=(250, 290))
         stage.point_at(self.camera, (0, 0, 0.06))
 
     def put(self, rng: np.random.Generator, thing: Any) -> None:

@@ -31,10 +31,10 @@ class SettledBin(Job):
         stage.ground(rgb=(0.12, 0.13, 0.15))
         for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             wall = stage.cube("wall")
-            wall.scale, wall.location = (0.06 if x else 2.06, 0.06 if y else 2.06, 0.7), (x, y, 0.35)
+            wall.scale, wall.location = (0.06, 1.94, 0.7) if x else (2.06, 0.06, 0.7), (x, y, 0.35)
             stage.rigid_body(wall, "passive")
             stage.paint(wall, (0.16, 0.25, 0.38), matte=True)
-        stage.camera(at=(0, -2.4, 3.8), look_at=(0, -0.05, 0.2), lens_mm=46)
+        stage.camera(at=(0, -1.8, 4.2), look_at=(0, -0.03, 0.2), lens_mm=52)
         stage.sky(rgb=(0.9, 0.95, 1.0), strength=0.4)
 
     def randomize(self, rng: np.random.Generator) -> None:
@@ -49,7 +49,7 @@ class SettledBin(Job):
             self.pile.append(part)
         scatter.place_apart(rng, self.pile, self.hold)
         physics.settle(must_rest=False)
-        lights.random_rig(rng, radius=(3, 5), elevation=(40, 80), power_w=(80, 250), size_m=(0.5, 2))
+        lights.random_rig(rng, radius=(3, 5), elevation=(40, 80), power_w=(150, 400), size_m=(0.5, 2))
 
     def hold(self, rng: np.random.Generator, part: Any) -> None:
         """Propose a pose above the bin from which the part will fall."""

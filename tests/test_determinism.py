@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from blender_jobs.passes import PASSES
+from loaders.tarstream import read_samples
 from tests.commands import TINY, annotations, digests, ok, start, write_job
 
 PLAN = ["falling_cubes", "--shards", "4", "--samples-per-shard", "16", "--size", "160x120", "--seed", "7"]
@@ -57,7 +59,7 @@ def test_kill_of_the_whole_group_changes_no_byte(plan: list[str], reference: dic
     assert killed, "every run was over before it was killed"
     ok(*plan, "--instances", 2, "--out", out)
     assert digests(out) == reference
-    assert sorted(path.name for path in out.iterdir()) == ["dataset.json", *sorted(reference)]
+    assert sorted(path.name for path in out.glob("*.*")) == ["dataset.json", *sorted(reference)]
 
 
 def _kill_group(pid: int) -> None:
@@ -126,3 +128,48 @@ def test_a_reused_scene_begins_afresh_with_each_shard(tmp_path: Path) -> None:
     assert len(set(digests(tmp_path / "one").values())) == 3
     heights = [entry["objects"][0]["matrix_world"][2][3] for entry in annotations(tmp_path / "one")]
     assert all(first > last for first, last in zip(heights[0::4], heights[3::4], strict=True)), "it falls each time"
+
+
+ALL_PASSES = """
+cameras = ("left", "right")
+categories = ("cube",)
+frames: range = range(1, 4)
+
+def setup(self):
+    stage.ground()
+    self.cube = stage.cube("cube", physics="active")
+    self.fixed = stage.cube("fixed", size_m=0.5)
+    for name, x in (("left", 4), ("right", 4.2)):
+        stage.camera(at=(x, -4, 3)).name = name
+
+def randomize(self, rng):
+    self.cube.location = (*rng.uniform(-1, 1, 2), 2)
+    self.cube.rotation_euler = rng.uniform(-3, 3, 3)
+
+def step(self, rng, frame):
+    self.fixed.location = (*rng.uniform(-1, 1, 2), 0.3)
+
+def annotate(self, view):
+    return {"objects": [view.describe(entry, category="cube") for entry in (self.cube, self.fixed)]}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [["--engine", "workbench", "--render-samples", "0"], ["--render-samples", "1"]])
+def test_every_pass_and_camera_repeats(engine: list[str], tmp_path: Path) -> None:
+    job = write_job(tmp_path, ALL_PASSES)
+    plan = [job, "--shards", 2, "--samples-per-shard", 8, "--size", "64x48", *engine, "--passes", ",".join(PASSES)]
+    ok(*plan, "--instances", 1, "--out", tmp_path / "alone")
+    process = start(*plan, "--instances", 2, "--out", tmp_path / "killed")
+    time.sleep(5)
+    _kill_group(process.pid)
+    process.communicate()
+    ok(*plan, "--instances", 2, "--out", tmp_path / "killed")
+    assert digests(tmp_path / "alone") == digests(tmp_path / "killed")
+    found = members_of(tmp_path / "alone" / "job-train-000001.tar")
+    assert len(found) == 2 * (3 + len(PASSES) + 1)  # flow has two members
+
+
+def members_of(shard: Path) -> list[str]:
+    with shard.open("rb") as file:
+        return list(next(iter(read_samples(file))).members)

@@ -182,6 +182,26 @@ def edges_around(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([pixels[:, :2].min(axis=0), pixels[:, :2].max(axis=0)])
 
 
+@pytest.mark.parametrize("lens", LENSES)
+def test_a_finer_mesh_of_the_same_triangle_has_the_same_boxes(lens: Any) -> None:
+    """Short edges take a short cut: it must lead to the same place."""
+    made = camera(lens, clip=(0.5, 6.0))
+    rng = np.random.default_rng(2)
+    steps = 300
+    i, j = (grid.ravel() for grid in np.meshgrid(np.arange(steps + 1), np.arange(steps + 1)))
+    weights = np.stack([i, j, steps - i - j], axis=1) / steps
+    at = (np.arange(steps)[:, None] * (steps + 1) + np.arange(steps)).ravel()
+    right, down = at + 1, at + steps + 1
+    grid = np.concatenate([np.stack([at, right, down], axis=1), np.stack([right, down + 1, down], axis=1)])
+    grid = grid[(weights[grid] >= 0).all(axis=(1, 2))].astype(np.int32)
+    whole = np.array([[0, 1, 2]], dtype=np.int32)
+    for _ in range(12):
+        vertices = rng.uniform([-1.5, -1.2, -5], [1.5, 1.2, 0], (3, 3))
+        fine = np.where((weights >= 0).all(axis=1)[:, None], weights, 1 / 3) @ vertices
+        expected, found = boxes(made, vertices, lambda: whole), boxes(made, fine, lambda: grid)
+        assert np.array(found) == pytest.approx(np.array(expected), abs=0.02, rel=1e-4)
+
+
 def test_without_distortion_boxes_are_those_of_coefficients_that_do_nothing() -> None:
     """The two ways to compute them meet."""
     plain, idle = camera(clip=(0.5, 6.0)), camera((0.0, 0.0, 0.0, 0.0), clip=(0.5, 6.0))

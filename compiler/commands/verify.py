@@ -6,11 +6,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
 
 from compiler.commands.output import announce, say_json, say_lines
+from compiler.commands.rerendering import AmountType, rerender_and_compare
+from compiler.plan_options import blender_option
 from compiler.prepare import cores
 from compiler.shard_walk import ShardReport
 from compiler.verify import Verifier, examine_all, intact_manifest
@@ -25,10 +28,22 @@ _LINE_EVERY_S = 10.0
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Shards read at once.  [default: the cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def verify_command(folder: Path, jobs: int | None, as_json: bool, quiet: bool) -> None:
+@click.option(
+    "--rerender", metavar="K|all", type=AmountType(), help="Render K samples' episodes again, chosen at random, or all."
+)
+@click.option(
+    "--pick", metavar="N", type=click.IntRange(min=0), help="The choice's seed.  [default: another each time]"
+)
+@click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now.")
+@click.option(
+    "--assets", type=click.Path(path_type=Path, file_okay=False), help="The folder that stood beside the job's file."
+)
+@blender_option
+def verify_command(folder: Path, jobs: int | None, as_json: bool, quiet: bool, **rendering: Any) -> None:
     """Read every byte of a dataset again, and name the file, the sample and the member that is damaged.
 
-    Nothing is rendered: any machine can do it, without Blender.
+    Any machine can do it, without Blender. With --rerender, samples are rendered in fresh processes as well and
+    compared byte for byte: exit code 3 if they differ; 6 if they differ on another Blender build or processor.
     """
     manifest = intact_manifest(folder)
     verifier = Verifier(folder, manifest)
@@ -40,11 +55,15 @@ def verify_command(folder: Path, jobs: int | None, as_json: bool, quiet: bool) -
         problems += report.problems
         notes += report.notes
     outcome = Outcome(folder, manifest, problems, notes, look_around(folder, manifest))
-    if as_json:
-        say_json(outcome.as_json())
-    else:
+    if not as_json:
         say_lines(outcome.lines())
+    elif rendering["rerender"] is None or problems:
+        say_json(outcome.as_json())
     outcome.check()
+    if rendering["rerender"] is not None:
+        counts = rerender_and_compare(folder, manifest, {**rendering, "jobs": jobs, "as_json": as_json})
+        if as_json:
+            say_json({**outcome.as_json(), **counts})
 
 
 def _bar(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:

@@ -50,11 +50,11 @@ def wood() -> Any:
     place, turn, rings, ramp = (
         nodes.new(f"ShaderNode{kind}") for kind in ("TexCoord", "Mapping", "TexWave", "ValToRGB")
     )
-    turn.inputs["Scale"].default_value = (0.6, 5.0, 1.0)
-    rings.inputs["Scale"].default_value, rings.inputs["Distortion"].default_value = 1.6, 6.0
+    turn.inputs["Scale"].default_value = (0.25, 3.0, 1.0)
+    rings.inputs["Scale"].default_value, rings.inputs["Distortion"].default_value = 1.2, 7.0
     rings.inputs["Detail"].default_value, rings.bands_direction = 3.0, "Y"
     dark, light = ramp.color_ramp.elements
-    dark.color, light.color = (0.16, 0.07, 0.03, 1), (0.33, 0.17, 0.075, 1)
+    dark.color, light.color = (0.2, 0.09, 0.04, 1), (0.3, 0.15, 0.065, 1)
     links.new(place.outputs["Object"], turn.inputs["Vector"])
     links.new(turn.outputs["Vector"], rings.inputs["Vector"])
     links.new(rings.outputs["Fac"], ramp.inputs["Fac"])
@@ -108,17 +108,17 @@ def build() -> None:
     turned("apple", APPLE, red).location = (0.2, -0.12, 0)
     turned("lemon", LEMON, yellow).location = (-0.15, -0.16, 0.027)
     bpy.data.objects["lemon"].rotation_euler = (math.pi / 2, 0, 0.9)
-    lamp("key", (-0.9, -0.5, 1.1), 28, 0.5)
-    lamp("fill", (1.3, -0.4, 0.8), 8, 1.0)
+    lamp("key", (-0.9, -0.5, 1.1), 50, 0.4)
+    lamp("fill", (1.3, -0.4, 0.8), 12, 1.0)
     data = bpy.data.cameras.new("camera")
-    data.lens = 50
+    data.lens = 55
     bpy.context.scene.camera = aimed(bpy.data.objects.new("camera", data), (0.25, -1.15, 0.62))
     world = bpy.context.scene.world = bpy.data.worlds.new("room")
     if bpy.app.version < (5, 0):
         world.use_nodes = True
     background = world.node_tree.nodes["Background"]
-    background.inputs["Color"].default_value, background.inputs["Strength"].default_value = (0.5, 0.45, 0.4, 1), 0.25
-    world.color = (0.2, 0.18, 0.16)
+    background.inputs["Color"].default_value, background.inputs["Strength"].default_value = (0.55, 0.6, 0.65, 1), 0.35
+    world.color = (0.19, 0.21, 0.23)
 
 
 if __name__ == "__main__":

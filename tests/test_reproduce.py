@@ -1,0 +1,110 @@
+"""A dataset comes back from its manifest alone; samples rendered again are the same, and what differs is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compiler.errors import OtherPixels
+from loaders.manifest import FILE_NAME, Manifest
+from tests.commands import TINY, digests, ok, run, write_job
+
+HOOKS = """
+color: Path = Path("red.bin")
+helpers.anything()
+
+def randomize(self, rng):
+    stage.paint(self.cube, [byte / 255 for byte in assets.use(self.color).read_bytes()])
+    self.cube.rotation_euler = rng.uniform(-3, 3, 3)
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a job, its colour, a module that it imports, and its dataset ``out``."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "red.bin").write_bytes(b"\xff\x10\x10")
+    (folder / "helpers.py").write_text("def anything():\n    pass\n")
+    write_job(folder, HOOKS, head="import helpers\nfrom blender_jobs import assets")
+    ok(folder / "job.py", "--shards", 2, "--samples-per-shard", 5, *TINY, "--out", folder / "out")
+    return folder
+
+
+def test_a_dataset_comes_back_from_its_manifest(made: Path, tmp_path: Path) -> None:
+    said = ok("reproduce", made / "out" / FILE_NAME, "--out", tmp_path / "again", "--instances", 1)
+    assert "the same bytes as the manifest says: 2 shards" in said
+    assert digests(tmp_path / "again") == digests(made / "out")
+
+
+def test_a_dataset_comes_back_on_another_machine(made: Path, tmp_path: Path) -> None:
+    """The job's own folder is gone; there are the manifest with its copies, and the assets somewhere."""
+    shutil.copytree(made / "out", tmp_path / "published")
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    shutil.copyfile(made / "red.bin", assets / "red.bin")
+    manifest = Manifest.load(tmp_path / "published")
+    elsewhere = json.dumps(manifest.provenance).replace(str(made), "/gone")
+    moved = Manifest(manifest.name, manifest.plan, manifest.schema, json.loads(elsewhere), manifest.shards)
+    (tmp_path / "published" / FILE_NAME).write_bytes(moved.to_json())
+    for shard in (tmp_path / "published").glob("*.tar"):
+        shard.unlink()
+    lost = run("reproduce", tmp_path / "published", "--out", tmp_path / "again")
+    assert lost.returncode == 2
+    assert "/gone/red.bin" in lost.stderr
+    ok("reproduce", tmp_path / "published", "--out", tmp_path / "again", "--assets", assets)
+    assert digests(tmp_path / "again") == digests(made / "out")
+
+
+def test_another_job_or_asset_reproduces_nothing(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "made")
+    job = write_job(tmp_path / "made", HOOKS + "    self.cube.location.x = 1\n", head="import helpers")
+    refused = run("reproduce", made / "out", "--out", tmp_path / "again", "--job", job)
+    assert refused.returncode in (2, 4)
+    write_job(tmp_path / "made", HOOKS, head="import helpers\nfrom blender_jobs import assets")
+    with (tmp_path / "made" / "red.bin").open("ab") as file:
+        file.write(b"\0")
+    refused = run("reproduce", made / "out", "--out", tmp_path / "again", "--job", job)
+    assert refused.returncode == 4
+    assert "assets.red.bin" in refused.stderr
+    assert not (tmp_path / "again").exists()
+
+
+def test_samples_rendered_again_are_the_same(made: Path) -> None:
+    assert "10 samples rendered again, 0 differ" in ok("verify", made / "out", "--rerender", "all")
+    assert ", 0 differ (--pick 7)" in ok("verify", made / "out", "--rerender", 1, "--pick", 7)
+
+
+def forged(made: Path, folder: Path, cpu: dict[str, object] | None = None) -> Path:
+    """Return a dataset of another colour that claims to be this one's: its shards and digests fit each other."""
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns("out"))
+    (folder / "red.bin").write_bytes(b"\x10\x10\xff")
+    ok(folder / "job.py", "--shards", 2, "--samples-per-shard", 5, *TINY, "--out", folder / "out")
+    other, real = Manifest.load(folder / "out"), Manifest.load(made / "out")
+    provenance = {**real.provenance, "cpu": cpu or real.provenance["cpu"]}
+    claim = replace(other, plan=real.plan, provenance=provenance)
+    (folder / "out" / FILE_NAME).write_bytes(claim.to_json())
+    return folder / "out"
+
+
+def test_pixels_that_are_not_the_plans_are_found(made: Path, tmp_path: Path) -> None:
+    found = run("verify", forged(made, tmp_path / "forged"), "--rerender", 2, "--pick", 0)
+    assert found.returncode == 3
+    assert "PSNR" in found.stderr
+    assert "same Blender build and processor" in found.stderr
+
+
+def test_on_another_processor_the_difference_has_its_own_exit_code(made: Path, tmp_path: Path) -> None:
+    found = run("verify", forged(made, tmp_path / "forged", {"model": "Z80", "features": []}), "--rerender", 1)
+    assert found.returncode == OtherPixels.exit_code == 6
+    assert "the processor was Z80" in found.stderr
+
+
+def test_replay_leaves_a_scene_that_blender_opens(made: Path, tmp_path: Path) -> None:
+    written = ok("replay", made / "out", "--episode", 2, "--out", tmp_path, "--save-blend").splitlines()
+    assert tmp_path / "episode-2.blend" in map(Path, written)
+    head = (tmp_path / "episode-2.blend").read_bytes()[:7]
+    assert head.startswith((b"BLENDER", b"\x28\xb5\x2f\xfd"))  # plain, or zstd's magic

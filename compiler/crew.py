@@ -140,9 +140,9 @@ class Crew:
         except InstanceLost as loss:
             return loss
         except JobBroken as error:
-            if (loss := memory_lost(error)) is None:
+            if (shortage := memory_lost(error)) is None:
                 raise
-            return loss
+            return shortage
         return None
 
     def _render_some(self, slot: int, task: ShardTask, most: int) -> None:

@@ -20,7 +20,8 @@ class PlanReport:
 
     def __init__(self, plan: Plan, shards: int, out: Path, found: Manifest | None) -> None:
         self.plan, self.shards, self.out = plan, shards, out
-        self.missing = shards - sum(shard.number < shards for shard in (found.shards if found else ()))
+        finished = {shard.number for shard in found.shards} - found.incomplete if found else set()
+        self.missing = len(set(range(shards)) - finished)
         self.samples = self.missing * plan.samples_per_shard
         self.digest = plan.digest
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from compiler.content import digest_sample
 from compiler.planned import Due
-from compiler.structure import SampleChecker, undecodable
+from compiler.structure import Finding, SampleChecker, undecodable
 from loaders.manifest import SAMPLE_DIGEST_DIGITS, ShardInfo, sample_digest
 from loaders.tarstream import BLOCK, Sample, TarStreamError, kind_of, padded, read_samples, sample_record
 
@@ -131,13 +131,16 @@ class Walk:
             due = None
         known = len(self._report.problems)
         self._check_record(sample, record)
-        for member, what in self._checker.findings(sample, due) if self._checker else ():
-            self._blame(what, sample.key, member)
+        for finding in self._checker.findings(sample, due) if self._checker else ():
+            if finding.damage:
+                self._blame(finding.what, sample.key, finding.member)
+            elif not self._report.notes:  # one a shard will do
+                self._report.notes.append(str(Problem(self._shard.name, finding.what, sample.key, finding.member)))
         try:
             self._content.update(digest_sample(sample.key, sample.members))
         except ValueError:
-            member, what = undecodable(sample) or ("", "cannot be decoded")
-            self._blame(what, sample.key, member)
+            finding = undecodable(sample) or Finding("", "cannot be decoded")
+            self._blame(finding.what, sample.key, finding.member)
         digest = self._shard.sample_digests[at * SAMPLE_DIGEST_DIGITS :][:SAMPLE_DIGEST_DIGITS]
         if digest != sample_digest(record) and len(self._report.problems) == known:
             self._blame(f"is not as it was written (bytes {sample.offset} to {sample.end})", sample.key)

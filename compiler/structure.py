@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,15 @@ from compiler.content import decode_image, open_image
 from compiler.planned import Due
 from loaders.tarstream import IMAGES, Sample, kind_of
 
-Finding = tuple[str, str]
-"""A member, empty for the whole sample, and what is wrong with it."""
+
+class Finding(NamedTuple):
+    """What is wrong with a member, empty for the whole sample."""
+
+    member: str
+    what: str
+    damage: bool = True
+    """Otherwise a job may have meant it so."""
+
 
 Array = npt.NDArray[Any]
 
@@ -51,7 +58,7 @@ class SampleChecker:
                     arrays[name] = read_array(content)
                     _check_array(arrays[name], entry)
                 except ValueError as error:
-                    yield name, str(error)
+                    yield Finding(name, str(error))
         for name, content in sample.members.items():
             if kind_of(name) == "json":
                 yield from self._annotation_findings(name, content, arrays, due)
@@ -66,18 +73,23 @@ class SampleChecker:
             if schema.merge(self._annotations, schema_of) != self._annotations:
                 raise ValueError("the annotations hold more than the manifest's schema says")
         except (ValueError, RecursionError) as error:
-            yield name, str(error)
+            yield Finding(name, str(error))
             return
         if not (due or name in self.members):
             return  # other people's JSON
         if problem := annotation_problem(annotations):
-            yield name, problem
+            yield Finding(name, problem)
             return
-        yield from ((name, text) for text in self._misplaced(annotations, view, due))
+        yield from (Finding(name, text) for text in self._misplaced(annotations, view, due))
         yield from _keypoint_findings(f"{view}keypoints.npy", arrays, annotations["objects"])
+        if strange := _strange(arrays.get(f"{view}categories.npy"), self._categories):
+            yield Finding(f"{view}categories.npy", f"holds {strange}, which is not an id of the categories")
         ids = [entry.get("segmentation_id", at) for at, entry in enumerate(annotations["objects"], start=1)]
-        yield from _label_findings(f"{view}segmentation.npy", arrays, ids, "a segmentation_id of the objects")
-        yield from _label_findings(f"{view}categories.npy", arrays, self._categories, "an id of the categories")
+        if strange := _strange(
+            arrays.get(f"{view}segmentation.npy"), ids
+        ):  # the job has described more than it returned
+            what = f"holds {strange}, which is not a segmentation_id of the objects"
+            yield Finding(f"{view}segmentation.npy", what, damage=False)
 
     def _misplaced(self, annotations: dict[str, Any], view: str, due: Due | None) -> Iterator[str]:
         """Yield where the annotations name another place in the dataset, or another size."""
@@ -99,7 +111,7 @@ def undecodable(sample: Sample) -> Finding | None:
             try:
                 decode_image(content)
             except ValueError as error:
-                return name, str(error)
+                return Finding(name, str(error))
     return None
 
 
@@ -141,13 +153,13 @@ def _image_findings(name: str, content: bytes, entry: Mapping[str, Any]) -> Iter
     try:
         image = open_image(content)
     except ValueError as error:
-        yield name, str(error)
+        yield Finding(name, str(error))
         return
     if _DECODERS.get(str(image.format)) != kind_of(name):
-        yield name, f"is a {image.format} file"
+        yield Finding(name, f"is a {image.format} file")
     if "shape" in entry and [image.height, image.width, len(image.getbands())] != list(entry["shape"]):
         shape = "x".join(map(str, entry["shape"]))
-        yield name, f"is {image.height}x{image.width} {image.mode}, in the schema {shape}"
+        yield Finding(name, f"is {image.height}x{image.width} {image.mode}, in the schema {shape}")
 
 
 def _check_array(array: Array, entry: Mapping[str, Any]) -> None:
@@ -165,19 +177,19 @@ def _keypoint_findings(name: str, arrays: Mapping[str, Array], objects: list[dic
     if (rows := arrays.get(name)) is None:
         return
     if not np.isfinite(rows).all():
-        yield name, "holds values that are not finite"
+        yield Finding(name, "holds values that are not finite")
     depths = np.array([depth for entry in objects for depth in entry["keypoint_depths"]], np.float32)
     flat = np.array([value for entry in objects for value in entry["keypoints"]], np.float32)
     if flat.size != 3 * depths.size or rows.shape != (depths.size, 4):
-        yield name, f"has {len(rows)} rows, the annotations {flat.size / 3:g} keypoints and {depths.size} depths"
+        yield Finding(
+            name, f"has {len(rows)} rows, the annotations {flat.size / 3:g} keypoints and {depths.size} depths"
+        )
         return
     other = np.column_stack((flat.reshape(-1, 3), depths)) != rows
     if other.any():
-        yield name, f"row {int(other.any(axis=1).argmax())} is not that of the annotations"
+        yield Finding(name, f"row {int(other.any(axis=1).argmax())} is not that of the annotations")
 
 
-def _label_findings(name: str, arrays: Mapping[str, Array], ids: list[Any], what: str) -> Iterator[Finding]:
-    if (labels := arrays.get(name)) is None:
-        return
-    if strange := sorted(set(np.unique(labels).tolist()) - {0, *ids}):
-        yield name, f"holds {strange[0]}, which is not {what}"
+def _strange(labels: Array | None, ids: list[Any]) -> int:
+    """Return the lowest label that is none of the ids, 0 where there is none."""
+    return 0 if labels is None else min(set(np.unique(labels).tolist()) - {0, *ids}, default=0)

@@ -30,6 +30,7 @@ for joint, (start, (x, y, z), radius) in list(JOINTS.items())[4:]:
 BONES = [(start, joint) for joint, (start, _, _) in JOINTS.items() if start]
 KEYPOINTS = tuple(joint for joint in JOINTS if not joint.endswith(("crown", "hand", "toes")))
 """The joints without the tips, which the body's rounding leaves just outside."""
+EDGES = [bone for bone in BONES if bone[1] in KEYPOINTS]
 
 
 def build(name: str) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from blender_jobs import lights, materials, meshes, physics, scatter, stage
 from blender_jobs.job import Job
 from blender_jobs.view import View
 
-SHAPES = {"cube": stage.cube, "sphere": meshes.sphere, "cylinder": meshes.cylinder, "cone": meshes.cone}
+SHAPES = {shape.__name__: shape for shape in meshes.SHAPES}  # cube, sphere, cylinder, cone, torus
 
 
 @dataclass
@@ -26,35 +26,34 @@ class SettledBin(Job):
     passes = ("segmentation", "depth")
 
     def setup(self) -> None:
-        """Build the bin: a floor and four walls, which only stop what falls; and what never varies around it."""
-        stage.frame_rate(60)
+        """Build what never varies: floor and walls, which only stop what falls, a camera and some light."""
         stage.ground(rgb=(0.12, 0.13, 0.15))
         for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            wall = stage.cube("wall")
+            wall = stage.cube("wall", physics="passive")
             wall.scale, wall.location = (0.06, 1.94, 0.7) if x else (2.06, 0.06, 0.7), (x, y, 0.35)
-            stage.rigid_body(wall, "passive")
             stage.paint(wall, (0.16, 0.25, 0.38), matte=True)
         stage.camera(at=(0, -1.8, 4.2), look_at=(0, -0.03, 0.2), lens_mm=52)
-        stage.sky(rgb=(0.9, 0.95, 1.0), strength=0.4)
+        stage.sky(strength=0.4)
 
     def randomize(self, rng: np.random.Generator) -> None:
         """Drop the parts, apart from one another, and wait until all of them rest."""
-        self.pile = []
+        self.pile: list[Any] = []
         for number in range(self.parts):
             shape = str(rng.choice(list(SHAPES)))
             part = SHAPES[shape](f"{shape} {number}")
-            part.scale = rng.uniform(0.25, 0.45, size=3) if shape != "sphere" else [rng.uniform(0.25, 0.4)] * 3
+            part.scale = rng.uniform(0.25, 0.45, size=3)
             stage.rigid_body(part, shape="CONVEX_HULL", friction=0.6, angular_damping=0.5)
             materials.assign(part, materials.random_principled(rng, part.name))
             self.pile.append(part)
         scatter.place_apart(rng, self.pile, self.hold)
         physics.settle(must_rest=False)
-        lights.random_rig(rng, radius=(3, 5), elevation=(40, 80), power_w=(150, 400), size_m=(0.5, 2))
+        lights.random_rig(rng, radius=(3, 5), elevation=(40, 80), power_w=(100, 300), size_m=(0.5, 2))
 
     def hold(self, rng: np.random.Generator, part: Any) -> None:
         """Propose a pose above the bin from which the part will fall."""
-        part.location, part.rotation_euler = scatter.in_box(rng, (-0.7, -0.7, 0.4), (0.7, 0.7, 3)), scatter.rotation(rng)
+        part.location = scatter.in_box(rng, (-0.7, -0.7, 0.4), (0.7, 0.7, 3))
+        part.rotation_euler = scatter.rotation(rng)
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe each part; `visible_fraction` says how much of it the others leave to be seen."""
-        return {"objects": [view.describe(part, part.name.split()[0]) for part in self.pile]}
+        """Describe each part and its center; `visible_fraction` says how much of it can be seen."""
+        return {"objects": [view.describe(part, part.name.split()[0], [(0, 0, 0)], ["center"]) for part in self.pile]}

@@ -17,7 +17,7 @@ from blender_jobs.view import View
 
 @dataclass
 class Stereo(Job):
-    """Random things on the ground before a rectified stereo pair: what one row shows, the same row of the other does."""
+    """Random things on the ground, seen by a rectified pair: what is in a row of one image is in that row of both."""
 
     things: int = 14
     baseline_m: float = 0.3

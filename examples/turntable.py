@@ -36,7 +36,7 @@ class Turntable(Job):
         self.thing.location.z = 0.08 + self.thing.dimensions.z / 2
         table = meshes.cylinder("table", radius_m=0.75, depth_m=0.08, segments=96)
         table.location.z = 0.04
-        stage.paint(table, (0.35, 0.35, 0.35), roughness=0.3)
+        stage.paint(table, (0.35, 0.35, 0.35), matte=True)
         stage.ground(size_m=200, rgb=(0.25, 0.27, 0.3))
         stage.sky(rgb=(1.0, 1.0, 1.0), strength=0.4)
 
@@ -44,7 +44,7 @@ class Turntable(Job):
         """Draw the view, the material and the lamps."""
         middle = self.thing.location
         stage.camera(at=scatter.in_shell(rng, middle, (2.3, 2.8), elevation=(5, 45)), look_at=middle)
-        lights.random_rig(rng, middle, count=(2, 3), radius=(2.5, 4), elevation=(25, 75), power_w=(20, 80))
+        lights.random_rig(rng, middle, radius=(2.5, 4), elevation=(25, 75), power_w=(60, 120), size_m=(1, 3))
         materials.assign(self.thing, materials.random_principled(rng))
         self.start = rng.uniform(0, 2 * np.pi)
 

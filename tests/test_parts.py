@@ -165,6 +165,8 @@ def hidden(folder: Path) -> Any:
     seen["behind a wall that is a part"] = flags(self_tolerance_m=9.0, parts=[wall])
     wall.location = (0.3, -0.7, 1)
     seen["behind a wall within the tolerance"] = flags(self_tolerance_m=2.0)
+    wall.location, wall.scale = (0.3, -0.1, 1.05), (0.05, 0.05, 0.05)
+    seen["behind what is within the body"] = flags(self_tolerance_m=0.3)
     wall.location, sleeve.location = (50, 0, 1), (0.3, 0, 1)
     seen["sleeve, not told"] = flags(self_tolerance_m=0.5)
     seen["sleeve as a part"] = flags(self_tolerance_m=0.5, parts=[sleeve])
@@ -263,6 +265,7 @@ def test_only_what_belongs_to_the_body_is_looked_through(seen: dict[str, Any]) -
         "behind a wall that is far, tolerance or not": 1,
         "behind a wall that is a part": 2,
         "behind a wall within the tolerance": 1,
+        "behind what is within the body": 1,
         "sleeve, not told": 1,
         "sleeve as a part": 2,
         "sleeve as an owner": 2,

@@ -232,19 +232,28 @@ def test_nonsense_with_right_digests_is_found_in_its_place(dataset: Path, name: 
     }
 
 
-@pytest.mark.parametrize(
-    ("member", "labels", "what"),
-    [
-        ("left.segmentation.npy", 3, "holds 3, which is not a segmentation_id of the objects"),
-        ("right.categories.npy", 2, "holds 2, which is not an id of the categories"),
-    ],
-)
-def test_labels_of_nothing_are_found(tmp_path: Path, member: str, labels: int, what: str) -> None:
+def test_a_category_that_is_none_is_found(tmp_path: Path) -> None:
     make(tmp_path, RECIPES["cameras and passes"])
-    array = np.full((12, 16), labels, np.uint16)
-    assert [str(problem) for problem in rewritten(tmp_path, put(member, npy_bytes(array)))] == [
-        f"{shard_of(tmp_path).name}: sample 000000-000001: {member}: {what}"
+    assert [str(problem) for problem in rewritten(tmp_path, put("right.categories.npy", labels(2)))] == [
+        f"{shard_of(tmp_path).name}: sample 000000-000001: right.categories.npy: "
+        "holds 2, which is not an id of the categories"
     ]
+
+
+def test_a_segmentation_of_more_than_is_annotated_is_noted(tmp_path: Path) -> None:
+    """A job may describe an object, and then leave it out of what it returns."""
+    make(tmp_path, RECIPES["cameras and passes"])
+    assert rewritten(tmp_path, put("left.segmentation.npy", labels(3))) == []
+    report, _ = examine_all(Verifier(tmp_path, load_manifest(tmp_path)), 1)
+    assert report.notes == [
+        f"{report.name}: sample 000000-000001: left.segmentation.npy: "
+        "holds 3, which is not a segmentation_id of the objects"
+    ]
+
+
+def labels(number: int) -> bytes:
+    """Return a pass that has this number everywhere."""
+    return npy_bytes(np.full((12, 16), number, np.uint16))
 
 
 def reorder(samples: Samples) -> None:

@@ -2,6 +2,7 @@
 
 python examples/assets/make_monkey.py [PATH.ply]
 """
+
 from __future__ import annotations
 
 import sys

@@ -96,7 +96,11 @@ def build() -> None:
     """Build the scene; the table's top is at z = 0, and so is the origin of all that stands on it."""
     turned("table", TABLE, wood(), steps=64)
     bowl = turned("bowl", BOWL, material("stoneware", (0.1, 0.25, 0.4), 0.25), steps=32)
-    turned("bottle", BOTTLE, material("green glass", (0.25, 0.65, 0.35), 0.03, transmission=1)).location = (0.2, 0.22, 0)
+    turned("bottle", BOTTLE, material("green glass", (0.25, 0.65, 0.35), 0.03, transmission=1)).location = (
+        0.2,
+        0.22,
+        0,
+    )
     turned("mug", MUG, material("enamel", (0.75, 0.7, 0.6), 0.2)).location = (-0.22, 0.15, 0)
     turned("candle", CANDLE, material("wax", (0.8, 0.72, 0.5), 0.5)).location = (-0.07, 0.26, 0)
     red, green = material("red apple", (0.5, 0.03, 0.02), 0.3), material("green apple", (0.35, 0.5, 0.06), 0.3)

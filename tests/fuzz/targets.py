@@ -1,0 +1,82 @@
+"""The parsers of foreign bytes: each takes any bytes and raises nothing but the errors that its documentation names."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import suppress
+
+from blender_jobs import exr, metadata, orders, wire
+from compiler.content import digest_sample
+from loaders.decode import Decoder, decode_npy
+from loaders.errors import SampleError
+from loaders.manifest import Manifest, ManifestError
+from loaders.tarstream import TarStreamError, read_samples, sample_record
+
+KEY = "000000-000000"
+
+
+def messages(data: bytes) -> None:
+    """What an instance or a compiler says."""
+    stream = io.BytesIO(data)
+    with suppress(wire.WireError, ValueError):
+        while (frame := wire.receive(stream)) is not None:
+            orders.from_head(frame[0])
+
+
+def answers(data: bytes) -> None:
+    """The head of a message, as JSON; whatever is built from it says the same again."""
+    with suppress(ValueError, RecursionError):
+        head = json.loads(data)
+        if isinstance(head, dict):
+            message = orders.from_head(head)
+            assert orders.from_head(orders.to_head(message)) == message
+
+
+def shards(data: bytes) -> None:
+    """A tar stream; whatever is read is written back to the same records."""
+    with suppress(TarStreamError):
+        for sample in read_samples(io.BytesIO(data), max_bytes=1 << 20):
+            assert sample_record(sample.key, sample.members)
+
+
+def manifests(data: bytes) -> None:
+    """A manifest; one that is read is written back to an equal one."""
+    with suppress(ManifestError):
+        manifest = Manifest.from_json(data)
+        assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def arrays(data: bytes) -> None:
+    """An ``.npy`` member."""
+    with suppress(SampleError):
+        decode_npy(data)
+
+
+def samples(data: bytes) -> None:
+    """A sample of members whose names and contents are foreign."""
+    kind, _, content = data.partition(b"\n")
+    name = kind.decode("latin-1")
+    with suppress(SampleError):
+        Decoder(output="numpy", max_pixels=1 << 16)(KEY, {name: content})
+    with suppress(ValueError):
+        digest_sample(KEY, {name: content})
+
+
+def passes(data: bytes) -> None:
+    """A multilayer EXR file."""
+    with suppress(ValueError):
+        exr.read(data)
+
+
+def images(data: bytes) -> None:
+    """An image file whose metadata are dropped."""
+    for kind in ("png", "jpg", "webp"):
+        with suppress(ValueError):
+            metadata.strip(data, kind)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (messages, answers, shards, manifests, arrays, samples, passes, images)
+}

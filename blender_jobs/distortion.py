@@ -10,7 +10,8 @@ Source: OpenCV's documentation of the module calib3d, "Camera Calibration and 3D
 
 Far from the axis such polynomials may turn back, so that two points share a pixel. The Jacobian of the model is
 symmetric: where it is positive definite all over a disc, no two points of the disc do. `reach` is the radius of the
-largest such disc around the axis on which the denominator is positive too. Points beyond it count as if they lay on its rim, in the same direction.
+largest such disc around the axis on which the denominator is positive too. Points beyond it count as if they lay on
+its rim, in the same direction.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from mathutils import Quaternion, Vector
 
+from blender_jobs.lens import PROPERTY
+
 Triple = Sequence[float] | npt.NDArray[np.float64]
 """Three numbers: a place in metres, or a colour."""
 
@@ -57,13 +59,26 @@ def ground(size_m: float = 20.0, rgb: Triple = (0.4, 0.4, 0.4), **body: Any) -> 
     return made
 
 
-def camera(at: Triple, look_at: Triple = (0, 0, 0), lens_mm: float = 50.0, sensor_mm: float = 36.0) -> Any:
-    """Return a new perspective camera at `at`, turned to `look_at`; it becomes the scene's camera."""
-    data = bpy.data.cameras.new("camera")
+def camera(
+    at: Triple,
+    look_at: Triple = (0, 0, 0),
+    lens_mm: float = 50.0,
+    sensor_mm: float = 36.0,
+    name: str = "camera",
+    distortion: Sequence[float] = (),
+) -> Any:
+    """Return a new perspective camera at `at`, turned to `look_at`; it becomes the scene's camera.
+
+    `distortion` holds OpenCV's coefficients (k1, k2, p1, p2[, k3[, k4, k5, k6]]), see `blender_jobs.distortion`. For a
+    camera from OpenCV's matrix K, see `blender_jobs.lens.set_intrinsics`.
+    """
+    data = bpy.data.cameras.new(name)
     data.lens, data.sensor_width = lens_mm, sensor_mm
-    made = link(bpy.data.objects.new("camera", data))
+    made = link(bpy.data.objects.new(name, data))
     made.location = at
     point_at(made, look_at)
+    if len(distortion):
+        made[PROPERTY] = [float(value) for value in distortion]
     bpy.context.scene.camera = made
     return made
 

@@ -19,10 +19,13 @@ from compiler import sources
 from compiler.annotation_schema import manifest_problem
 from compiler.errors import Incomplete, UsageError, VerificationFailed
 from compiler.plan import Plan
-from compiler.planned import plan_of, samples_due
+from compiler.planned import Due, plan_of, samples_due
 from compiler.shard_walk import Problem, ShardReport, Tap, Walk
 from compiler.structure import SampleChecker
-from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shard_of
+
+_WORTH_PROCESSES = 32 << 20
+"""Bytes below which one process is done before others have started."""
 
 _RECORDED = "recorded"
 """In the provenance of a recording: its samples stand in the order of arrival, not in the plan's."""
@@ -76,23 +79,29 @@ class Verifier:
 
     def examine(self, shard: ShardInfo) -> ShardReport:
         """Read one shard to its end and return what is wrong with it."""
-        report, due = ShardReport(shard.name, shard.bytes), []
-        if self._plan is not None:
+        report = ShardReport(shard.name, shard.bytes)
+        report.problems += self._misnumbered(shard)
+        due: list[Due] = []
+        if self._plan is not None and not report.problems:
             due = samples_due(self._plan, shard.number, self.manifest.skipped)
-            for what, found, planned in (
-                ("name", shard.name, self._plan.shard_name(shard.number)),
-                ("samples", shard.samples, len(due)),
-            ):
-                if found != planned:
-                    report.problems.append(
-                        Problem(FILE_NAME, f"shard {shard.number}: {what} is {found}, not {planned}")
-                    )
         try:
             with (self.folder / shard.name).open("rb") as file:
                 Walk(shard, due, self._checker, Tap(file), report).run()
         except OSError as error:
             report.problems.append(Problem(shard.name, str(error.strerror or error)))
         return report
+
+    def _misnumbered(self, shard: ShardInfo) -> Iterator[Problem]:
+        """Yield where the manifest's entry is not as the plan has it."""
+        if self._plan is None:
+            return
+        lacking = sum(1 for key in self.manifest.skipped if shard_of(key) == shard.number)
+        for what, found, planned in (
+            ("name", shard.name, self._plan.shard_name(shard.number)),
+            ("samples", shard.samples, self._plan.samples_per_shard - lacking),
+        ):
+            if found != planned:
+                yield Problem(FILE_NAME, f"shard {shard.number}: {what} is {found}, not {planned}")
 
     def _read_plan(self) -> Plan | None:
         if _RECORDED in self.manifest.provenance:
@@ -129,18 +138,20 @@ class Verifier:
 
 
 def examine_all(verifier: Verifier, jobs: int) -> Iterator[ShardReport]:
-    """Yield the report of each shard in the manifest's order; `jobs` processes read them.
+    """Yield the report of each shard in the manifest's order; up to `jobs` processes read them.
+
+    Processes, not threads: parsing and checking annotations holds Python's lock.
 
     Raises:
         Incomplete: one of the processes was killed.
     """
     shards = verifier.manifest.shards
-    if min(jobs, len(shards)) <= 1:
+    jobs = min(jobs, len(shards)) if verifier.manifest.bytes >= _WORTH_PROCESSES else 1
+    if jobs <= 1:
         yield from map(verifier.examine, shards)
         return
-    pool = ProcessPoolExecutor(
-        min(jobs, len(shards)), multiprocessing.get_context("spawn"), initializer=_begin, initargs=(verifier,)
-    )
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(verifier,))
     try:
         yield from pool.map(_examine, range(len(shards)))
     except BrokenProcessPool:

@@ -86,12 +86,12 @@ class Outcome:
         if self.around.missing:
             lines.append(f"Note: {_numbers(self.around.missing)} not rendered yet")
         if self.manifest.skipped:
-            lines.append(f"Note: {len(self.manifest.skipped)} samples were skipped while rendering")
+            lines.append(f"Note: skipped while rendering: {_count(len(self.manifest.skipped), 'sample')}")
         lines += [f"Note: {name} is unfinished" for name in self.around.unfinished]
         lines += [f"Note: {name} is not in the manifest" for name in self.around.unknown]
-        state = f"{len(self.damaged)} damaged files" if self.problems else "ok"
-        count, samples = len(self.manifest.shards), self.manifest.samples
-        return [*lines, f"{count} shards, {samples} samples, digest {self.manifest.digest}: {state}"]
+        state = _count(len(self.damaged), "damaged file") if self.problems else "ok"
+        held = f"{_count(len(self.manifest.shards), 'shard')}, {_count(self.manifest.samples, 'sample')}"
+        return [*lines, f"{held}, digest {self.manifest.digest}: {state}"]
 
     def check(self) -> None:
         """Raise VerificationFailed where anything is damaged."""
@@ -101,6 +101,10 @@ class Outcome:
                 f"{self.folder}: damaged: {', '.join(self.damaged[:_SHOWN])}{more}",
                 "run the command that made the dataset again: it renders damaged shards anew",
             )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _numbers(numbers: list[int]) -> str:

@@ -13,6 +13,7 @@ import bpy
 import numpy as np
 
 from blender_jobs import materials, scatter, stage
+from blender_jobs.categories import box_category
 from blender_jobs.job import Job
 from blender_jobs.view import View
 
@@ -26,6 +27,7 @@ class StillLife(Job):
 
     blend: Path = Path("assets/still_life.blend")
     spread: float = 0.28  # metres from the middle of the table
+    categories = tuple(box_category(name) for name in dict.fromkeys(ALONE.values()))
 
     def setup(self) -> None:
         """Find in the opened file, by their names, what will change."""

@@ -47,7 +47,7 @@ class SettledBin(Job):
             self.pile.append(part)
         scatter.place_apart(rng, self.pile, self.hold)
         physics.settle(must_rest=False)
-        lights.random_rig(rng, radius=(3, 5), elevation=(40, 80), power_w=(100, 300), size_m=(0.5, 2))
+        lights.random_rig(rng, radius=(3, 5), elevation=(40, 80), power_w=(80, 220), size_m=(0.5, 2))
 
     def hold(self, rng: np.random.Generator, part: Any) -> None:
         """Propose a pose above the bin from which the part will fall."""
@@ -55,5 +55,5 @@ class SettledBin(Job):
         part.rotation_euler = scatter.rotation(rng)
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe each part and its center; `visible_fraction` says how much of it can be seen."""
-        return {"objects": [view.describe(part, part.name.split()[0], [(0, 0, 0)], ["center"]) for part in self.pile]}
+        """Describe each part, without keypoints; `visible_fraction` says how much of it can be seen."""
+        return {"objects": [view.describe(part, part.name.split()[0], keypoints=()) for part in self.pile]}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from blender_jobs import meshes, scatter, stage
+from blender_jobs.categories import box_category
 from blender_jobs.job import Job
 from blender_jobs.view import View
 
@@ -22,6 +23,7 @@ class Stereo(Job):
     things: int = 14
     baseline_m: float = 0.3
     cameras = ("left", "right")
+    categories = (box_category("thing"),)
     passes = ("depth",)
 
     def setup(self) -> None:
@@ -37,7 +39,7 @@ class Stereo(Job):
         """Draw the ground's colour, the sun, where the pair stands, and the things."""
         stage.paint(self.ground, rng.uniform(0.15, 0.5) + rng.uniform(-0.06, 0.06, size=3), matte=True)
         stage.aim_sun(self.sun, elevation=rng.uniform(30, 70), azimuth=rng.uniform(0, 360))
-        self.left.location = scatter.in_shell(rng, radius=(5, 7), elevation=(22, 40))
+        self.left.location = scatter.in_shell(rng, radius=(6, 8), elevation=(22, 40))
         stage.point_at(self.left, (0, 0, 0.3))
         self.scattered = meshes.distractors(rng, self.things, (0, 0, 0), (0, 0, 0), size_m=(0.3, 1.0), name="thing")
         scatter.place_apart(rng, self.scattered, self.stand)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from blender_jobs import lights, materials, meshes, scatter, stage
+from blender_jobs.categories import box_category
 from blender_jobs.job import Job
 from blender_jobs.view import View
 
@@ -22,6 +23,7 @@ class Turntable(Job):
 
     mesh: Path = Path("assets/monkey.ply")
     turns: int = 8
+    categories = (box_category("thing"),)
     passes = ("depth", "nocs")
 
     @property

@@ -1,15 +1,14 @@
-"""The doctor tells what is there, what renders, and what is lacking; so does a build, before its first render."""
+"""The doctor tells what is there, what renders, and what is lacking."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Surveyed
 from compiler.doctor import Check, check_gpus, check_meshes, check_passes
-from tests.commands import TINY, ok, run
+from tests.commands import ok
 
 
 def test_it_says_what_there_is_of_gpus_passes_and_meshes() -> None:
@@ -32,13 +31,3 @@ def test_it_renders_with_each_engine_of_the_wheel_and_of_an_executable(blender_e
         assert {engine: states[engine] for engine in ENGINE_SAMPLES} == dict.fromkeys(ENGINE_SAMPLES, "ok")
         assert set(states) == {*ENGINE_SAMPLES, *DEVICES[1:], "passes", "meshes"}
         assert told["blender"]["build"].startswith("executable" if chosen else "wheel")
-
-
-def test_a_gpu_that_is_not_there_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:
-    absent = "metal"  # no build for Linux has it; elsewhere another is absent
-    done = run("cube", *TINY[4:], "--shards", 1, "--device", absent, cwd=tmp_path)
-    assert done.returncode == 2
-    assert f"--device {absent}: " in done.stderr
-    assert "use --device cpu" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())

@@ -71,6 +71,21 @@ def test_broken_jobs(hooks: str, said: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/*.tar*")), "nothing half-written"
 
 
+ABORTS = {
+    "setup(self)": (2, "while it was loaded, Blender died of SIGABRT"),
+    "randomize(self, rng)": (1, "episode 0 was tried 2 times; the last instance died of SIGABRT"),
+    "step(self, rng, frame)": (1, "episode 0 was tried 2 times; the last instance died of SIGABRT"),
+    "annotate(self, view)": (1, "episode 0 was tried 2 times; the last instance died of SIGABRT"),
+}
+
+
+@pytest.mark.parametrize("hook", ABORTS)
+def test_a_job_that_aborts_blender_is_told_in_which_episode(hook: str, tmp_path: Path) -> None:
+    code, said = ABORTS[hook]
+    job = write_job(tmp_path, f"def {hook}:\n    os.abort()")
+    _expect(code, said, args=[job, *ONE, "--out", tmp_path / "out", "--attempts", 2], cwd=tmp_path)
+
+
 def test_a_job_may_print_as_much_as_it_likes(tmp_path: Path) -> None:
     job = write_job(
         tmp_path, "def step(self, rng, frame):\n    print('x' * 100_000_0)\n    os.write(1, b'y' * 1_000_000)"

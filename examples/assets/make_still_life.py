@@ -123,10 +123,14 @@ def build() -> None:
     background = world.node_tree.nodes["Background"]
     background.inputs["Color"].default_value, background.inputs["Strength"].default_value = (0.55, 0.6, 0.65, 1), 0.35
     world.color = (0.19, 0.21, 0.23)
+    scene = bpy.context.scene
+    scene.view_settings.view_transform = "Standard"
+    scene.cycles.caustics_reflective = scene.cycles.caustics_refractive = False
 
 
 if __name__ == "__main__":
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     build()
     wanted = Path(sys.argv[-1] if sys.argv[-1].endswith(".blend") else Path(__file__).with_name("still_life.blend"))
+    bpy.context.preferences.filepaths.save_version = 0  # no backup of the file that is there
     bpy.ops.wm.save_as_mainfile(filepath=str(wanted.absolute()), compress=True)

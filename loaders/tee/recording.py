@@ -164,7 +164,10 @@ class _Part:
         return len(self._records) >= _SHARD_SAMPLES or self._bytes >= _SHARD_BYTES
 
     def add(self, sample: Sample, content: bytes) -> None:
-        record = sample_record(sample.key, sample.members)
+        try:
+            record = sample_record(sample.key, sample.members)
+        except ValueError as error:  # readers take folders in keys; what is recorded has none
+            raise ShardError(f"sample {sample.key!r} cannot be recorded: {error}") from None
         self._append(record)
         self._file.flush()  # if this process is killed, what it has received is there
         self._content.update(content)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import bpy
 
 from blender_jobs.job import JobError
+
+_HEADER = re.compile(rb"BLENDER(?:[-_][vV]|\d\d-\d\d[vV]0)(\d)(\d\d)")
+"""How an uncompressed file begins, before Blender 5 and from there on: with the version that saved it."""
 
 
 def open_blend(path: Path, trusted: bool) -> list[str]:
@@ -19,6 +23,7 @@ def open_blend(path: Path, trusted: bool) -> list[str]:
     Raises:
         JobError: it cannot be read, or a library or a texture that it uses is missing.
     """
+    _check_version(path)
     try:
         bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=trusted)
     except RuntimeError as error:
@@ -48,6 +53,24 @@ def _missing_data(path: Path) -> list[Path]:
     return [Path(bpy.path.abspath(entry.library.filepath)) / entry.name for entry in missing]
 
 
+def _check_version(path: Path) -> None:
+    """Refuse a file of a newer Blender that this one may not survive opening; what is compressed does not tell.
+
+    Blender 4.5 was made to open the files of 5; before, each new major version broke older ones.
+    """
+    with path.open("rb") as file:
+        saved = _HEADER.match(file.read(20))
+    running = bpy.app.version
+    if saved is None or (running[:2] >= (4, 5) and int(saved[1]) <= 5):
+        return
+    if int(saved[1]) > running[0]:
+        newer = f"{int(saved[1])}.{int(saved[2])}"
+        raise JobError(
+            f"{path} was saved by Blender {newer}, whose files {bpy.app.version_string} cannot open;"
+            " render with a newer Blender, or save the file from an older one"
+        )
+
+
 def _notes(path: Path) -> list[str]:
     notes = []
     if bpy.app.autoexec_fail:
@@ -55,6 +78,6 @@ def _notes(path: Path) -> list[str]:
         notes.append(f"{path.name} holds Python that was not run ({what}); --trust-blend runs it")
     saved, running = tuple(bpy.data.version), bpy.app.version
     if saved[:2] > running[:2]:
-        newer = ".".join(map(str, saved))
+        newer = f"{saved[0]}.{saved[1]}"
         notes.append(f"{path.name} was saved by Blender {newer}: {bpy.app.version_string} may lose some of it")
     return notes

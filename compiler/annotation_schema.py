@@ -160,18 +160,17 @@ def published() -> dict[str, bytes]:
 
 def annotation_problem(annotations: Any) -> str:
     """Return where parsed annotations break their schema, in one line; empty where they do not."""
-    return _problem(_annotations(), annotations, "annotations")
+    return _problem(_validators()[0], annotations, "annotations")
 
 
 def manifest_problem(manifest: Any) -> str:
     """Return where a parsed manifest breaks its schema, in one line; empty where it does not."""
-    return _problem(fastjsonschema.compile(MANIFEST), manifest, "dataset")
+    return _problem(_validators()[1], manifest, "dataset")
 
 
 @functools.cache
-def _annotations() -> Callable[..., Any]:
-    validate: Callable[..., Any] = fastjsonschema.compile(ANNOTATIONS)
-    return validate
+def _validators() -> list[Callable[..., Any]]:
+    return [fastjsonschema.compile(schema) for schema in (ANNOTATIONS, MANIFEST)]
 
 
 def _problem(validate: Callable[..., Any], value: Any, name: str) -> str:

@@ -151,8 +151,8 @@ def _compare(name: str, other: str, one: bytes, two: bytes) -> Difference:
             return (keypoint_difference if keypoints else array_difference)(member, one, two)
         if kind == "json":
             return json_difference(member, one, two)
-    except ValueError as error:
-        return Difference(member, f"one of them is {error}")
+    except (ValueError, RecursionError) as error:
+        return Difference(member, f"cannot be compared: {error}")
     at = next((at for at, (mine, their) in enumerate(zip(one, two, strict=False)) if mine != their), None)
     if at is None:
         return Difference(member, f"{len(one)} and {len(two)} bytes")

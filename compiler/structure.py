@@ -134,8 +134,8 @@ def read_array(content: bytes) -> Array:
     file = io.BytesIO(content)
     try:
         shape, fortran_order, dtype = _npy_header(file)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
+        if dtype.kind not in "biuf":
+            raise ValueError(f"it holds {dtype}, not numbers")
         return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")
     except Exception as error:  # numpy evaluates the header: on bad bytes nearly every kind of exception
         raise ValueError(f"not a readable array: {error}") from None
@@ -178,8 +178,13 @@ def _keypoint_findings(name: str, arrays: Mapping[str, Array], objects: list[dic
         return
     if not np.isfinite(rows).all():
         yield Finding(name, "holds values that are not finite")
-    depths = np.array([depth for entry in objects for depth in entry["keypoint_depths"]], np.float32)
-    flat = np.array([value for entry in objects for value in entry["keypoints"]], np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            depths = np.array([depth for entry in objects for depth in entry["keypoint_depths"]], np.float32)
+            flat = np.array([value for entry in objects for value in entry["keypoints"]], np.float32)
+    except OverflowError:
+        yield Finding(name, "cannot be that of the annotations: their numbers are too large")
+        return
     if flat.size != 3 * depths.size or rows.shape != (depths.size, 4):
         yield Finding(
             name, f"has {len(rows)} rows, the annotations {flat.size / 3:g} keypoints and {depths.size} depths"

@@ -20,7 +20,7 @@ from blender_jobs.view import View
 class Stereo(Job):
     """Random things on the ground, seen by a rectified pair: what is in a row of one image is in that row of both."""
 
-    things: int = 14
+    things: int = 10
     baseline_m: float = 0.3
     cameras = ("left", "right")
     categories = (box_category("thing"),)

@@ -40,13 +40,13 @@ class Turntable(Job):
         table.location.z = 0.04
         stage.paint(table, (0.35, 0.35, 0.35), matte=True)
         stage.ground(size_m=200, rgb=(0.25, 0.27, 0.3))
-        stage.sky(rgb=(1.0, 1.0, 1.0), strength=0.4)
+        stage.sky(rgb=(1.0, 1.0, 1.0), strength=0.5)
 
     def randomize(self, rng: np.random.Generator) -> None:
         """Draw the view, the material and the lamps."""
         middle = self.thing.location
         stage.camera(at=scatter.in_shell(rng, middle, (2.3, 2.8), elevation=(5, 45)), look_at=middle)
-        lights.random_rig(rng, middle, radius=(2.5, 4), elevation=(25, 75), power_w=(60, 120), size_m=(1, 3))
+        lights.random_rig(rng, middle, radius=(2.5, 4), elevation=(25, 75), power_w=(80, 180), size_m=(1, 3))
         materials.assign(self.thing, materials.random_principled(rng))
         self.start = rng.uniform(0, 2 * np.pi)
 

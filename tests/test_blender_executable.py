@@ -258,3 +258,11 @@ def test_an_executable_that_ends_at_once_is_named_as_lost(tmp_path: Path) -> Non
     short = script(tmp_path / "blender", 'case "$1" in --version) echo Blender 4.5.0 ;; esac')
     with pytest.raises(InstanceLost, match="did not start"):
         Instance(Launch(1, 60, blender=str(short)))
+
+
+def test_a_blend_of_a_newer_blender_is_refused_before_it_can_crash(blender_executable: str, tmp_path: Path) -> None:
+    (tmp_path / "new.blend").write_bytes(b"BLENDER-v909RENDH" + bytes(100))
+    job = write_job(tmp_path, "")
+    refused = run(job, "--blend", tmp_path / "new.blend", "--shards", 1, "--blender", blender_executable)
+    assert refused.returncode == 2
+    assert "was saved by Blender 9.9, whose files" in refused.stderr

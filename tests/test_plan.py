@@ -112,6 +112,7 @@ CHANGES: dict[str, Any] = {
     "render.settings.render.fps": lambda made: replace(made, job=replace(made.job, settings={"render.fps": 25})),
     "blender.version": lambda made: replace(made, blender=replace(made.blender, version="5.0.1")),
     "blender.build_hash": lambda made: replace(made, blender=replace(made.blender, build_hash="ffff")),
+    "blender.build": lambda made: replace(made, blender=replace(made.blender, build="executable of another day")),
     "blender.platform": lambda made: replace(made, blender=replace(made.blender, platform="Darwin arm64")),
     "blender.numpy": lambda made: replace(made, blender=replace(made.blender, numpy="2.1.0")),
     "code_sha256": lambda made: replace(made, blender=replace(made.blender, code_sha256="00" * 32)),

@@ -1,0 +1,36 @@
+"""The tables of the docs say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from blender_jobs.passes import PASSES
+from compiler.annotation_schema import ANNOTATIONS
+
+ROOT = Path(__file__).parent.parent
+JOBS, DATASET = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("jobs", "dataset"))
+
+
+def test_the_table_of_passes_is_that_of_the_code() -> None:
+    rows = []
+    for name, members in PASSES.items():
+        for file, member in members.items():
+            shape = f"(H, W, {member.channels})" if member.channels else "(H, W)"
+            rows.append(f"| `{name}` | `{file}` | {member.dtype} {shape} | {member.description} |")
+    assert re.findall(r"^\| `\w+` \| `\w+\.npy` .*$", DATASET, re.M) == rows
+
+
+def test_the_table_of_annotations_names_every_field() -> None:
+    fields = ANNOTATIONS["properties"]
+    for parts in (fields, fields["camera"]["properties"], fields["objects"]["items"]["properties"]):
+        for name in parts:
+            assert re.search(rf"`(?:camera\.|objects\[\]\.)?{name}[`.]", DATASET), name
+
+
+def test_the_page_on_jobs_names_functions_that_there_are() -> None:
+    named = re.findall(r"\b(stage|meshes|materials|lights|physics|scatter|assets|lens|parts)\.(\w+)\b", JOBS)
+    assert len(named) > 40
+    for module, function in named:
+        text = (ROOT / "blender_jobs" / f"{module}.py").read_text(encoding="utf-8")
+        assert re.search(rf"^def {function}\(", text, re.M), f"{module}.{function}"

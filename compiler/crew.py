@@ -152,8 +152,6 @@ class Crew:
         instance = self._instance(slot)
         room = min(most, self.options.recycle_episodes - instance.episodes)
         episodes = task.remaining if self.store.plan.job.reuse_scene else task.remaining[:room]
-        if not instance.episodes:
-            self._deaths[slot] = self._deaths.get(slot, 0) + 1  # until the first sample comes
         for _, members in instance.render(self.store.plan.order(episodes, self.options.launch.threads)):
             self._deaths[slot] = 0
             task.add(members)
@@ -178,15 +176,13 @@ class Crew:
 
     def _started(self, slot: int) -> Instance:
         """Return a fresh instance. Raises NotStarted."""
-        self._deaths[slot] = self._deaths.get(slot, 0) + 1
+        self._deaths[slot] = self._deaths.get(slot, 0) + 1  # until its first sample comes
         try:
-            instance = Instance(self.options.launch)
+            return Instance(self.options.launch)
         except InstanceLost as loss:
             raise NotStarted(str(loss), loss.log) from None
         except OSError as error:
             raise NotStarted(f"could not be started: {error.strerror}") from None
-        self._deaths[slot] -= 1
-        return instance
 
     def _release(self, slot: int) -> None:
         if (instance := self._instances.pop(slot, None)) is not None:

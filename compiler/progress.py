@@ -76,6 +76,8 @@ class Bar:
             self._bar.write(note, file=sys.stderr)
         self._bar.set_postfix_str(_state(report, hands), refresh=False)
         self._bar.update(report.samples_done - self._bar.n)
+        if event is None:
+            self._bar.refresh()  # who waits, and how long already
 
     def _begin(self, report: Report) -> tqdm[Never]:
         return tqdm(
@@ -106,9 +108,8 @@ class Lines:
         """Print a line where it is time for one."""
         if note := _note(event):
             print(note, file=self._stream, flush=True)
-        if not isinstance(event, ShardDone) and time.monotonic() < self._next:
-            return
-        if isinstance(event, SampleDone | ShardDone):
+        due = time.monotonic() >= self._next and (isinstance(event, SampleDone) or hands.waiting > 0)
+        if due or isinstance(event, ShardDone):
             self._next = time.monotonic() + _LINE_EVERY_S
             share = f"{report.samples_done}/{report.samples_wanted} samples"
             left = _time_left(report)

@@ -75,11 +75,13 @@ class Turns:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        self.waiting += 1
+        with self._change:
+            self.waiting += 1
         try:
             yield
         finally:
-            self.waiting -= 1
+            with self._change:
+                self.waiting -= 1
 
 
 def pause_after(deaths: int) -> float:

@@ -19,6 +19,7 @@ from loaders.tarstream import read_samples
 from tests.commands import TINY, annotations, digests, ok
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+DATASET_PAGE = EXAMPLES.with_name("docs").joinpath("dataset.md").read_text(encoding="utf-8")
 
 
 def _run(name: str, *args: object, cwd: Path) -> str:
@@ -107,6 +108,7 @@ def test_settled_bin_is_a_pile_at_rest_whoever_renders_it(tmp_path: Path) -> Non
     parts = [entry for sample in annotations(tmp_path / "1") for entry in sample["objects"]]
     fractions = [entry["visible_fraction"] for entry in parts]
     assert len(parts) == 24
+    assert {name for name in parts[0] if not re.search(rf"[`.]{name}`", DATASET_PAGE)} == set(), "not in the docs"
     assert min(fractions) < 0.9
     assert max(fractions) > 0.9
     places = np.array([entry["matrix_world"] for entry in parts])[:, :3, 3]

@@ -21,6 +21,7 @@ Fields = dict[str, JsonSchema]
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _NUMBER: JsonSchema = {"type": "number"}
 _TEXT: JsonSchema = {"type": "string"}
+_FRACTION: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
 _COUNT: JsonSchema = {"type": "integer", "minimum": 0}
 _PIXELS: JsonSchema = {"type": "integer", "minimum": 1}
 _SHA256: JsonSchema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -73,6 +74,10 @@ _OBJECT = _object(
         "box3d": _matrix(8, 3, "corners of the oriented bounding box, world, metres"),
         "keypoint_names": _list(_TEXT),
         "num_keypoints": _COUNT,
+        "truncation": {**_FRACTION, "description": "of the unclipped box, outside the image"},
+        "visible_pixels": _COUNT,
+        "silhouette_pixels": _COUNT,
+        "visible_fraction": {**_FRACTION, "description": "visible of silhouette pixels"},
     },
 )
 

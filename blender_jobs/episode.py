@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_jobs import assets, capture, motion, render, seeds
+from blender_jobs import assets, capture, motion, render, seeds, simulation
 from blender_jobs.blend import external_files
 from blender_jobs.capture import Shot
 from blender_jobs.job import Job
@@ -88,15 +88,12 @@ class Player:
 
     def _frames(self, job: Job, rng: np.random.Generator, first: int, last: int) -> Iterator[int]:
         """Step physics and animation through every frame up to the last: skipping one changes those behind it."""
-        scene, first = bpy.context.scene, min(1, first)
-        scene.frame_start, scene.frame_end = first, last
-        if scene.rigidbody_world is not None:
-            cache = scene.rigidbody_world.point_cache
-            cache.frame_start, cache.frame_end = first, max(last, first + 1)
+        first = min(1, first)
+        simulation.begin(bpy.context.scene, first, last)
         for frame in range(first, last + 1):
             with self._blame("step"):
                 job.step(rng, frame)
-            scene.frame_set(frame)
+            bpy.context.scene.frame_set(frame)
             yield frame
 
     def _shots(self, job: Job, moment: capture.Moment) -> list[Shot]:

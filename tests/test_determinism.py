@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,6 +170,45 @@ def test_every_pass_and_camera_repeats(engine: list[str], tmp_path: Path) -> Non
     assert digests(tmp_path / "alone") == digests(tmp_path / "killed")
     found = members_of(tmp_path / "alone" / "job-train-000001.tar")
     assert len(found) == 2 * (3 + len(PASSES) + 1)  # flow has two members
+
+
+FALLING = """
+cameras = ("left", "right")
+frames: range = range(1, 9)
+
+def setup(self):
+    stage.ground()
+    self.cubes = [stage.cube(f"cube{at}", physics="active") for at in range(5)]
+    for name, x in (("left", 4), ("right", 4.2)):
+        stage.camera(at=(x, -4, 3)).name = name
+
+def randomize(self, rng):
+    for at, cube in enumerate(self.cubes):
+        cube.location = (*rng.uniform(-1, 1, 2), 0.8 + 1.1 * at)
+        cube.rotation_euler = rng.uniform(-3, 3, 3)
+
+def annotate(self, view):
+    return {"objects": [view.describe(cube, category="cube") for cube in self.cubes]}
+"""
+
+
+def test_physics_does_not_feel_what_is_rendered(tmp_path: Path) -> None:
+    job = write_job(tmp_path, FALLING)
+    plan = [job, "--shards", 1, *TINY, "--passes", "depth,normals,flow", "--set"]
+    ok(*plan, "frames=1:9", "--samples-per-shard", 8, "--out", tmp_path / "each")
+    ok(*plan, "frames=8:9", "--samples-per-shard", 1, "--out", tmp_path / "last")
+    poses = [
+        [entry["matrix_world"] for entry in view["objects"]]
+        for out in ("each", "last")
+        for view in last_views(tmp_path / out / "job-train-000000.tar")
+    ]
+    assert poses[0] == poses[1] == poses[2] == poses[3]
+
+
+def last_views(shard: Path) -> list[dict[str, Any]]:
+    with shard.open("rb") as file:
+        members = list(read_samples(file))[-1].members
+    return [json.loads(members[f"{camera}.json"]) for camera in ("left", "right")]
 
 
 def members_of(shard: Path) -> list[str]:

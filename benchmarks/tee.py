@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from compiler.tee import Tee, TeeOptions
+from compiler.live.tee import Tee, TeeOptions
 from loaders.tarstream import sample_record
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"

@@ -1,8 +1,8 @@
 """Blender's cameras and ours: intrinsics in, intrinsics out, and images as a distorting lens shows them.
 
 Blender renders pinhole cameras alone. So the undistorted image is rendered, on a canvas that holds all that the
-distorted one shows (`ideal`), and the distorted one looked up in it (`blender_jobs.warp`). A camera object's custom
-property `PROPERTY` holds the coefficients, as `blender_jobs.distortion` takes them.
+distorted one shows (`ideal`), and the distorted one looked up in it (`vision.warp`). A camera object's custom
+property `PROPERTY` holds the coefficients, as `blender_jobs.vision.distortion` takes them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs import metadata
-from blender_jobs.camera import Camera, FloatArray
+from blender_jobs.imaging import metadata
 from blender_jobs.job import JobError
-from blender_jobs.warp import Warp, warp_of
+from blender_jobs.vision.camera import Camera, FloatArray
+from blender_jobs.vision.warp import Warp, warp_of
 
 PROPERTY = "opencv_distortion"
 """The camera object's custom property: 4, 5 or 8 floats, k1, k2, p1, p2[, k3[, k4, k5, k6]]."""

@@ -46,7 +46,7 @@ DEVICES = ("cpu", "cuda", "optix", "hip", "oneapi", "metal")
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What the user chose about the image; `blender_jobs.render` pins the rest.
+    """What the user chose about the image; `blender_jobs.imaging.render` pins the rest.
 
     Raises:
         ValueError: a value out of its range; one line that says which and what fits.

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs import shape
-from blender_jobs.camera import FloatArray, transform
+from blender_jobs.vision import shape
+from blender_jobs.vision.camera import FloatArray, transform
 
 if TYPE_CHECKING:
     import bpy

@@ -69,7 +69,7 @@ def camera(
 ) -> Any:
     """Return a new perspective camera at `at`, turned to `look_at`; it becomes the scene's camera.
 
-    `distortion` holds OpenCV's coefficients (k1, k2, p1, p2[, k3[, k4, k5, k6]]), see `blender_jobs.distortion`. For a
+    `distortion` holds OpenCV's coefficients (k1, k2, p1, p2[, k3[, k4, k5, k6]]), see `vision.distortion`. For a
     camera from OpenCV's matrix K, see `blender_jobs.lens.set_intrinsics`.
     """
     data = bpy.data.cameras.new(name)

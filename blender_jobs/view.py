@@ -2,7 +2,7 @@
 
 Image coordinates are continuous pixels, x right, y down, origin at the outer corner of the top-left pixel; the
 camera frame is OpenCV's (x right, y down, z forward), the world Blender's (z up, metres). See
-`blender_jobs.camera`; for cameras whose lens distorts also `blender_jobs.distortion`: pixels are those of the
+`blender_jobs.vision.camera`; for cameras whose lens distorts also `vision.distortion`: pixels are those of the
 distorted image.
 """
 
@@ -15,15 +15,15 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.boxes import Box, boxes, truncation
-from blender_jobs.camera import Camera, FloatArray, rigid, rounded
-from blender_jobs.geometry import Geometry, Label
+from blender_jobs.imaging.geometry import Geometry, Label
 from blender_jobs.lens import scene_camera
 from blender_jobs.parts import CORNERS, Points, as_points, numbered
-from blender_jobs.register import Register
-from blender_jobs.shape import Shape, original
-from blender_jobs.silhouette import silhouette
-from blender_jobs.visibility import TOLERANCE_M, visibility
+from blender_jobs.vision.boxes import Box, boxes, truncation
+from blender_jobs.vision.camera import Camera, FloatArray, rigid, rounded
+from blender_jobs.vision.register import Register
+from blender_jobs.vision.shape import Shape, original
+from blender_jobs.vision.silhouette import silhouette
+from blender_jobs.vision.visibility import TOLERANCE_M, visibility
 
 
 class View:

@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from compiler.crew import Crew, CrewOptions, Hands
 from compiler.errors import Incomplete
-from compiler.events import (
+from compiler.interrupts import deferred_interrupts
+from compiler.rendering.crew import Crew, CrewOptions, Hands
+from compiler.rendering.events import (
     EpisodeSkipped,
     Event,
     Restarted,
@@ -22,9 +23,8 @@ from compiler.events import (
     ShardFailed,
     Stopped,
 )
-from compiler.instances import Instance
-from compiler.interrupts import deferred_interrupts
-from compiler.store import Store, Tee
+from compiler.rendering.instances import Instance
+from compiler.storage.store import Store, Tee
 
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
 _LOOK_EVERY_S = 1.0

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from compiler import options
+from compiler.commands import options
 from compiler.commands.build import build_command
 from compiler.commands.diff import diff_command
 from compiler.commands.doctor import doctor_command

@@ -10,8 +10,8 @@ from typing import Never, TextIO
 from tqdm import tqdm
 
 from compiler.build import Display, Report
-from compiler.crew import Hands
-from compiler.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.rendering.crew import Hands
+from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 
 _LINE_EVERY_S = 10.0
 

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compiler import failures
 from compiler.build import Report
 from compiler.errors import Incomplete
-from compiler.plan import Plan
+from compiler.planning.plan import Plan
+from compiler.rendering import failures
 from loaders.manifest import Manifest
 
 

@@ -33,7 +33,7 @@ def main() -> None:
 def compile_dataset() -> None:
     """Run the command line with instances of this kind."""
     from compiler import cli
-    from compiler.instances import Launch
+    from compiler.rendering.instances import Launch
 
     Launch.command = lambda self, scratch: [sys.executable, __file__, "--scratch", scratch]  # type: ignore[method-assign]
     Launch.environment = lambda self, scratch: dict(os.environ)  # type: ignore[method-assign]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compiler.content import digest_sample
-from compiler.shards import write_atomically
-from compiler.tee import Tee, TeeOptions
+from compiler.live.tee import Tee, TeeOptions
+from compiler.storage.content import digest_sample
+from compiler.storage.shards import write_atomically
 from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
 from loaders.tarstream import END, sample_record
 from tests.synthetic import Members, full_members, key_of
@@ -59,7 +59,7 @@ class Compiler:
         return [self.key(number) for number in self.numbers]
 
     def describe(self) -> dict[str, Any]:
-        """Say what `compiler.live` says."""
+        """Say what `compiler.live.serving` says."""
         manifest = self.manifest
         return {
             "name": manifest.name,

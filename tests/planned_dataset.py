@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings
-from compiler import schema
-from compiler.content import digest_sample
-from compiler.plan import SPLIT, Plan
+from compiler.planning import schema
+from compiler.planning.plan import SPLIT, Plan
+from compiler.storage.content import digest_sample
 from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
 from loaders.tarstream import END, sample_record
 from tests.synthetic import image_bytes, npy_bytes

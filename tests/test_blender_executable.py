@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler import blenders
 from compiler.errors import BlenderUnusable, InstanceLost
-from compiler.instances import Instance, Launch
+from compiler.rendering import blenders
+from compiler.rendering.instances import Instance, Launch
 from loaders.manifest import Manifest
 from tests.commands import TINY, annotations, digests, ok, run, start, workers, write_job
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from compiler.commands.diff import _ranges
-from compiler.compare import Difference, compare_members
-from compiler.diff import DatasetDifference, diff
 from compiler.errors import UsageError
-from compiler.verify import load_manifest
+from compiler.proof.compare import Difference, compare_members
+from compiler.proof.diff import DatasetDifference, diff
+from compiler.proof.verify import load_manifest
 from loaders.manifest import Manifest
 from tests.commands import TINY, ok, run
 from tests.planned_dataset import Recipe, make
@@ -137,7 +137,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_equal_datasets_are_equal_without_being_read(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler.diff.read_samples", None)
+    monkeypatch.setattr("compiler.proof.diff.read_samples", None)
     found = compared(datasets / "a", datasets / "same")
     assert found.equal
     assert (found.shards_same, found.samples_compared) == (3, 0)

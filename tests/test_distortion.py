@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from blender_jobs.boxes import boxes
-from blender_jobs.camera import Camera
-from blender_jobs.distortion import distort, reach, undistort
-from blender_jobs.warp import warp_of
+from blender_jobs.vision.boxes import boxes
+from blender_jobs.vision.camera import Camera
+from blender_jobs.vision.distortion import distort, reach, undistort
+from blender_jobs.vision.warp import warp_of
 from tests import in_blender
 from tests.in_blender import scene
 

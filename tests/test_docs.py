@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from blender_jobs.passes import PASSES
-from compiler.annotation_schema import ANNOTATIONS
+from compiler.planning.annotation_schema import ANNOTATIONS
 
 ROOT = Path(__file__).parent.parent
 JOBS, DATASET = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("jobs", "dataset"))

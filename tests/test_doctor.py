@@ -7,7 +7,7 @@ import json
 import pytest
 
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Surveyed
-from compiler.doctor import Check, check_gpus, check_meshes, check_passes
+from compiler.rendering.doctor import Check, check_gpus, check_meshes, check_passes
 from tests.commands import ok
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from blender_jobs.guard import offences
+from blender_jobs.instance.guard import offences
 
 ROOT = Path(__file__).resolve().parents[1]
-PATH = sorted((ROOT / "blender_jobs").rglob("*.py")) + [
-    ROOT / "compiler" / name for name in ("plan.py", "shards.py", "content.py", "schema.py", "journal.py")
+PATH = [
+    *sorted((ROOT / "blender_jobs").rglob("*.py")),
+    *(ROOT / "compiler" / "planning" / name for name in ("plan.py", "schema.py")),
+    *(ROOT / "compiler" / "storage" / name for name in ("content.py", "journal.py", "shards.py")),
 ]
 """All that makes a shard's bytes."""
 

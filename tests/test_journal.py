@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compiler.journal import Entry, Recovered, journal_of, read_entries
-from compiler.shards import ShardWriter, find_kept, part_of
+from compiler.storage.journal import Entry, Recovered, journal_of, read_entries
+from compiler.storage.shards import ShardWriter, find_kept, part_of
 from loaders.manifest import ShardInfo
 from loaders.tarstream import END, sample_record
 

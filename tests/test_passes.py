@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blender_jobs.camera import Camera, rigid, transform
-from blender_jobs.geometry import Geometry, Label, members
+from blender_jobs.imaging.geometry import Geometry, Label, members
 from blender_jobs.passes import PASSES
+from blender_jobs.vision.camera import Camera, rigid, transform
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 96, 72
@@ -45,7 +45,8 @@ def staged(engine: str = "BLENDER_WORKBENCH") -> Any:
     """An empty scene of the tests' size."""
     import bpy
 
-    from blender_jobs import render, stage
+    from blender_jobs import stage
+    from blender_jobs.imaging import render
 
     stage.clear()
     made = bpy.context.scene
@@ -73,7 +74,7 @@ def camera_now() -> Camera:
 def rendered(*wanted: str) -> Geometry:
     import bpy
 
-    from blender_jobs.geometry_render import render_geometry
+    from blender_jobs.imaging.geometry_render import render_geometry
 
     with tempfile.TemporaryDirectory() as scratch:
         return render_geometry(bpy.context.scene, wanted, Path(scratch))
@@ -96,7 +97,7 @@ def image() -> bytes:
 def state() -> Any:
     import bpy
 
-    from blender_jobs.flow import snapshot
+    from blender_jobs.imaging.flow import snapshot
 
     return snapshot(bpy.context.evaluated_depsgraph_get())
 
@@ -321,7 +322,7 @@ def flown(change: Callable[[], None]) -> tuple[Geometry, Camera, Camera, Arrays]
     """What is seen now, the cameras, and the flow to what `change` makes of the scene; and from there back, too."""
     import bpy
 
-    from blender_jobs.flow import flow
+    from blender_jobs.imaging.flow import flow
 
     bpy.context.view_layer.update()
     camera, now, geometry = camera_now(), state(), rendered("flow")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blender_jobs.orders import Asset, Described, Hello, JobSource, RenderSettings
-from compiler.plan import Plan, differences
+from compiler.planning.plan import Plan, differences
 from loaders.manifest import Manifest, ShardInfo, canonical_json
 
 

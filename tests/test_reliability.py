@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 from compiler.build import Report
-from compiler.crew import Hands
-from compiler.events import SampleDone
-from compiler.journal import JOURNAL_SUFFIX, read_entries
 from compiler.progress import Lines
-from compiler.turns import LONGEST_PAUSE_S, pause_after
+from compiler.rendering.crew import Hands
+from compiler.rendering.events import SampleDone
+from compiler.rendering.turns import LONGEST_PAUSE_S, pause_after
+from compiler.storage.journal import JOURNAL_SUFFIX, read_entries
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import TarStreamError, read_samples
 from tests import fakes
@@ -347,7 +347,7 @@ def test_where_memory_is_short_an_episode_is_rendered_alone(cause: str, calm: Pa
 
 def test_a_crash_between_a_shards_name_and_its_entry_costs_nothing(calm: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    die = "from compiler.directory import DatasetDirectory as D; D.record = lambda *_: os.kill(os.getpid(), 9)"
+    die = "from compiler.storage.directory import DatasetDirectory as D; D.record = lambda *_: os.kill(os.getpid(), 9)"
     assert fake(out, "--instances", 1, FAKE_COMPILER=die).returncode == -9
     assert digests(out)
     assert not Manifest.load(out).shards

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from compiler.content import decode_image, digest_sample
-from compiler.shards import ShardWriter, write_atomically
+from compiler.storage.content import decode_image, digest_sample
+from compiler.storage.shards import ShardWriter, write_atomically
 from loaders.manifest import ShardInfo
 from loaders.tarstream import END, read_samples, sample_record
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blender_jobs.camera import Camera
-from blender_jobs.silhouette import silhouette
+from blender_jobs.vision.camera import Camera
+from blender_jobs.vision.silhouette import silhouette
 from tests import in_blender
 from tests.in_blender import scene
 
@@ -100,7 +100,7 @@ def rays(folder: Path) -> Any:
     import bpy
 
     from blender_jobs import stage
-    from blender_jobs.geometry import Geometry
+    from blender_jobs.imaging.geometry import Geometry
     from blender_jobs.view import View
 
     seen = []

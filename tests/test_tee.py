@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from compiler.errors import UsageError
-from compiler.tee import Policy, Tee, TeeOptions
+from compiler.live.tee import Policy, Tee, TeeOptions
 from loaders.tarstream import END, read_samples, sample_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,7 +277,7 @@ def test_leaving_by_an_error_aborts() -> None:
 @pytest.mark.parametrize("killed", [False, True])
 def test_the_process_ends_and_its_listeners_notice_whatever_becomes_of_it(killed: bool, tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom compiler.tee import Tee, TeeOptions\n"
+        "import sys\nfrom compiler.live.tee import Tee, TeeOptions\n"
         "tee = Tee(TeeOptions(port=0)).__enter__()\nprint(tee.address, flush=True)\nsys.stdin.readline()\n"
     )
     command = [sys.executable, "-c", program]

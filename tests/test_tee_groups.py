@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from compiler.tee_groups import Groups, Member, TooManyGroups, Turn
-from compiler.tee_options import Policy, QueueLimits
+from compiler.live.groups import Groups, Member, TooManyGroups, Turn
+from compiler.live.options import Policy, QueueLimits
 
 GRACE_S = 60.0
 

@@ -14,13 +14,13 @@ import fastjsonschema
 import numpy as np
 import pytest
 
-from compiler.annotation_schema import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
 from compiler.errors import UsageError, VerificationFailed
-from compiler.plan import Plan
-from compiler.planned import plan_of, samples_due
-from compiler.shard_walk import Problem, ShardReport
-from compiler.verify import Verifier, examine_all, intact_manifest, load_manifest
-from compiler.verify_report import Outcome, look_around
+from compiler.planning.annotation_schema import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
+from compiler.planning.plan import Plan
+from compiler.proof.planned import plan_of, samples_due
+from compiler.proof.shard_walk import Problem, ShardReport
+from compiler.proof.verify import Verifier, examine_all, intact_manifest, load_manifest
+from compiler.proof.verify_report import Outcome, look_around
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import END, read_samples, sample_record
 from tests.commands import run
@@ -69,7 +69,7 @@ def test_what_is_as_it_was_written_passes(tmp_path: Path, name: str) -> None:
 
 
 def test_processes_find_what_one_does_in_the_same_order(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler.verify._WORTH_PROCESSES", 0)
+    monkeypatch.setattr("compiler.proof.verify._WORTH_PROCESSES", 0)
     for number, at in ((0, 700), (2, 9000)):
         content = bytearray(shard_of(dataset, number).read_bytes())
         content[at] ^= 1

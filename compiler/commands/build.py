@@ -9,21 +9,21 @@ from typing import Any
 
 import click
 
-from compiler import options, plan_options
 from compiler import report as reports
 from compiler.build import build, survey
+from compiler.commands import options, plan_options
 from compiler.commands.output import announce, say_json, say_lines
-from compiler.crew import CrewOptions
-from compiler.directory import open_directory, peek
-from compiler.instances import STALL_TIMEOUT_S, Launch
 from compiler.lifeline import end_with_parent
-from compiler.live import live_tee
-from compiler.plan import Plan
-from compiler.prepare import draw_up, provenance, share_cores, start_first
+from compiler.live.serving import live_tee
+from compiler.planning.plan import Plan
+from compiler.planning.prepare import draw_up, provenance, share_cores, start_first
+from compiler.planning.sources import copy_sources
 from compiler.progress import make_display
-from compiler.sources import copy_sources
-from compiler.store import Nowhere, Store
-from compiler.task import Endurance
+from compiler.rendering.crew import CrewOptions
+from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.task import Endurance
+from compiler.storage.directory import open_directory, peek
+from compiler.storage.store import Nowhere, Store
 
 
 @click.command("build")

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from compiler.commands.output import say_json, say_lines
-from compiler.diff import DatasetDifference, Field, diff
-from compiler.verify import load_manifest
+from compiler.proof.diff import DatasetDifference, Field, diff
+from compiler.proof.verify import load_manifest
 
 _VALUE = 60
 """Characters of a value that are shown."""

@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 import click
 
-from compiler import doctor as checks
 from compiler.commands.output import say_json
+from compiler.commands.plan_options import blender_option
 from compiler.errors import BlenderUnusable
-from compiler.instances import Launch
-from compiler.plan_options import blender_option
-from compiler.prepare import cores
+from compiler.planning.prepare import cores
+from compiler.rendering import doctor as checks
+from compiler.rendering.instances import Launch
 
 
 @click.command("doctor")

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from compiler.commands.output import announce
-from compiler.instances import STALL_TIMEOUT_S, Launch
-from compiler.plan_options import blender_option
-from compiler.prepare import cores
+from compiler.commands.plan_options import blender_option
+from compiler.planning.prepare import cores
+from compiler.planning.sources import Places
+from compiler.proof.verify import load_manifest
+from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.replay import replay as replay_episode
-from compiler.sources import Places
-from compiler.verify import load_manifest
 
 
 @click.command("replay")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from compiler import show as pictures
 from compiler.errors import UsageError
-from compiler.verify import load_manifest
+from compiler.pictures import show as pictures
+from compiler.proof.verify import load_manifest
 
 
 @click.command("show")

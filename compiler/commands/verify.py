@@ -12,12 +12,12 @@ import click
 from tqdm import tqdm
 
 from compiler.commands.output import announce, say_json, say_lines
+from compiler.commands.plan_options import blender_option
 from compiler.commands.rerendering import AmountType, rerender_and_compare
-from compiler.plan_options import blender_option
-from compiler.prepare import cores
-from compiler.shard_walk import ShardReport
-from compiler.verify import Verifier, examine_all, intact_manifest
-from compiler.verify_report import Outcome, look_around
+from compiler.planning.prepare import cores
+from compiler.proof.shard_walk import ShardReport
+from compiler.proof.verify import Verifier, examine_all, intact_manifest
+from compiler.proof.verify_report import Outcome, look_around
 from loaders.manifest import Manifest
 
 _LINE_EVERY_S = 10.0

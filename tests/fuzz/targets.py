@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 
-from blender_jobs import exr, metadata, orders, wire
-from compiler.content import digest_sample
+from blender_jobs import orders, wire
+from blender_jobs.imaging import exr, metadata
+from compiler.storage.content import digest_sample
 from loaders.decode import Decoder, decode_npy
 from loaders.errors import SampleError
 from loaders.manifest import Manifest, ManifestError

@@ -1,0 +1,1 @@
+"""Pixels out of Blender: the image, with every setting pinned, and the passes."""

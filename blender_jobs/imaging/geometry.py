@@ -1,0 +1,170 @@
+"""What is at each pixel's centre, as arrays, and the passes' members made of it: numpy alone, no Blender.
+
+Image, camera and world as in `blender_jobs.vision.camera`. `geometry_render` takes the arrays out of Blender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blender_jobs.passes import PASSES
+from blender_jobs.vision.camera import Camera, FloatArray, extent, rigid, transform
+
+Array = npt.NDArray[Any]
+
+_HALF_MAX = float(np.finfo(np.float16).max)
+_HALF_MIN = float(np.finfo(np.float16).tiny)
+_BOX_MARGIN = 0.01
+"""Of the box's diagonal: a surface so far out of an object's box is not the object's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What one camera sees in one frame, at the pixels' centres; arrays that nobody asked for are None."""
+
+    objects: tuple[str, ...]
+    """Full names (`bpy.types.ID.name_full`) in the order of `index`, which counts from 1."""
+    depth: npt.NDArray[np.float32] | None = None
+    """(H, W), metres along the optical axis (z in the camera frame); inf: nothing."""
+    index: npt.NDArray[np.uint16] | None = None
+    """(H, W): 0 nothing, k the k-th of `objects`."""
+    normals: npt.NDArray[np.float32] | None = None
+    """(H, W, 3), unit, world frame, towards the camera; smooth shading and bump maps count; 0, 0, 0: nothing."""
+    albedo: npt.NDArray[np.float32] | None = None
+    """(H, W, 3), linear RGB of diffuse reflection, without light."""
+    alpha: npt.NDArray[np.uint8] | None = None
+    """(H, W), 0 to 255: how much of the pixel is covered, anti-aliased as a Cycles image is."""
+
+    def mapped(self, fn: Callable[[Array], Array]) -> Geometry:
+        """Return the geometry with each array passed through `fn`: (H, W, ...) to (H2, W2, ...)."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "objects"}
+        return Geometry(self.objects, **{name: fn(array) for name, array in arrays.items() if array is not None})
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What the passes say of an annotated object."""
+
+    segmentation_id: int
+    """From 1 to 65535."""
+    category_id: int
+    """From 1 to 65535."""
+    matrix_world: FloatArray
+    """(4, 4): the object's own frame to the world, scale included."""
+    box: FloatArray
+    """(N, 3), points around which the object's bounding box lies (its 8 corners, say), in its own frame."""
+
+
+def points(geometry: Geometry) -> tuple[FloatArray, Array]:
+    """Return where the surfaces are: their pixels (N, 3) (x, y, depth), and those pixels' flat positions (N,).
+
+    x and y are the pixels' centres; the order is that of the rows. `Camera.unproject` makes world points of them.
+    """
+    index, depth = have(geometry.index), have(geometry.depth)
+    flat = np.flatnonzero(index)
+    rows, columns = np.divmod(flat, index.shape[1])
+    return np.stack([columns + 0.5, rows + 0.5, depth.ravel()[flat].astype(np.float64)], axis=1), flat
+
+
+def members(
+    wanted: Collection[str],
+    geometry: Geometry,
+    camera: Camera,
+    labels: Mapping[str, Label],
+    flows: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Return the arrays of the passes wanted, exactly the members and dtypes of `passes.PASSES`.
+
+    Copies of an object (of collection instances, particle systems, geometry nodes) count as that object: they have
+    its ids. Normalized object coordinates are of the object itself alone, 0 on a copy elsewhere.
+
+    Args:
+        wanted: names of `passes.PASSES`.
+        geometry: rendered for those passes.
+        camera: the one that it is of, of the same size.
+        labels: what is annotated, by full name; all else has the ids 0. Names that are not seen do no harm.
+        flows: the members of the pass ``flow``, as `flow.flow` makes them; all of them are taken over.
+    """
+
+    @cache
+    def surface() -> tuple[FloatArray, FloatArray, Array]:
+        pixels, flat = points(geometry)
+        return pixels, camera.unproject(pixels), flat
+
+    makers: dict[str, Callable[[], Array]] = {
+        "depth": lambda: have(geometry.depth),
+        "distance": lambda: _distance(camera, *surface()),
+        "normals": lambda: _in_camera(camera, have(geometry.normals)),
+        "normals_world": lambda: have(geometry.normals),
+        "segmentation": lambda: _numbers(geometry, {name: label.segmentation_id for name, label in labels.items()}),
+        "categories": lambda: _numbers(geometry, {name: label.category_id for name, label in labels.items()}),
+        "nocs": lambda: _object_coordinates(geometry, *surface()[1:], labels),
+        "albedo": lambda: have(geometry.albedo).clip(-_HALF_MAX, _HALF_MAX),
+        "alpha": lambda: have(geometry.alpha),
+    }
+    made = {f"{name}.npy": make() for name, make in makers.items() if name in wanted}
+    if "flow" in wanted:
+        made |= flows
+    table = {name: member for described in PASSES.values() for name, member in described.items()}
+    return {name: array.astype(table[name].dtype, copy=False) for name, array in made.items()}
+
+
+def _numbers(geometry: Geometry, ids: Mapping[str, int]) -> npt.NDArray[np.uint16]:
+    """The number of each pixel's object, (H, W); 0 for nothing and for names that have none."""
+    table = np.array([0, *(ids.get(name, 0) for name in geometry.objects)], dtype=np.uint16)
+    return table[have(geometry.index)]
+
+
+def _in_camera(camera: Camera, directions: Array) -> Array:
+    """Directions (H, W, 3) from the world's frame to the camera's, float32."""
+    turned = directions @ camera.cam_to_world[:3, :3].astype(np.float32)
+    turned[np.abs(turned) < _HALF_MIN] = 0  # rounding noise: numpy takes ten times as long to make float16 of it
+    return turned
+
+
+def _distance(camera: Camera, pixels: FloatArray, world: FloatArray, flat: Array) -> npt.NDArray[np.float32]:
+    """(H, W) metres from the camera; parallel rays, an orthographic camera's, begin in its plane of depth 0."""
+    distance = np.full((camera.height, camera.width), np.inf, dtype=np.float32)
+    parallel = camera.type == "ORTHO"
+    distance.flat[flat] = pixels[:, 2] if parallel else np.linalg.norm(world - camera.cam_to_world[:3, 3], axis=1)
+    return distance
+
+
+def _object_coordinates(
+    geometry: Geometry, world: FloatArray, flat: Array, labels: Mapping[str, Label]
+) -> npt.NDArray[np.float16]:
+    """(H, W, 3) NOCS of world points (N, 3) at flat positions (N,).
+
+    Wang et al., Normalized Object Coordinate Space for Category-Level 6D Object Pose and Size Estimation, CVPR 2019.
+    In the frame that an annotation's rigid ``pose`` moves, scale applied: (point - box centre) / box diagonal + 0.5.
+    """
+    index = have(geometry.index)
+    coordinates = np.zeros((*index.shape, 3), dtype=np.float16)
+    seen = index.ravel()[flat]
+    for number in np.unique(seen).tolist():
+        label = labels.get(geometry.objects[number - 1])
+        if label is None:
+            continue
+        chosen = seen == number
+        to_own = np.linalg.inv(rigid(label.matrix_world))
+        low, high = extent(transform(to_own @ label.matrix_world, label.box))
+        diagonal = max(float(np.linalg.norm(high - low)), 1e-30)
+        own = transform(to_own, world[chosen])
+        margin = _BOX_MARGIN * diagonal
+        inside = ((own >= low - margin) & (own <= high + margin)).all(axis=1)
+        normalized = ((own - (low + high) / 2) / diagonal + 0.5) * inside[:, None]
+        coordinates.reshape(-1, 3)[flat[chosen]] = normalized
+    return coordinates
+
+
+def have(array: Array | None) -> Array:
+    """The array, which a pass wanted is made of."""
+    if array is None:
+        raise ValueError("the geometry was not rendered for this pass: give render_geometry all that are wanted")
+    return array

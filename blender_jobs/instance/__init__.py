@@ -1,0 +1,1 @@
+"""The process that renders: it takes orders, plays episodes and answers with samples."""

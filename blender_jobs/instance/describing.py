@@ -1,0 +1,145 @@
+"""Say what a job is, every value resolved: load it, build its scene once, and list the files that it reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blender_jobs import assets, passes
+from blender_jobs.categories import as_coco
+from blender_jobs.imaging import devices, render
+from blender_jobs.instance.blend import external_files
+from blender_jobs.instance.fields import json_value, resolve_fields
+from blender_jobs.instance.guard import offences
+from blender_jobs.instance.loading import blame, load_job, sources_sha256
+from blender_jobs.instance.staging import build_scene
+from blender_jobs.job import Job, JobError
+from blender_jobs.orders import Asset, Describe, Described
+
+_MOST_HABITS = 5
+_CAMERA_NAME = re.compile(r"[a-z0-9_]+")
+
+
+def describe(request: Describe) -> Described:
+    """Return the job as this Blender loads it.
+
+    Raises:
+        JobError: it cannot be loaded, an attribute is not what it must be, `setup` fails, or a file is missing.
+    """
+    job_class, sources = load_job(request.job)
+    folder = request.job.base
+    fields = _placed(resolve_fields(job_class, request.settings), request.settings, folder)
+    with blame(request.job.path, "__init__"):
+        job = job_class(**fields)
+    with blame(request.job.path, "class attributes"):
+        described = Described(
+            class_name=job_class.__name__,
+            doc=(job_class.__doc__ or "").strip().split("\n")[0],
+            source_sha256=sources_sha256(sources),
+            fields={name: json_value(value) for name, value in fields.items()},
+            portable_fields={},
+            frames=_frames(job),
+            reuse_scene=job_class.reuse_scene,
+            settings={},
+            cameras=_cameras(job),
+            categories=as_coco(job.categories),
+            passes=_passes(request.passes or job.passes),
+            blend=_blend(request.blend, job, folder),
+            trust_blend=request.trust_blend,
+            sources=sources,
+            devices=devices.select(request.render.device),
+        )
+        _check_categories(described)
+        declared = [Path(path) for path in job.assets]
+    loaded, notes = _rehearsed(job, request, described)
+    paths = [value for value in fields.values() if isinstance(value, Path)]
+    found = assets.digest([*paths, *declared, *loaded])
+    return dataclasses.replace(
+        described,
+        portable_fields={name: json_value(_portable(value, folder)) for name, value in fields.items()},
+        settings={**({} if described.blend else render.DEFAULTS), **render.pinned(request.render)},
+        assets=found,
+        notes=[*notes, *_habits(sources)],
+    )
+
+
+def _placed(fields: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Make paths absolute: given ones are from where the command runs, defaults from the job file's folder."""
+    placed = dict(fields)
+    for name, value in fields.items():
+        if isinstance(value, Path):
+            placed[name] = (Path.cwd() if name in given else folder) / value
+            if not placed[name].exists():
+                raise JobError(
+                    f"field {name}: there is no file or folder {placed[name]}; set it with --set {name}=PATH"
+                )
+    return placed
+
+
+def _portable(value: Any, folder: Path) -> Any:
+    """Return what stands for a field's value on any machine: paths from the job file's folder, others by their name."""
+    if isinstance(value, Path):
+        return value.relative_to(folder) if value.is_relative_to(folder) else Path(value.name)
+    return value
+
+
+def _frames(job: Job) -> list[int]:
+    name, frames = type(job).__name__, [int(frame) for frame in job.frames]
+    if not frames:
+        raise JobError(f"{name}.frames is empty; name at least one frame to render")
+    if frames != sorted(set(frames)):
+        raise JobError(f"{name}.frames must ascend without repeats: {frames[:8]}")
+    return frames
+
+
+def _cameras(job: Job) -> list[str]:
+    names = [job.cameras] if isinstance(job.cameras, str) else list(job.cameras)
+    for name in names:
+        if not isinstance(name, str) or not _CAMERA_NAME.fullmatch(name) or names.count(name) > 1:
+            raise JobError(
+                f"{type(job).__name__}.cameras: {name!r} cannot name members;"
+                " give each camera a name of its own of small letters, digits and underscores"
+            )
+    return names
+
+
+def _passes(names: Any) -> list[str]:
+    try:
+        return passes.in_order([names] if isinstance(names, str) else list(names))
+    except ValueError as error:
+        raise JobError(str(error)) from None
+
+
+def _check_categories(described: Described) -> None:
+    if "categories" in described.passes and not described.categories:
+        raise JobError(
+            f"the pass categories needs {described.class_name}.categories: the names, in the order of their ids"
+        )
+
+
+def _blend(given: str, job: Job, folder: Path) -> str:
+    if not given and job.blend is None:
+        return ""
+    path = Path(given).absolute() if given else folder / str(job.blend)
+    if not path.is_file():
+        raise JobError(f"there is no file {path}; give it with --blend, or correct {type(job).__name__}.blend")
+    return str(path)
+
+
+def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[Path], list[str]]:
+    """Build the scene as each episode will; return the files that this reads, and what the user should know."""
+    assets.begin(request.job.base, None)
+    notes = build_scene(job, request.job, described, request.render)
+    blend = [Path(described.blend)] if described.blend else []
+    return [*blend, *external_files(), *assets.used()], notes
+
+
+def _habits(sources: Sequence[Asset]) -> list[str]:
+    """Return what in the job's sources may differ from run to run."""
+    found = [(source.name, offence) for source in sources for offence in offences(Path(source.path).read_text("utf-8"))]
+    return [f"{name}, {offence}" for name, offence in found[:_MOST_HABITS]] + (
+        [f"and {len(found) - _MOST_HABITS} more of this kind"] if len(found) > _MOST_HABITS else []
+    )

@@ -1,0 +1,34 @@
+"""Build the scene of a job, the same way whenever: an empty Blender or the ``.blend``, pinned settings, `Job.setup`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+from blender_jobs import stage
+from blender_jobs.imaging import render
+from blender_jobs.instance.blend import open_blend
+from blender_jobs.instance.loading import blame
+from blender_jobs.job import Job
+from blender_jobs.orders import Described, JobSource, RenderSettings
+
+
+def build_scene(job: Job, source: JobSource, described: Described, settings: RenderSettings) -> list[str]:
+    """Replace all that is in Blender by the job's scene; return what the user should know about its ``.blend``.
+
+    The render settings are pinned before `Job.setup` too, so that it finds the image's size.
+
+    Raises:
+        JobError: the ``.blend`` cannot be used, or `setup` fails.
+    """
+    notes = []
+    if described.blend:
+        notes = open_blend(Path(described.blend), described.trust_blend)
+    else:
+        stage.clear()
+        render.apply(bpy.context.scene, render.DEFAULTS)
+    render.apply(bpy.context.scene, render.pinned(settings))
+    with blame(source.path, "setup"):
+        job.setup()
+    return notes

@@ -1,0 +1,115 @@
+"""Which pixels a mesh covers, hidden by others or not: numpy alone, no Blender.
+
+A pixel is covered if its centre's line of sight meets a triangle, from either side, within the clip range. This is
+told in homogeneous image points (x * w, y * w, w, depth), see `Camera.homogeneous`, so that triangles that reach
+behind the camera need no cutting: a pixel lies in a triangle where the volumes that its line of sight spans with
+the three sides have the triangle's sign (Olano and Greer, "Triangle scan conversion using 2D homogeneous
+coordinates", 1997). Those are linear along a row of pixels, which gives the row's covered span at once.
+
+Only elementwise float64 arithmetic is done, so that all processors give the same pixels; two triangles with a common
+side compute the same volume for it, so that no pixel falls between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from blender_jobs.vision.camera import Camera, FloatArray
+from blender_jobs.vision.warp import warp_of
+
+_SLACK = 1e-6  # pixels by which the range of a triangle's rows is widened: the volumes decide, not the range
+_CHUNK = 1 << 17  # rows of triangles that are looked at together
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+def silhouette(camera: Camera, vertices: FloatArray, triangles: npt.NDArray[np.int32]) -> BoolArray:
+    """The pixels that triangles cover, bool (H, W).
+
+    For a lens that distorts, those that the undistorted image shows covered, looked up as `Warp.nearest` does:
+    just as passes that are rendered undistorted.
+
+    Args:
+        camera: the camera.
+        vertices: (N, 3), world, metres.
+        triangles: (T, 3) indices of vertices.
+    """
+    ideal = camera.ideal
+    corners = ideal.homogeneous(vertices)[triangles]
+    first, past = _rows(ideal, corners)
+    conditions = _conditions(ideal, corners)
+    changes = np.zeros(ideal.height * (ideal.width + 1), dtype=np.int64)
+    for chosen in _chunks(past - first):
+        rows = past[chosen] - first[chosen]
+        triangle = chosen.repeat(rows)
+        row = first[triangle] + np.arange(len(triangle)) - (rows.cumsum() - rows).repeat(rows)
+        left, right = _spans(conditions[triangle], row + 0.5, ideal.width)
+        start = row * (ideal.width + 1)
+        changes += np.bincount(start + left, minlength=len(changes))
+        changes -= np.bincount(start + right, minlength=len(changes))
+    covered = changes.cumsum().reshape(ideal.height, -1)[:, :-1] > 0
+    warp = warp_of(camera)
+    return covered if warp is None else warp.nearest(covered)
+
+
+def _rows(camera: Camera, corners: FloatArray) -> tuple[IntArray, IntArray]:
+    """The first and the past-the-last row of pixel centres that triangles (T, 3, 4) may cover, (T,) each.
+
+    Of a triangle that the near plane cuts, what lies beyond it counts.
+    """
+    following = np.roll(corners, -1, axis=1)
+    beyond = corners[..., 3] >= camera.clip_start
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (camera.clip_start - corners[..., 3]) / (following[..., 3] - corners[..., 3])
+        cuts = corners + t[..., None] * (following - corners)
+        y = np.concatenate([corners[..., 1] / corners[..., 2], cuts[..., 1] / cuts[..., 2]], axis=1)
+    known = np.concatenate([beyond, beyond != np.roll(beyond, -1, axis=1)], axis=1)
+    low, high = np.where(known, y, np.inf).min(axis=1), np.where(known, y, -np.inf).max(axis=1)
+    first = np.ceil(low - 0.5 - _SLACK).clip(0, camera.height).astype(np.int64)
+    past = (np.floor(high - 0.5 + _SLACK) + 1).clip(0, camera.height).astype(np.int64)
+    return first, np.maximum(first, past)
+
+
+def _conditions(camera: Camera, corners: FloatArray) -> FloatArray:
+    """What must not be negative at a pixel that triangles (T, 3, 4) cover: (T, 5, 3), factors of x, y and 1.
+
+    The volumes opposite to the three corners, each the cross product of the two others: a neighbour has exactly its
+    opposite. Then, as sums of them, how far behind the near plane and before the far one the triangle is.
+    """
+    a, b = (np.roll(corners[..., :3], -turns, axis=1) for turns in (1, 2))
+    volumes = a[..., [1, 2, 0]] * b[..., [2, 0, 1]] - a[..., [2, 0, 1]] * b[..., [1, 2, 0]]
+    x, y, w = np.moveaxis(corners[:, 0, :3] * volumes[:, 0], 1, 0)
+    turn = np.sign(x + y + w)  # which side is seen; 0 of a triangle seen edge-on, which covers nothing
+    conditions = np.zeros((len(corners), 5, 3))
+    conditions[:, :3] = turn[:, None, None] * volumes
+    for at, distances in ((3, corners[..., 3] - camera.clip_start), (4, camera.clip_end - corners[..., 3])):
+        cut = (distances < 0).any(axis=1)
+        parts = conditions[cut, :3] * distances[cut, :, None]
+        conditions[cut, at] = parts[:, 0] + parts[:, 1] + parts[:, 2]
+    conditions[turn == 0, 0] = 0, 0, -1
+    return conditions
+
+
+def _chunks(rows: IntArray) -> Iterator[IntArray]:
+    """The numbers of the triangles that have rows (T,), as many at a time as have about `_CHUNK` rows together."""
+    present = np.flatnonzero(rows)
+    chunk = rows[present].cumsum() // _CHUNK
+    for number in np.unique(chunk).tolist():
+        yield present[chunk == number]
+
+
+def _spans(conditions: FloatArray, y: FloatArray, width: int) -> tuple[IntArray, IntArray]:
+    """First and past-the-last column, (S,) each, where the conditions (S, 5, 3) hold in the rows at y (S,)."""
+    slope, level = conditions[..., 0], conditions[..., 1] * y[:, None] + conditions[..., 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        root = -level / slope
+    low = np.where(slope > 0, root, -np.inf).max(axis=1)
+    high = np.where(slope < 0, root, np.inf).min(axis=1)
+    high[((slope == 0) & (level < 0)).any(axis=1)] = -np.inf
+    left = np.ceil(low - 0.5).clip(0, width).astype(np.int64)
+    right = (np.floor(high - 0.5) + 1).clip(0, width).astype(np.int64)
+    return left, np.maximum(left, right)

@@ -1,0 +1,191 @@
+"""Parameter types and the configuration file of the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from blender_jobs.passes import in_order
+from compiler.errors import UsageError
+from compiler.live.serving import DEFAULT_URL, LiveOptions, tee_options
+from compiler.planning.jobs import builtin_jobs
+
+CONFIG_FIELDS = "blendshard.config_fields"
+"""Where `load_config` leaves the ``[set]`` table in `click.Context.meta`: its values are typed already."""
+
+
+class SizeType(click.ParamType[tuple[int, int]]):
+    """``WxH`` in pixels, as ``640x480``."""
+
+    name = "wxh"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return width and height."""
+        parts = value.lower().split("x") if isinstance(value, str) else value
+        try:
+            width, height = (int(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not WIDTHxHEIGHT, as 640x480", param, ctx)
+        return width, height
+
+
+class InstancesType(click.ParamType[int]):
+    """A number of instances, or ``auto`` (0)."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, 0 for ``auto``."""
+        if value == "auto":
+            return 0
+        number: int = click.IntRange(min=0).convert(value, param, ctx)
+        return number
+
+
+class FieldType(click.ParamType[tuple[str, str]]):
+    """``field=value``."""
+
+    name = "FIELD=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return name and text; the job's field gives the type."""
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.isidentifier():
+            self.fail(f"{value!r} is not FIELD=VALUE, as count=20", param, ctx)
+        return name, text
+
+
+class PassesType(click.ParamType[tuple[str, ...]]):
+    """Names of passes with commas between them."""
+
+    name = "PASS,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the passes in the table's order."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        try:
+            return tuple(in_order(names))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class JobType(click.ParamType[str]):
+    """A built-in job's name or ``path/to/job.py[:Class]``."""
+
+    name = "JOB"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it as it is; `compiler.planning.jobs` finds it."""
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the built-in jobs, then files."""
+        names = [CompletionItem(name) for name in builtin_jobs() if name.startswith(incomplete)]
+        return names or [CompletionItem(incomplete, type="file")]
+
+
+def load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Let a TOML file give the options' defaults: their long names as keys, job fields in a table ``[set]``."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.BadParameter(f"{path}: {error}", ctx, param) from None
+    fields = values.pop("set", {})
+    if not isinstance(fields, dict):
+        raise click.BadParameter(f"{path}: write job fields as a table [set]", ctx, param)
+    ctx.meta[CONFIG_FIELDS] = fields
+    known = {_config_name(entry): str(entry.name) for entry in ctx.command.params}
+    for name in values:
+        if name.replace("_", "-") not in known:
+            raise click.BadParameter(f"{path}: unknown key {name!r}; known are {', '.join(known)}", ctx, param)
+    ctx.default_map = {known[name.replace("_", "-")]: value for name, value in values.items()}
+    return path
+
+
+def _config_name(param: click.Parameter) -> str:
+    longest = max(param.opts, key=len)
+    return longest.lstrip("-").replace("_", "-").lower()
+
+
+def add_live_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the live tee to the build command."""
+    for option in reversed(_LIVE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def live_options(given: Mapping[str, Any]) -> LiveOptions | None:
+    """Return how the build goes live, None if it does not.
+
+    Raises:
+        UsageError: options that do not go together, or an address that cannot be listened at.
+    """
+    url = given["live"] or (DEFAULT_URL if given["live_only"] else None)
+    if not given["shards"] and not given["live_only"]:
+        raise UsageError("--shards 0 renders without end", "it needs --live-only, which writes nothing")
+    if url is None:
+        if unused := [name for name in ("live_host", "live_token", "live_wait") if given[name]]:
+            raise UsageError(f"--{unused[0].replace('_', '-')} needs --live", f"add --live {DEFAULT_URL}")
+        return None
+    tee = tee_options(url, given["live_host"], given["live_policy"], given["live_token"])
+    return LiveOptions(tee, given["live_wait"], given["live_ready_file"])
+
+
+_LIVE_OPTIONS = [
+    click.option(
+        "--live",
+        metavar="URL",
+        is_flag=False,
+        flag_value=DEFAULT_URL,
+        help=f"Serve the samples to listeners as they are made.  [alone: {DEFAULT_URL}]",
+    ),
+    click.option("--live-only", is_flag=True, help="Write nothing; with --shards 0, render without end."),
+    click.option(
+        "--live-policy",
+        type=click.Choice(["drop", "block"]),
+        default="drop",
+        show_default=True,
+        help="What a slow listener causes: lost samples, counted, or waiting.",
+    ),
+    click.option(
+        "--live-wait",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Begin when so many listeners are there.",
+    ),
+    click.option("--live-host", help="Listen at this address, for other machines too; needs a token."),
+    click.option("--live-token", help="What listeners must show.  [default: made, for other machines]"),
+    click.option("--live-ready-file", type=click.Path(path_type=Path), hidden=True),
+    click.option("--end-with-parent", is_flag=True, hidden=True),
+]
+
+
+class DefaultGroup(click.Group):
+    """A group whose first command is meant where none is named: ``compile-dataset --shards 4``."""
+
+    default = "build"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command's name in front of arguments that do not begin with a command."""
+        own = {name for param in self.get_params(ctx) for name in param.opts}
+        if args and args[0] not in own and args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands and whatever the default command takes: its arguments and options."""
+        command = self.commands[self.default]
+        inner = click.Context(command, parent=ctx, info_name=self.default, resilient_parsing=True)
+        offered = [*super().shell_complete(ctx, incomplete), *command.shell_complete(inner, incomplete)]
+        for param in command.params:
+            if isinstance(param, click.Argument) and not incomplete.startswith("-"):
+                offered += param.shell_complete(inner, incomplete)
+        return offered

@@ -1,0 +1,83 @@
+"""The command line's options that choose a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY
+from blender_jobs.passes import PASSES
+from compiler.commands.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
+from compiler.planning.prepare import Choices
+
+_CHOICES = (
+    "job",
+    "blend",
+    "trust_blend",
+    "seed",
+    "samples_per_shard",
+    "engine",
+    "render_samples",
+    "device",
+    "denoise",
+    "size",
+    "image",
+    "quality",
+    "passes",
+)
+
+blender_option = click.option(
+    "--blender",
+    type=click.Path(),
+    envvar="BLENDSHARD_BLENDER",
+    help="A Blender executable, or a Python with bpy, for the instances.  [default: the bpy wheel of this Python]",
+)
+
+_OPTIONS = [
+    click.argument("job", type=JobType(), default="falling_cubes"),
+    click.option(
+        "--blend",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The .blend file in which the job's setup runs.  [default: the job's, or an empty scene]",
+    ),
+    click.option("--trust-blend", is_flag=True, help="Let scripts and drivers in the .blend run."),
+    click.option("--samples-per-shard", metavar="N", type=click.IntRange(1, 1_000_000), default=100, show_default=True),
+    click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option("--set", "settings", type=FieldType(), multiple=True, help="Set a field of the job."),
+    click.option(
+        "--passes", type=PassesType(), default=(), help=f"Of {', '.join(PASSES)}, with commas.  [default: the job's]"
+    ),
+    click.option("--engine", type=click.Choice(list(ENGINE_SAMPLES)), default="cycles", show_default=True),
+    click.option(
+        "--render-samples", metavar="N", type=int, help="Per pixel.  [default: cycles 16, eevee 16, workbench 8]"
+    ),
+    click.option(
+        "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What Cycles renders on."
+    ),
+    click.option("--denoise", is_flag=True, help="Denoise Cycles' image."),
+    click.option("--size", type=SizeType(), default=(640, 480), help="In pixels.  [default: 640x480]"),
+    click.option("--image", type=click.Choice(list(IMAGE_QUALITY)), default="png", show_default=True),
+    click.option(
+        "--quality",
+        metavar="N",
+        type=click.IntRange(1, 100),
+        help="Of jpg and webp; webp 100 is lossless.  [default: 95]",
+    ),
+    blender_option,
+]
+
+
+def add(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def choices(ctx: click.Context, given: Mapping[str, Any]) -> Choices:
+    """Return what the user chose, a configuration file's job fields included."""
+    settings = {**ctx.meta.get(CONFIG_FIELDS, {}), **dict(given["settings"])}
+    return Choices(settings=settings, **{name: given[name] for name in _CHOICES})

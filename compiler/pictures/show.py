@@ -1,0 +1,120 @@
+"""Draw samples with their boxes and keypoints: one, or many on a contact sheet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from blender_jobs.passes import PASSES
+from compiler.errors import UsageError
+from compiler.pictures.false_color import picture
+from compiler.pictures.overlay import annotated
+from compiler.storage.content import decode_image
+from loaders.manifest import Manifest, ShardInfo
+from loaders.tarstream import IMAGES, Sample, TarStreamError, read_samples
+
+_GAP = 8
+_PAPER = (250, 250, 250)
+_ARRAYS = [name for members in PASSES.values() for name in members]
+_PLAIN = {*IMAGES, "json", "keypoints.npy"}
+
+
+def find_sample(folder: Path, manifest: Manifest, key: str) -> Sample:
+    """Return the sample called `key`.
+
+    Raises:
+        UsageError: there is none, or its shard cannot be read.
+    """
+    number = int(key.split("-")[0]) if key.split("-")[0].isdecimal() else -1
+    shard = next((shard for shard in manifest.shards if shard.number == number), None)
+    if shard is not None:
+        for sample in _samples(folder, shard):
+            if sample.key == key:
+                return sample
+    example = f"{manifest.shards[0].number:06d}-000000" if manifest.shards else "none: no shard is finished"
+    raise UsageError(f"{folder} has no sample {key!r}", f"a key is as {example}")
+
+
+def spread(folder: Path, manifest: Manifest, count: int) -> list[Sample]:
+    """Return `count` samples evenly spread over the dataset.
+
+    Raises:
+        UsageError: there is no finished shard, or one cannot be read.
+    """
+    if not manifest.samples:
+        raise UsageError(f"{folder} has no finished shard yet", "run compile-dataset first")
+    count = min(count, manifest.samples)
+    wanted = {at * manifest.samples // count for at in range(count)}
+    found, start = [], 0
+    for shard in manifest.shards:
+        inside = {index - start for index in wanted if start <= index < start + shard.samples}
+        if inside:
+            found += [sample for at, sample in enumerate(_samples(folder, shard)) if at in inside]
+        start += shard.samples
+    return found
+
+
+def draw_sample(sample: Sample, manifest: Manifest, width: int, with_passes: bool = False) -> Image.Image:
+    """Return the sample's image with its annotations; those of several cameras, and the passes, side by side.
+
+    Args:
+        sample: of the dataset.
+        manifest: the dataset's.
+        width: of each picture, in pixels.
+        with_passes: whether the passes are shown, too, in false colours.
+    """
+    rows = []
+    for camera in sorted({_camera(name) for name in sample.members}):
+        view = {
+            name.removeprefix(camera): content for name, content in sample.members.items() if _camera(name) == camera
+        }
+        image = decode_image(next(content for name, content in view.items() if name in IMAGES)).convert("RGB")
+        objects = json.loads(view["json"])["objects"]
+        pictures = [annotated(image, objects, manifest.schema.get("categories", []), width)]
+        if with_passes:
+            painted = [picture(name, view[name]) for name in _ARRAYS if name in view]
+            pictures += [entry.resize(pictures[0].size, Image.Resampling.NEAREST) for entry in painted]
+        rows.append(pictures)
+    return _grid(rows) if with_passes else _grid([[entry for row in rows for entry in row]])
+
+
+def contact_sheet(
+    samples: Sequence[Sample], manifest: Manifest, columns: int, width: int, with_passes: bool = False
+) -> Image.Image:
+    """Return the samples drawn in rows of `columns`, each picture `width` pixels wide."""
+    tiles = [draw_sample(sample, manifest, width, with_passes) for sample in samples]
+    sheet = _grid([tiles[at : at + columns] for at in range(0, len(tiles), columns)], _GAP)
+    framed = Image.new("RGB", (sheet.width + 2 * _GAP, sheet.height + 2 * _GAP), _PAPER)
+    framed.paste(sheet, (_GAP, _GAP))
+    return framed
+
+
+def _camera(member: str) -> str:
+    """Return the camera's prefix of a member's name with its dot, empty where there is none."""
+    head, dot, _ = member.partition(".")
+    return "" if member in _ARRAYS or member in _PLAIN or not dot else head + dot
+
+
+def _grid(rows: Sequence[Sequence[Image.Image]], gap: int = 2) -> Image.Image:
+    width = max(sum(entry.width for entry in row) + gap * (len(row) - 1) for row in rows)
+    heights = [max(entry.height for entry in row) for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) - 1)), _PAPER)
+    y = 0
+    for row, height in zip(rows, heights, strict=True):
+        x = 0
+        for entry in row:
+            sheet.paste(entry, (x, y))
+            x += entry.width + gap
+        y += height + gap
+    return sheet
+
+
+def _samples(folder: Path, shard: ShardInfo) -> Iterator[Sample]:
+    try:
+        with (folder / shard.name).open("rb") as file:
+            yield from read_samples(file)
+    except (OSError, TarStreamError) as error:
+        raise UsageError(f"{folder / shard.name}: {error}", "compile-dataset verify tells what is damaged") from None

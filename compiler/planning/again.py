@@ -1,0 +1,79 @@
+"""Draw a manifest's plan up again: to replay an episode, to render samples anew, to reproduce the dataset."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from blender_jobs.orders import Describe, RenderSettings
+from compiler.errors import InstanceLost, OtherPlan, UsageError
+from compiler.planning.plan import Plan, differences
+from compiler.planning.sources import Places, find_source, placed_blend, placed_fields
+from compiler.rendering.instances import Instance
+from loaders.manifest import Manifest
+
+BUILD = ("blender.", "render.settings.", "code_sha256")
+"""What of a plan's identity comes with the installation, not from the user: paths begin so."""
+
+
+def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Places) -> Plan:
+    """Return the manifest's plan as this Blender draws it up: equal to the manifest's, or not (`other_fields`).
+
+    Args:
+        manifest: the dataset's.
+        folder: where its manifest lies.
+        instance: the Blender.
+        places: where the job and its assets are.
+
+    Raises:
+        UsageError: the manifest does not say what to render, or the job's file is gone.
+        JobBroken: the job cannot be used.
+    """
+    try:
+        plan, job = manifest.plan, manifest.plan["job"]
+        source = find_source(manifest, folder, places)
+        render = RenderSettings(**{entry.name: plan["render"][entry.name] for entry in fields(RenderSettings)})
+        request = Describe(
+            source,
+            placed_fields(manifest, source),
+            render,
+            job["passes"],
+            placed_blend(manifest, source),
+            job["trust_blend"],
+        )
+        described = instance.describe(request)
+        return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], instance.hello)
+    except InstanceLost as loss:
+        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the manifest's plan cannot be read: {type(error).__name__}: {error}") from None
+
+
+def chosen_again(
+    manifest: Manifest, folder: Path, instance: Instance, places: Places, doing: str
+) -> tuple[Plan, list[str]]:
+    """Return the manifest's plan, drawn up again, and how this installation differs from the one it was made with.
+
+    Raises:
+        OtherPlan: what the user chose is another now: the job's file, a field, an asset.
+        UsageError, JobBroken: as `plan_again`.
+    """
+    again, elsewhere = plan_again(manifest, folder, instance, places), []
+    for name, now, then in differences(again.identity(), manifest.plan):
+        if not name.startswith(BUILD):
+            raise OtherPlan(f"the plan is another now: {name} was {then!r}, is {now!r}", f"restore it to {doing}")
+        elsewhere.append(f"{name} was {then!r}, is {now!r}")
+    return again, elsewhere
+
+
+def same_plan(manifest: Manifest, folder: Path, instance: Instance, places: Places, doing: str) -> Plan:
+    """Return the manifest's plan, drawn up again on the same Blender build and packages. Raises as `chosen_again`, too.
+
+    Raises:
+        OtherPlan: it is another now: the job's file, a field, an asset, Blender or our code.
+    """
+    again, elsewhere = chosen_again(manifest, folder, instance, places, doing)
+    if elsewhere:
+        more = f" (and {len(elsewhere) - 1} more)" if len(elsewhere) > 1 else ""
+        raise OtherPlan(f"this installation is another: {elsewhere[0]}{more}", f"install what it was, to {doing}")
+    return again

@@ -1,0 +1,186 @@
+"""The published JSON Schemas (draft 7): of a sample's annotations, and of ``dataset.json``.
+
+They say what every dataset holds. What a job adds is gathered from its samples: see `planning.schema`. The files in
+``docs/schema`` are `published` written out; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import fastjsonschema
+
+from loaders.manifest import FORMAT, SAMPLE_DIGEST_DIGITS
+
+JsonSchema = dict[str, Any]
+Fields = dict[str, JsonSchema]
+
+_DRAFT = "http://json-schema.org/draft-07/schema#"
+_NUMBER: JsonSchema = {"type": "number"}
+_TEXT: JsonSchema = {"type": "string"}
+_FRACTION: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
+_COUNT: JsonSchema = {"type": "integer", "minimum": 0}
+_PIXELS: JsonSchema = {"type": "integer", "minimum": 1}
+_SHA256: JsonSchema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+
+def _list(items: JsonSchema, length: int | None = None, **more: Any) -> JsonSchema:
+    bounds = {} if length is None else {"minItems": length, "maxItems": length}
+    return {"type": "array", "items": items, **bounds, **more}
+
+
+def _matrix(rows: int, columns: int, description: str) -> JsonSchema:
+    return _list(_list(_NUMBER, columns), rows, description=description)
+
+
+def _object(required: Fields, optional: Fields | None = None, **more: Any) -> JsonSchema:
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}, **more}
+
+
+_CAMERA = _object(
+    {
+        "name": _TEXT,
+        "type": {"enum": ["PERSP", "ORTHO"]},
+        "width": _PIXELS,
+        "height": _PIXELS,
+        "K": _matrix(3, 3, "pixel = K (x/z, y/z, 1) for a point (x, y, z) in the camera frame; ORTHO: K (x, y, 1)"),
+        "cam_to_world": _matrix(4, 4, "rigid: camera frame (x right, y down, z forward) to world (z up), metres"),
+        "clip_start": _NUMBER,
+        "clip_end": _NUMBER,
+    },
+    {"distortion": _list(_NUMBER, description="OpenCV's coefficients; none for an ideal lens")},
+)
+
+_BOX = _list(_NUMBER, 4, description="[x, y, width, height] of the projection, pixels")
+
+_OBJECT = _object(
+    {
+        "keypoints": _list(_NUMBER, description="[x, y, visibility] * K as COCO, pixels"),
+        "keypoint_depths": _list(_NUMBER, description="K depths, metres"),
+    },
+    {
+        "name": _TEXT,
+        "category": _TEXT,
+        "category_id": _COUNT,
+        "segmentation_id": _COUNT,
+        "pose": _matrix(4, 4, "rigid: object to camera frame, metres"),
+        "matrix_world": _matrix(4, 4, "object to world, scale included, metres"),
+        "dimensions": _list(_NUMBER, 3, description="of the oriented bounding box, metres"),
+        "bbox": _BOX,
+        "bbox_unclipped": _BOX,
+        "box3d": _matrix(8, 3, "corners of the oriented bounding box, world, metres"),
+        "keypoint_names": _list(_TEXT),
+        "num_keypoints": _COUNT,
+        "truncation": {**_FRACTION, "description": "of the unclipped box, outside the image"},
+        "visible_pixels": _COUNT,
+        "silhouette_pixels": _COUNT,
+        "visible_fraction": {**_FRACTION, "description": "visible of silhouette pixels"},
+    },
+)
+
+ANNOTATIONS: JsonSchema = {
+    "$schema": _DRAFT,
+    "title": "Annotations of a sample (its json member)",
+    **_object(
+        {
+            "camera": _CAMERA,
+            "image": _object({"width": _PIXELS, "height": _PIXELS}),
+            "episode": _COUNT,
+            "frame": {"type": "integer"},
+            "seed": _COUNT,
+            "objects": _list(_OBJECT),
+        }
+    ),
+}
+"""Further fields are the job's."""
+
+_MEMBER = _object(
+    {"description": _TEXT},
+    {
+        "dtype": {"enum": ["bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64"]},
+        "shape": _list({"type": ["integer", "null"], "minimum": 0}, description="null where it varies"),
+    },
+    dependencies={"dtype": ["shape"], "shape": ["dtype"]},
+)
+
+_SHARD = _object(
+    {
+        "name": {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar$"},
+        "split": _TEXT,
+        "number": _COUNT,
+        "samples": _COUNT,
+        "bytes": _COUNT,
+        "sha256": {**_SHA256, "description": "of the file"},
+        "content_sha256": {**_SHA256, "description": "over decoded pixels and all other members"},
+        "sample_digests": {
+            "type": "string",
+            "pattern": f"^([0-9a-f]{{{SAMPLE_DIGEST_DIGITS}}})*$",
+            "description": f"first {SAMPLE_DIGEST_DIGITS} digits of the sha256 of each sample's tar record",
+        },
+    },
+    additionalProperties=False,
+)
+
+MANIFEST: JsonSchema = {
+    "$schema": _DRAFT,
+    "title": "A dataset's manifest (dataset.json)",
+    **_object(
+        {
+            "format": {"const": FORMAT},
+            "name": _TEXT,
+            "plan": {"type": "object", "description": "every value that can change a byte"},
+            "plan_digest": {**_SHA256, "description": "over the canonical JSON of plan: the dataset's identity"},
+            "schema": _object(
+                {"members": {"type": "object", "additionalProperties": _MEMBER}},
+                {
+                    "annotations": {"description": "fields and types, gathered from all samples"},
+                    "categories": _list({"type": "object"}, description="as COCO's"),
+                },
+            ),
+            "provenance": {"type": "object", "description": "what made it; changes no byte of a shard"},
+            "samples": _COUNT,
+            "bytes": _COUNT,
+            "digest": {**_SHA256, "description": "over all shards' sha256"},
+            "manifest_sha256": {**_SHA256, "description": "of this file with these 64 digits left out"},
+            "shards": _list(_SHARD, description="by number"),
+            "skipped": {
+                "type": "object",
+                "additionalProperties": _TEXT,
+                "description": "keys of the samples that finished shards lack, and why",
+            },
+        },
+        additionalProperties=False,
+    ),
+}
+
+
+def published() -> dict[str, bytes]:
+    """Return the schemas' files by name."""
+    schemas = {"annotations.schema.json": ANNOTATIONS, "dataset.schema.json": MANIFEST}
+    return {name: json.dumps(schema, indent=2).encode() + b"\n" for name, schema in schemas.items()}
+
+
+def annotation_problem(annotations: Any) -> str:
+    """Return where parsed annotations break their schema, in one line; empty where they do not."""
+    return _problem(_validators()[0], annotations, "annotations")
+
+
+def manifest_problem(manifest: Any) -> str:
+    """Return where a parsed manifest breaks its schema, in one line; empty where it does not."""
+    return _problem(_validators()[1], manifest, "dataset")
+
+
+@functools.cache
+def _validators() -> list[Callable[..., Any]]:
+    return [fastjsonschema.compile(schema) for schema in (ANNOTATIONS, MANIFEST)]
+
+
+def _problem(validate: Callable[..., Any], value: Any, name: str) -> str:
+    try:
+        validate(value, name_prefix=name)
+    except fastjsonschema.JsonSchemaValueException as error:
+        return str(error.message)
+    return ""

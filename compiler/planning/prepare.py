@@ -1,0 +1,122 @@
+"""From what was chosen to a plan and a first running instance: shared by the command line and Python callers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import features
+
+from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, Describe, RenderSettings
+from compiler.errors import BlenderUnusable, InstanceLost, UsageError
+from compiler.planning.jobs import find_job
+from compiler.planning.machine import processor
+from compiler.planning.plan import Plan
+from compiler.planning.sources import path_fields
+from compiler.rendering.instances import Instance, Launch
+
+MOST_INSTANCES = 16
+"""What automatic choice does not exceed; each instance holds 300 to 500 MB."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user chooses of a plan; None where the default depends on another choice."""
+
+    job: str = "falling_cubes"
+    """A built-in name or ``path/to/job.py[:Class]``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Job fields by name: text, or values as JSON has them."""
+    seed: int = 0
+    samples_per_shard: int = 100
+    engine: str = "cycles"
+    render_samples: int | None = None
+    size: tuple[int, int] = (640, 480)
+    image: str = "png"
+    quality: int | None = None
+    device: str = "cpu"
+    denoise: bool = False
+    passes: Sequence[str] = ()
+    """Empty: those that the job names."""
+    blend: Path | None = None
+    trust_blend: bool = False
+
+    def render_settings(self) -> RenderSettings:
+        """Return the settings with every default resolved.
+
+        Raises:
+            UsageError: a value out of its range.
+        """
+        samples = ENGINE_SAMPLES.get(self.engine, 0) if self.render_samples is None else self.render_samples
+        quality = IMAGE_QUALITY.get(self.image, 0) if self.quality is None else self.quality
+        try:
+            return RenderSettings(
+                self.engine, samples, self.size[0], self.size[1], self.image, quality, self.device, self.denoise
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cores(instances: int, shards: int) -> tuple[int, int]:
+    """Return how many instances there shall be (0: choose) for so many shards (0: no end), and the threads of each."""
+    instances = instances or min(cores(), MOST_INSTANCES)
+    if shards:
+        instances = min(instances, shards)
+    return instances, max(1, cores() // instances)
+
+
+def start_first(launch: Launch) -> Instance:
+    """Return a running instance.
+
+    Raises:
+        BlenderUnusable: Blender does not start.
+    """
+    try:
+        return Instance(launch)
+    except InstanceLost as loss:
+        raise BlenderUnusable(
+            f"Blender did not start: it {loss}", "compile-dataset doctor tells more", loss.log[-8:]
+        ) from None
+
+
+def draw_up(choices: Choices, instance: Instance) -> Plan:
+    """Return the plan, the job described by `instance`: only Blender can import it.
+
+    Raises:
+        UsageError: there is no such job, it cannot be used, or a choice is out of its range.
+    """
+    source, render, blend = find_job(choices.job), choices.render_settings(), str(choices.blend or "")
+    request = Describe(source, dict(choices.settings), render, list(choices.passes), blend, choices.trust_blend)
+    try:
+        described = instance.describe(request)
+    except InstanceLost as loss:
+        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
+    return Plan(source, described, render, choices.seed, choices.samples_per_shard, instance.hello)
+
+
+def provenance(plan: Plan) -> dict[str, Any]:
+    """Return what the manifest says of the dataset's making, beside the plan: it changes no byte of a shard."""
+    return {
+        "blendshard": importlib.metadata.version("blendshard"),
+        "job": {
+            "path": plan.source.path,
+            "sources": {source.name: source.sha256 for source in plan.job.sources},
+            "path_fields": path_fields(plan),
+        },
+        "assets": {asset.name: {"path": asset.path, "size": asset.size} for asset in plan.job.assets},
+        "cpu": processor(),
+        "python": platform.python_version(),
+        "numpy": plan.blender.numpy,
+        "pillow": importlib.metadata.version("pillow"),
+        "codecs": {name: features.version(name) for name in ("zlib", "jpg", "webp")},
+    }

@@ -1,0 +1,1 @@
+"""Is this dataset what its manifest says? Reading, comparing, rendering again."""

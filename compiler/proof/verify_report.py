@@ -1,0 +1,114 @@
+"""What a verification found, as lines for people and JSON for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import VerificationFailed
+from compiler.planning import sources
+from compiler.proof.shard_walk import Problem
+from compiler.rendering import failures
+from compiler.storage.directory import LOCK_NAME
+from compiler.storage.journal import JOURNAL_SUFFIX
+from compiler.storage.shards import PART_SUFFIX
+from loaders.manifest import FILE_NAME, Manifest
+
+_SHOWN = 5
+"""Problems of one file that are spelled out for people; JSON has all."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What else is in a dataset's directory, and what is not: no damage, but worth a word."""
+
+    missing: list[int]
+    """Numbers of shards below the highest that the manifest does not list."""
+    unfinished: list[str]
+    """Part files and their journals: a build that was interrupted, or that runs."""
+    unknown: list[str]
+    """Files that are no part of the dataset."""
+
+
+def look_around(folder: Path, manifest: Manifest) -> Surroundings:
+    """Compare a directory's listing with the manifest."""
+    numbers = {shard.number for shard in manifest.shards}
+    known = {FILE_NAME, LOCK_NAME, failures.FILE_NAME, sources.FOLDER, *(shard.name for shard in manifest.shards)}
+    strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    unfinished = [name for name in strangers if name.endswith((PART_SUFFIX, JOURNAL_SUFFIX))]
+    return Surroundings(
+        [number for number in range(max(numbers, default=0)) if number not in numbers],
+        unfinished,
+        [name for name in strangers if name not in unfinished],
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a verification found."""
+
+    folder: Path
+    manifest: Manifest
+    problems: list[Problem]
+    notes: list[str]
+    around: Surroundings
+
+    @property
+    def damaged(self) -> list[str]:
+        """The names of the damaged files."""
+        return sorted({problem.file for problem in self.problems})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {
+            "shards": len(self.manifest.shards),
+            "samples": self.manifest.samples,
+            "bytes": self.manifest.bytes,
+            "digest": self.manifest.digest,
+            "damaged": self.damaged,
+            "problems": [asdict(problem) for problem in self.problems],
+            "notes": self.notes,
+            "missing_shards": self.around.missing,
+            "skipped_samples": len(self.manifest.skipped),
+            "unfinished_files": self.around.unfinished,
+            "unknown_files": self.around.unknown,
+        }
+
+    def lines(self) -> list[str]:
+        """Return it for people."""
+        lines = []
+        for file in self.damaged:
+            found = [str(problem) for problem in self.problems if problem.file == file]
+            lines += found[:_SHOWN]
+            if len(found) > _SHOWN:
+                lines.append(f"{file}: and {len(found) - _SHOWN} more")
+        lines += [f"Note: {note}" for note in self.notes]
+        if self.around.missing:
+            lines.append(f"Note: {_numbers(self.around.missing)} not rendered yet")
+        if self.manifest.skipped:
+            lines.append(f"Note: skipped while rendering: {_count(len(self.manifest.skipped), 'sample')}")
+        lines += [f"Note: {name} is unfinished" for name in self.around.unfinished]
+        lines += [f"Note: {name} is not in the manifest" for name in self.around.unknown]
+        state = _count(len(self.damaged), "damaged file") if self.problems else "ok"
+        held = f"{_count(len(self.manifest.shards), 'shard')}, {_count(self.manifest.samples, 'sample')}"
+        return [*lines, f"{held}, digest {self.manifest.digest}: {state}"]
+
+    def check(self) -> None:
+        """Raise VerificationFailed where anything is damaged."""
+        if self.problems:
+            more = f" and {len(self.damaged) - _SHOWN} more" if len(self.damaged) > _SHOWN else ""
+            raise VerificationFailed(
+                f"{self.folder}: damaged: {', '.join(self.damaged[:_SHOWN])}{more}",
+                "run the command that made the dataset again: it renders damaged shards anew",
+            )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _numbers(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_SHOWN]))
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return f"shard {shown}{more}" if len(numbers) == 1 else f"shards {shown}{more}"

@@ -1,0 +1,95 @@
+"""Find out which Blender is here, which engines really render, and what it lacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Hello, Probe, Survey, Surveyed
+from blender_jobs.passes import PASSES
+from compiler.errors import BlenderUnusable, InstanceLost, JobBroken
+from compiler.rendering.instances import Instance, Launch
+
+_GL_HINT = "it needs OpenGL, in software at least: apt-get install libgl1 libegl1 libgl1-mesa-dri libegl-mesa0"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came of trying one thing."""
+
+    name: str
+    state: str
+    """``ok``, ``FAILED`` or, for what is only not there, ``none``."""
+    text: str
+    """What was found and how long it took, or what went wrong and what to do."""
+
+
+def examine(launch: Launch) -> tuple[Hello, Surveyed]:
+    """Return which Blender the instances are, and what it has.
+
+    Raises:
+        BlenderUnusable: none that can be used.
+    """
+    try:
+        instance = Instance(launch)
+        try:
+            return instance.hello, instance.survey(Survey())
+        finally:
+            instance.end()
+    except InstanceLost as loss:
+        raise BlenderUnusable(f"Blender did not start: it {loss}", details=loss.log) from None
+
+
+def check_all(launch: Launch, found: Surveyed) -> Iterator[Check]:
+    """Try what a build may need, one thing after another."""
+    engines = []
+    for check in check_engines(launch):
+        engines.append(check)
+        yield check
+    yield from check_gpus(found)
+    yield check_passes(engines)
+    yield check_meshes(found)
+
+
+def check_engines(launch: Launch) -> Iterator[Check]:
+    """Render a tiny image with each engine, each in an instance of its own: without OpenGL, Blender may crash."""
+    for engine in ENGINE_SAMPLES:
+        started = time.monotonic()
+        try:
+            instance = Instance(launch)
+            try:
+                probed = instance.probe(Probe(engine))
+            finally:
+                instance.end()
+        except (InstanceLost, JobBroken) as error:
+            hint = "" if engine == "cycles" else f"; {_GL_HINT}"
+            yield Check(engine, "FAILED", f"{error}{hint}")
+        else:
+            yield Check(engine, "ok", f"{probed.device} ({time.monotonic() - started:.1f} s with start-up)")
+
+
+def check_gpus(found: Surveyed) -> Iterator[Check]:
+    """Say for each programming interface which GPUs Cycles can use."""
+    for device in DEVICES[1:]:
+        names = found.gpus.get(device)
+        if names:
+            yield Check(device, "ok", f"--device {device}: {', '.join(names)}")
+        elif names is None:
+            yield Check(device, "none", "this Blender was built without it")
+        else:
+            yield Check(device, "none", "Cycles finds no such GPU; one that is there needs its driver")
+
+
+def check_meshes(found: Surveyed) -> Check:
+    """Say which mesh files can be read."""
+    there = [suffix for suffix, works in found.importers.items() if works]
+    lacking = [suffix for suffix, works in found.importers.items() if not works]
+    text = f"{' '.join([*there, '.blend'])}{'; not ' if lacking else ''}{' '.join(lacking)}"
+    return Check("meshes", "none" if lacking else "ok", text)
+
+
+def check_passes(engines: Sequence[Check]) -> Check:
+    """Say whether passes can be rendered: Cycles does that, whichever engine renders the image."""
+    works = any(check.name == "cycles" and check.state == "ok" for check in engines)
+    return Check("passes", "ok" if works else "FAILED", ", ".join(PASSES) if works else "they need Cycles")

@@ -1,0 +1,73 @@
+"""What the crew's threads tell the main loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compiler.errors import BlendshardError, Incomplete
+from compiler.planning import schema
+from compiler.rendering.failures import Failure
+from loaders.manifest import ShardInfo
+
+
+@dataclass(frozen=True)
+class SamplesKept:
+    """Samples of a shard that an earlier run left: they need not be rendered."""
+
+    shard: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class SampleDone:
+    """One more sample stands in a part file."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """A shard has its final name."""
+
+    shard: ShardInfo
+    annotations: schema.Schema
+    skipped: Mapping[str, str]
+    """The keys of the samples that it lacks, and why."""
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """An instance was lost; its order is rendered again."""
+
+    failure: Failure
+    samples_lost: int
+    alone: bool
+    """Again while no other instance works, as memory seems to have been short."""
+
+
+@dataclass(frozen=True)
+class EpisodeSkipped:
+    """An episode was left out; its shard goes on."""
+
+    failure: Failure
+    samples_lost: int
+
+
+@dataclass(frozen=True)
+class ShardFailed:
+    """A shard was given up; the others go on."""
+
+    failure: Failure
+    error: Incomplete
+    samples_lost: int
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Nothing more will come of this build."""
+
+    error: BlendshardError
+
+
+Event = SamplesKept | SampleDone | ShardDone | Restarted | EpisodeSkipped | ShardFailed | Stopped

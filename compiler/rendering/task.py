@@ -1,0 +1,211 @@
+"""One shard on its way: what of it is due, what becomes of a loss, and when it is done."""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from compiler.errors import Incomplete, InstanceLost, JobBroken
+from compiler.planning import schema
+from compiler.planning.plan import SPLIT
+from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.rendering.failures import Failure, for_want_of_memory
+from compiler.storage.store import Store
+from loaders.tarstream import kind_of
+
+OnPoison = Literal["fail", "skip"]
+
+_SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
+"""What Blender says before it aborts for want of OpenGL. Lines with EGL_BAD_MATCH come in healthy runs, too."""
+
+
+class NotStarted(InstanceLost):
+    """An instance was lost before it could be given an order: no episode is to blame."""
+
+
+@dataclass(frozen=True)
+class Endurance:
+    """How much is borne with."""
+
+    attempts: int = 3
+    """How often an episode is tried before it is taken for poison."""
+    on_poison: OnPoison = "fail"
+    """What then becomes of its shard: it is given up, or goes on without the episode."""
+
+
+class ShardTask:
+    """One shard of the plan.
+
+    State: the writer, the episodes not yet whole in it (the first of them perhaps begun), the annotations' schema
+    so far and at the last seal, what was skipped, how often the current unit was tried and an instance for it was
+    started, and which of its samples the tee has got: what is rendered again after a crash, it does not get again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        number: int,
+        endurance: Endurance,
+        events: queue.SimpleQueue[Event],
+        offer: Callable[[str, bytes], None],
+    ) -> None:
+        """Begin the shard, or go on behind what an earlier run left of it. Raises OSError."""
+        self.plan = store.plan
+        self.number = number
+        self.remaining = self.plan.episodes(number)
+        self.alone = False
+        """Whether the episode is to be rendered while no other instance works."""
+        self._endurance = endurance
+        self._events = events
+        self._offer = offer
+        self._writer = store.writer(number, skipping=endurance.on_poison == "skip")
+        self._annotations: schema.Schema = "null"
+        self._annotations_sealed: schema.Schema = "null"
+        self._skipped: dict[str, str] = {}
+        self._begun = 0  # samples of remaining[0] that are written
+        self._tries = 1
+        self._starts = 1
+        self._offered: set[str] = set()
+        self._expected = set(self.plan.members())
+        self._take_up()
+
+    def _take_up(self) -> None:
+        kept = self._writer.kept
+        self._annotations = self._annotations_sealed = kept.annotations
+        for entry in kept.entries:
+            if entry.skipped:
+                self._skipped |= dict.fromkeys(entry.keys, entry.skipped)
+        whole = {key for entry in kept.entries for key in entry.keys}
+        self.remaining = [episode for episode in self.remaining if episode.samples[0].key not in whole]
+        if kept.samples:
+            self._events.put(SamplesKept(self.number, len(kept.samples)))
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing would be lost if the instance were now."""
+        return self._begun == 0 and (not self.plan.job.reuse_scene or not self.remaining)
+
+    def add(self, members: dict[str, bytes]) -> None:
+        """Append the next sample due.
+
+        Raises:
+            InstanceLost: the members are not what the plan says.
+            JobBroken: the annotations do not fit those of other samples.
+            OSError: it cannot be written.
+        """
+        due = self.remaining[0].samples[self._begun]
+        if set(members) != self._expected:
+            raise InstanceLost(f"sent {sorted(members)} for {due.key} where {sorted(self._expected)} were due")
+        try:
+            views = [json.loads(content) for name, content in members.items() if kind_of(name) == "json"]
+            record = self._writer.add(due.key, members)
+        except ValueError as error:
+            raise InstanceLost(f"sent garbage for {due.key}: {error}") from None
+        try:
+            for annotations in views:
+                self._annotations = schema.merge(self._annotations, schema.schema_of(annotations))
+        except schema.SchemaConflict as conflict:
+            raise JobBroken(f"{self.plan.source.path}: annotate: {conflict} (at {due.key})") from None
+        if due.key not in self._offered:
+            self._offer(due.key, record)
+            self._offered.add(due.key)
+        self._events.put(SampleDone(self.number))
+        self._begun += 1
+        if self._begun == len(self.remaining[0].samples):
+            self._finish_episode()
+
+    def _finish_episode(self) -> None:
+        self.remaining, self._begun = self.remaining[1:], 0
+        if self.at_rest:
+            self._writer.seal()
+            self._annotations_sealed = self._annotations
+            self._begin_unit()
+
+    def _begin_unit(self) -> None:
+        """Forget how often the last one was tried; where the scene is reused, the whole shard is the unit."""
+        self._tries, self._starts, self.alone = 1, 1, False
+        self._offered.clear()
+
+    def survives(self, loss: InstanceLost) -> bool:
+        """Go back to where rendering can begin again; False, and the shard given up, when that was tried enough.
+
+        Raises:
+            OSError: the part file cannot be written.
+        """
+        if not self.remaining:
+            return True  # it was lost after its last sample
+        tries = self._starts if isinstance(loss, NotStarted) else self._tries
+        if tries >= self._endurance.attempts:
+            return self._skip(loss) or self._give_up(loss)
+        self._events.put(self._restarted(loss, tries))
+        if isinstance(loss, NotStarted):
+            self._starts += 1
+        else:
+            self._tries += 1
+        return True
+
+    def _restarted(self, loss: InstanceLost, tries: int) -> Restarted:
+        episode = self.remaining[0].episode
+        self.alone = self.alone or for_want_of_memory(loss)
+        return Restarted(self._failure("instance lost", episode, tries, loss), self._roll_back(), self.alone)
+
+    def _roll_back(self) -> int:
+        """Go back to the last seal; return how many samples that costs."""
+        written = self._writer.samples
+        self._writer.rollback()
+        self._annotations, self._begun = self._annotations_sealed, 0
+        if self.plan.job.reuse_scene:
+            self.remaining = self.plan.episodes(self.number)
+        return written - self._writer.samples
+
+    def _skip(self, loss: InstanceLost) -> bool:
+        """Leave the episode out if that was asked for, and it is to blame.
+
+        Where the scene is reused, the episodes behind it would be others without it: there the shard is given up.
+        """
+        if self._endurance.on_poison != "skip" or isinstance(loss, NotStarted) or self.plan.job.reuse_scene:
+            return False
+        poison = self.remaining[0]
+        if len(self.remaining) == 1 and self._writer.samples == self._begun:
+            return False  # nothing would be left of the shard
+        keys, lost = [sample.key for sample in poison.samples], self._roll_back()
+        self._writer.skip(keys, str(loss))
+        self._skipped |= dict.fromkeys(keys, str(loss))
+        self._events.put(EpisodeSkipped(self._failure("episode skipped", poison.episode, self._tries, loss), lost))
+        self.remaining = self.remaining[1:]
+        self._begin_unit()
+        return True
+
+    def _give_up(self, loss: InstanceLost) -> bool:
+        attempts, episode = self._endurance.attempts, self.remaining[0].episode
+        no_gl = any(mark in line for line in loss.log for mark in _SIGNS_OF_NO_OPENGL)
+        replay = f"compile-dataset replay {{directory}} --episode {episode}"
+        error = Incomplete(
+            f"shard {self.number}: episode {episode} was tried {attempts} times; the last instance {loss}",
+            hint=f"compile-dataset doctor, as OpenGL seems to be missing; or {replay}" if no_gl else replay,
+            details=loss.log,
+        )
+        failure = self._failure("shard given up", episode, attempts, loss)
+        self._events.put(ShardFailed(failure, error, self._writer.samples))
+        return False
+
+    def _failure(
+        self,
+        what: Literal["instance lost", "episode skipped", "shard given up"],
+        episode: int,
+        attempt: int,
+        loss: InstanceLost,
+    ) -> Failure:
+        return Failure(what, self.number, episode, attempt, str(loss), loss.log)
+
+    def commit(self) -> None:
+        """Give the shard its name. Raises OSError."""
+        shard = self._writer.commit(SPLIT, self.number)
+        self._events.put(ShardDone(shard, self._annotations, self._skipped))
+
+    def close(self) -> None:
+        """Leave the whole episodes for the next run, unless the shard was committed."""
+        self._writer.close()

@@ -1,0 +1,1 @@
+"""Where samples go: the directory, shards, part files and their journal."""

@@ -1,0 +1,195 @@
+"""The dataset's directory: who may write there, what is finished in it, and its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from compiler.errors import OtherPlan, UsageError, disk_error
+from compiler.planning import schema
+from compiler.planning.plan import Plan, differences
+from compiler.rendering import failures
+from compiler.rendering.failures import Failure
+from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
+from compiler.storage.shards import PART_SUFFIX, ShardWriter, find_kept, part_of, write_atomically
+from compiler.storage.store import with_annotations
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
+
+LOCK_NAME = ".lock"
+
+
+@dataclass
+class DatasetDirectory:
+    """A directory that this process alone writes to.
+
+    State: `manifest`, always as it stands on the disk.
+    """
+
+    path: Path
+    plan: Plan
+    manifest: Manifest
+
+    def damaged(self) -> list[ShardInfo]:
+        """Return the shards of the manifest whose files are not what it says.
+
+        The journal of one that is whole has served, if it is of no part: a crash left it behind.
+        """
+        damaged = [shard for shard in self.manifest.shards if shard_problem(self.path, shard)]
+        whole = {shard.name for shard in self.manifest.shards} - {shard.name for shard in damaged}
+        for journal in self.path.glob(f"*{JOURNAL_SUFFIX}"):
+            shard_path = journal.with_name(journal.name.removesuffix(JOURNAL_SUFFIX))
+            if shard_path.name in whole and not part_of(shard_path).exists():
+                journal.unlink()
+        return damaged
+
+    def writer(self, number: int, skipping: bool) -> ShardWriter:
+        """Begin a shard in the directory, or go on behind what an earlier run left of it.
+
+        Raises:
+            OSError: its part file cannot be made.
+        """
+        path, digest = self.path / self.plan.shard_name(number), self.plan.digest
+        units = [[sample.key for sample in episode.samples] for episode in self.plan.episodes(number)]
+        if self.plan.job.reuse_scene:
+            units = [[key for keys in units for key in keys]]
+        return ShardWriter(path, digest, find_kept(path, digest, units, self.plan.members(), skipping))
+
+    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+        """Enter a finished shard into the manifest; then its journal has served.
+
+        Args:
+            shard: the shard.
+            annotations: their schema.
+            skipped: the keys of samples that it lacks, and why.
+
+        Raises:
+            JobBroken: its annotations have other fields or types than those of the shards before.
+            Incomplete: the manifest cannot be written.
+        """
+        described = with_annotations(self.manifest, self.plan, shard.name, annotations)
+        manifest = replace(self.manifest, schema=described).with_shard(shard, skipped)
+        try:
+            write_atomically(self.path / FILE_NAME, manifest.to_json())
+        except OSError as error:
+            raise disk_error(error, self.path) from None
+        self.manifest = manifest
+        journal_of(self.path / shard.name).unlink(missing_ok=True)
+
+    def note(self, failure: Failure) -> None:
+        """Enter what was lost on the way into the file of failures."""
+        with suppress(OSError):  # it was said on the screen, and must not end a build that gets over it
+            failures.append(self.path, failure)
+
+    def forget_all(self) -> None:
+        """Remove the dataset: first the manifest, so that no one takes what is left for whole."""
+        (self.path / FILE_NAME).unlink(missing_ok=True)
+        for shard in self.manifest.shards:
+            (self.path / shard.name).unlink(missing_ok=True)
+        for pattern in (f"*{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}", failures.FILE_NAME):
+            for path in self.path.glob(pattern):
+                path.unlink()
+
+    def clear_up(self) -> None:
+        """Remove what a compiler that was killed left half-written or behind, except the parts of shards."""
+        for half in (f"{FILE_NAME}{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}{PART_SUFFIX}"):
+            for path in self.path.glob(half):
+                path.unlink()
+
+
+def shard_problem(folder: Path, shard: ShardInfo) -> str:
+    """Return what is wrong with a shard's file: that it is missing, its size, its sha256; empty where nothing is."""
+    path = folder / shard.name
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if size != shard.bytes:
+        return f"{path}: has {size} bytes, not {shard.bytes}"
+    return "" if digest == shard.sha256 else f"{path}: its sha256 is {digest[:16]}..., not {shard.sha256[:16]}..."
+
+
+@contextmanager
+def open_directory(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool) -> Iterator[DatasetDirectory]:
+    """Make `path` a dataset of `plan`, or continue the one there; hold its lock meanwhile.
+
+    Raises:
+        UsageError: it cannot be written, holds something else, or another process writes there.
+        OtherPlan: it holds a dataset of another plan, and `fresh` is not set.
+    """
+    manifest = peek(path, plan, fresh)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK_NAME)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{path} is being written by another compile-dataset", "wait for it, or use --out") from None
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    try:
+        yield _take_over(path, plan, manifest, provenance, fresh)
+    finally:
+        lock.release()
+        (path / LOCK_NAME).unlink(missing_ok=True)
+
+
+def _take_over(
+    path: Path, plan: Plan, found: Manifest | None, provenance: dict[str, Any], fresh: bool
+) -> DatasetDirectory:
+    try:
+        if found is not None and fresh:
+            DatasetDirectory(path, plan, found).forget_all()
+        if found is None or fresh:
+            found = plan.manifest(provenance)
+            write_atomically(path / FILE_NAME, found.to_json())
+        directory = DatasetDirectory(path, plan, found)
+        directory.clear_up()
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    return directory
+
+
+def peek(path: Path, plan: Plan, fresh: bool) -> Manifest | None:
+    """Return the manifest at `path` if it is a dataset of `plan` (of any, where `fresh`), None if it is free.
+
+    Raises:
+        UsageError, OtherPlan: as `open_directory`.
+    """
+    if not path.exists():
+        return None
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a directory", "name another place with --out")
+    if not (path / FILE_NAME).exists():
+        ours = (LOCK_NAME, f"{FILE_NAME}{PART_SUFFIX}")  # a compiler that was killed at once leaves them
+        if others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours):
+            raise UsageError(f"{path} holds something else ({others[0]})", "name another place with --out")
+        return None
+    try:
+        manifest = Manifest.load(path)
+    except ManifestError as error:
+        raise UsageError(str(error), "move it away, or name another place with --out") from None
+    if not fresh and (different := list(differences(plan.identity(), manifest.plan))):
+        raise _other_plan(path, different)
+    return manifest
+
+
+def _other_plan(path: Path, different: list[tuple[str, Any, Any]]) -> OtherPlan:
+    """Name what the user chose before what came with the installation."""
+    different.sort(key=lambda difference: difference[0].startswith(("blender.", "code_sha256")))
+    name, ours, theirs = different[0]
+    more = f" (and {len(different) - 1} more: {', '.join(field for field, *_ in different[1:4])})"
+    return OtherPlan(
+        f"{path} holds another plan: {name} is {theirs!r} there, {ours!r} here{more if len(different) > 1 else ''}",
+        "name another place with --out, or begin anew with --fresh",
+    )
+
+
+def _not_writable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write to {path}: {error.strerror}", "name another place with --out")

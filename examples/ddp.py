@@ -43,6 +43,8 @@ def train(rank: int, world: int, port: int, source: str, epochs: int) -> None:
             seen = sum(map(len, everyone))
             unique = len(set().union(*everyone))
             print(f"epoch {epoch}: loss {loss.item():.3f}, {seen} samples on {world} ranks, {unique} different ones")
+    del model  # it uses the process group, which goes once both ranks are done with it
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -60,6 +60,10 @@ def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
         ("def annotate(self, view):\n    return {'frame': 1}", "annotate() returned 'frame', which every sample has"),
         ("def annotate(self, view):\n    return {'x': 1 if view.flag else 2}", "AttributeError: 'View' object has no"),
         ("n = 0\ndef annotate(self, view):\n    Small.n += 1\n    return {'x': [1.5, 1][Small.n % 2]}", "float(...)"),
+        (
+            "def annotate(self, view):\n    return {'objects': [{**view.describe(self.cube, 'cube'), 'bbox': 'x'}]}",
+            "annotations.objects[0].bbox must be array (at 000000-000000)",
+        ),
         ("def setup(self):\n    stage.cube('cube')", "the scene has no camera"),
         ("def setup(self):\n    raise SystemExit(4)", "setup: SystemExit: 4"),
         ("frames: range = range(0)", "Small.frames is empty"),

@@ -10,6 +10,7 @@ from typing import Literal
 
 from compiler.errors import Incomplete, InstanceLost, JobBroken
 from compiler.planning import schema
+from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.plan import SPLIT
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 from compiler.rendering.failures import Failure, for_want_of_memory
@@ -104,11 +105,8 @@ class ShardTask:
             record = self._writer.add(due.key, members)
         except ValueError as error:
             raise InstanceLost(f"sent garbage for {due.key}: {error}") from None
-        try:
-            for annotations in views:
-                self._annotations = schema.merge(self._annotations, schema.schema_of(annotations))
-        except schema.SchemaConflict as conflict:
-            raise JobBroken(f"{self.plan.source.path}: annotate: {conflict} (at {due.key})") from None
+        for view in views:
+            self._check(view, due.key)
         if due.key not in self._offered:
             self._offer(due.key, record)
             self._offered.add(due.key)
@@ -116,6 +114,16 @@ class ShardTask:
         self._begun += 1
         if self._begun == len(self.remaining[0].samples):
             self._finish_episode()
+
+    def _check(self, annotations: object, key: str) -> None:
+        """Hold a view's annotations against the published schema, and against those of other samples."""
+        problem = annotation_problem(annotations)
+        try:
+            self._annotations = schema.merge(self._annotations, schema.schema_of(annotations))
+        except schema.SchemaConflict as conflict:
+            problem = problem or str(conflict)
+        if problem:
+            raise JobBroken(f"{self.plan.source.path}: annotate: {problem} (at {key})")
 
     def _finish_episode(self) -> None:
         self.remaining, self._begun = self.remaining[1:], 0

@@ -176,7 +176,8 @@ def launch(
         live_policy: ``block`` waits for slow listeners, ``drop`` drops and counts.
         port: where to listen on loopback; 0 takes any that is free.
         start_timeout_s: how long Blender may take to start.
-        options: further options of ``compile-dataset``, as ``engine="workbench"``, ``size="320x240"``, ``seed=1``.
+        options: further options of ``compile-dataset``, as ``engine="workbench"``, ``size="320x240"``, ``seed=1``,
+            ``passes=["depth", "flow"]``, ``denoise=True``.
 
     Yields:
         `Launched`, whose `address` is what `loaders.LiveDataset` takes.
@@ -185,7 +186,7 @@ def launch(
         BlendshardError: the compiler could not be started, or failed; its last lines are in `details`.
     """
     chosen = {"shards": shards, "instances": instances, "live_policy": live_policy, **options}
-    words = [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = [word for name, value in chosen.items() for word in _option(name, value)]
     words += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={_spell(value)}")]
     words += ["--live-only"] if out is None else ["--out", os.fspath(out)]
     with tempfile.TemporaryDirectory(prefix="blendshard-") as folder:
@@ -208,6 +209,14 @@ def launch(
             raise
         finally:
             launched.close()
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """Return an option as the command line has it; one that is True stands alone, one that is False does not."""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag] if value else []
+    return [flag, _spell(value)]
 
 
 def _spell(value: Any) -> str:

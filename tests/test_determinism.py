@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 from blender_jobs.passes import PASSES
+from loaders import ShardDataset
+from loaders.decode import field_name
+from loaders.manifest import Manifest
 from loaders.tarstream import read_samples
 from tests.commands import TINY, annotations, digests, ok, start, write_job
 
@@ -170,6 +173,20 @@ def test_every_pass_and_camera_repeats(engine: list[str], tmp_path: Path) -> Non
     assert digests(tmp_path / "alone") == digests(tmp_path / "killed")
     found = members_of(tmp_path / "alone" / "job-train-000001.tar")
     assert len(found) == 2 * (3 + len(PASSES) + 1)  # flow has two members
+    _check_decoded(tmp_path / "alone")
+
+
+def _check_decoded(folder: Path) -> None:
+    """Every array is read as the manifest's schema says."""
+    members = Manifest.load(folder).schema["members"]
+    samples = list(ShardDataset(folder, output="numpy", image_layout="HWC"))
+    assert len(samples) == 16
+    for sample in samples:
+        for name, said in members.items():
+            array = sample[field_name(name)]
+            if "shape" in said:
+                assert array.dtype == said["dtype"]
+                assert all(side in (None, real) for side, real in zip(said["shape"], array.shape, strict=True))
 
 
 FALLING = """

@@ -77,4 +77,8 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "passes": [_exr()],
     "images": [_image("PNG"), _image("JPEG"), _image("WEBP")],
+    "settings": [
+        b'count = 3\nsize = 1\nname = "x"\non = false\nplace = [1, 2.5, 3]\nnames = ["a", "b"]',
+        b'count = "3"\nframes = "1:9:2"\nplace = "1,2,3"\nmaybe = "none"\npath = "b/c"\nkind = "b"\nsize = "1e3"',
+    ],
 }

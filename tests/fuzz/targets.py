@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import tomllib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 from blender_jobs import orders, wire
 from blender_jobs.imaging import exr, metadata
+from blender_jobs.instance.fields import json_value, resolve_fields
+from blender_jobs.job import Job, JobError
 from compiler.storage.content import digest_sample
 from loaders.decode import Decoder, decode_npy
 from loaders.errors import SampleError
@@ -16,6 +22,22 @@ from loaders.manifest import Manifest, ManifestError
 from loaders.tarstream import TarStreamError, read_samples, sample_record
 
 KEY = "000000-000000"
+
+
+@dataclass
+class Fields(Job):
+    """A field of each kind that a job may have."""
+
+    count: int = 1
+    size: float = 1.0
+    name: str = "a"
+    on: bool = True
+    frames: range = range(1, 3)
+    place: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    names: list[str] = field(default_factory=list)
+    maybe: int | None = None
+    path: Path = Path("a")
+    kind: Literal["a", "b"] = "a"
 
 
 def messages(data: bytes) -> None:
@@ -81,6 +103,16 @@ def images(data: bytes) -> None:
             metadata.strip(data, kind)
 
 
+def settings(data: bytes) -> None:
+    """A job's fields, as text or as a configuration file has them; what is taken is taken again."""
+    with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, JobError):
+        given = tomllib.loads(data.decode())
+        fields = resolve_fields(Fields, given)
+        again = {name: json_value(value) for name, value in fields.items()}
+        assert resolve_fields(Fields, again) == fields
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (messages, answers, shards, manifests, arrays, samples, passes, images)
+    target.__name__: target
+    for target in (messages, answers, shards, manifests, arrays, samples, passes, images, settings)
 }

@@ -21,7 +21,7 @@ from pathlib import Path
 BARE = """
 import os, sys, time
 import bpy
-from blender_jobs.imaging import render
+from blender_jobs.imaging import properties, render
 from blender_jobs import seeds, stage
 from blender_jobs.builtin.falling_cubes import FallingCubes
 from blender_jobs.orders import RenderSettings
@@ -34,11 +34,11 @@ started = time.perf_counter()
 while done < wanted:
     stage.clear()
     scene = bpy.context.scene
-    render.apply(scene, render.DEFAULTS)
+    properties.apply(scene, render.DEFAULTS)
     job = FallingCubes()
     job.setup()
     job.randomize(seeds.episode_rng(0, episode))
-    render.apply(scene, render.pinned(settings))
+    properties.apply(scene, render.pinned(settings))
     scene.render.threads = threads
     for frame in range(1, 102):
         scene.frame_set(frame)

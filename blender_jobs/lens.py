@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.imaging import metadata
 from blender_jobs.job import JobError
 from blender_jobs.vision.camera import Camera, FloatArray
 from blender_jobs.vision.warp import Warp, warp_of
@@ -153,66 +151,3 @@ def _property(camera_obj: Any) -> list[float]:
         return list(values)
     except TypeError:
         raise ValueError(f"camera {camera_obj.name!r}: its property {PROPERTY} must be a list of numbers") from None
-
-
-def encode(pixels: npt.NDArray[np.uint8], image: str, quality: int, scratch: Path) -> bytes:
-    """Return uint8 RGB (H, W, 3), first row on top, as the bytes of an image file that Blender encodes.
-
-    The very pixels that are given, untouched by colour management; without metadata.
-
-    Args:
-        pixels: the image.
-        image: the format, ``png``, ``jpg`` or ``webp``.
-        quality: 1 to 100, for ``jpg`` and ``webp`` (100: lossless).
-        scratch: folder for the file that Blender writes.
-    """
-    height, width = pixels.shape[:2]
-    flipped = np.ones((height, width, 4), dtype=np.float32)
-    flipped[..., :3] = pixels[::-1] / np.float32(255)
-    made = bpy.data.images.new("encoded", width, height, alpha=False, float_buffer=False)
-    try:
-        made.colorspace_settings.name = "Non-Color"  # before the pixels, which it would make black
-        made.pixels.foreach_set(flipped.ravel())
-        path = scratch / f"encoded.{image}"
-        with _file_format(image, quality) as scene:
-            made.save_render(str(path), scene=scene)
-    finally:
-        bpy.data.images.remove(made)
-    return metadata.strip(path.read_bytes(), image)
-
-
-def decode(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the pixels of an image file of 8 bits a channel as they stand there: uint8 RGB (H, W, 3)."""
-    loaded = bpy.data.images.load(str(path))
-    try:
-        width, height = loaded.size
-        flat = np.empty(width * height * 4, dtype=np.float32)
-        loaded.pixels.foreach_get(flat)
-    finally:
-        bpy.data.images.remove(loaded)
-    pixels = flat.reshape(height, width, 4)[::-1, :, :3]
-    content: npt.NDArray[np.uint8] = np.rint(pixels * np.float32(255)).astype(np.uint8)
-    return content
-
-
-@contextlib.contextmanager
-def _file_format(image: str, quality: int) -> Iterator[bpy.types.Scene]:
-    """The present scene, set to write the format; restored in the end."""
-    scene = bpy.context.scene
-    wanted = {
-        "file_format": {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[image],
-        "color_mode": "RGB",
-        "color_depth": "8",
-        "quality": quality,
-    }
-    settings, dither = scene.render.image_settings, scene.render.dither_intensity
-    before = {name: getattr(settings, name) for name in wanted}
-    try:
-        scene.render.dither_intensity = 0.0
-        for name, value in wanted.items():
-            setattr(settings, name, value)
-        yield scene
-    finally:
-        scene.render.dither_intensity = dither
-        for name, value in before.items():
-            setattr(settings, name, value)

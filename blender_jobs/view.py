@@ -18,9 +18,9 @@ import numpy.typing as npt
 from blender_jobs.imaging.geometry import Geometry, Label
 from blender_jobs.lens import scene_camera
 from blender_jobs.parts import CORNERS, Points, as_points, numbered
+from blender_jobs.register import Register
 from blender_jobs.vision.boxes import Box, boxes, truncation
 from blender_jobs.vision.camera import Camera, FloatArray, rigid, rounded
-from blender_jobs.vision.register import Register
 from blender_jobs.vision.shape import Shape, original
 from blender_jobs.vision.silhouette import silhouette
 from blender_jobs.vision.visibility import TOLERANCE_M, visibility

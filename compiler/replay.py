@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, UsageError
-from compiler.planning.again import chosen_again
-from compiler.planning.sources import Places
 from compiler.rendering.instances import Instance, Launch
+from compiler.storage.sources import Places
 from loaders.manifest import Manifest
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from compiler.build import Report
 from compiler.errors import Incomplete
 from compiler.planning.plan import Plan
-from compiler.rendering import failures
+from compiler.storage import failures
 from loaders.manifest import Manifest
 
 

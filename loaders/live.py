@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import secrets
 import threading
@@ -17,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from loaders.dataset import Transform
 from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
-from loaders.errors import LiveError, ShardError, located
+from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
 from loaders.shards.allocation import keep_freed_memory
 from loaders.shards.iterations import Iterations
@@ -26,6 +25,7 @@ from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
 from loaders.tee.client import Address
 from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.parent import check_parent
 from loaders.tee.reception import Arrival, Reception
 from loaders.tee.recording import Recorder, check_recording, content_digest
 
@@ -222,13 +222,6 @@ def arrivals(reception: Reception) -> Iterator[Arrival]:
             yield arrival
         else:
             check_parent()
-
-
-def check_parent() -> None:
-    """Raise LiveError if the process that this is a worker of has died: nobody would end a worker that waits."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        raise LiveError("the process that started this worker is gone")
 
 
 def _share(total: int, part: int, parts: int) -> int:

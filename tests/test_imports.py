@@ -102,6 +102,40 @@ def test_the_compiler_imports_the_contracts_alone(path: Path) -> None:
     assert not roots(modules) & (BLENDER | {"torch", "webdataset"})
 
 
+@pytest.mark.parametrize("package", sorted(OURS))
+def test_what_is_in_a_package_is_built_up_in_one_direction(package: str) -> None:
+    """Modules and folders of a package: none needs itself by way of others. What only type checkers read is no need."""
+    needs: dict[str, set[str]] = {}
+    for path in sources(package):
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        here = _part(".".join(path.with_suffix("").parts))
+        there = {_part(name) for node in _walk_at_runtime(tree) for name in _imported_by(node)}
+        needs.setdefault(here, set()).update(part for part in there - {here} if roots({part}) == {package})
+    for part in needs:
+        assert part not in _reached(part, needs), f"{part} needs itself"
+
+
+def _part(module: str) -> str:
+    """Return the module or folder directly in a package that a module of ours is, or is in."""
+    return ".".join(module.split(".")[:2])
+
+
+def _reached(start: str, needs: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    ahead = [start]
+    while ahead:
+        ahead += sorted(new := needs.get(ahead.pop(), set()) - found)
+        found |= new
+    return found
+
+
+def _walk_at_runtime(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)):
+            yield from _walk_at_runtime(child)
+
+
 @pytest.mark.parametrize("path", sources("examples"), ids=str)
 def test_examples_use_what_users_may(path: Path) -> None:
     """Of the compiler that is `compiler.launch`; the packages are held to importing none of it by the tests above."""

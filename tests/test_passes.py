@@ -46,11 +46,11 @@ def staged(engine: str = "BLENDER_WORKBENCH") -> Any:
     import bpy
 
     from blender_jobs import stage
-    from blender_jobs.imaging import render
+    from blender_jobs.imaging import properties, render
 
     stage.clear()
     made = bpy.context.scene
-    render.apply(made, render.DEFAULTS)
+    properties.apply(made, render.DEFAULTS)
     made.render.engine = engine
     made.render.resolution_x, made.render.resolution_y, made.render.resolution_percentage = WIDTH, HEIGHT, 100
     made.render.threads_mode, made.render.threads = "FIXED", 1

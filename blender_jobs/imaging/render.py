@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bpy
 
-from blender_jobs import lens
-from blender_jobs.imaging import metadata
+from blender_jobs.imaging import codec, metadata
+from blender_jobs.imaging.properties import Settings, has, temporarily
 from blender_jobs.job import JobError
 from blender_jobs.orders import RenderSettings
 from blender_jobs.vision.warp import Warp
-
-Settings = dict[str, Any]
-"""Values by their path in `bpy.types.Scene`, as ``render.resolution_x``."""
 
 DEFAULTS: Settings = {
     "render.fps": 24,
@@ -86,7 +80,6 @@ _DENOISING: Settings = {
     "cycles.denoising_quality": "HIGH",
     "cycles.denoising_use_gpu": False,
 }
-_FILE_FORMAT = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _PNG_COMPRESSION = 15
 
 
@@ -105,7 +98,7 @@ def pinned(settings: RenderSettings) -> Settings:
         "render.engine": engine_identifier(settings.engine),
         "render.resolution_x": settings.width,
         "render.resolution_y": settings.height,
-        "render.image_settings.file_format": _FILE_FORMAT[settings.image],
+        "render.image_settings.file_format": codec.FORMATS[settings.image],
         "render.image_settings.color_depth": "8",
         "render.image_settings.quality": settings.quality,
         "render.image_settings.compression": _PNG_COMPRESSION,
@@ -118,38 +111,13 @@ def pinned(settings: RenderSettings) -> Settings:
         pins["eevee.taa_render_samples"] = settings.samples
     else:
         pins["display.render_aa"] = str(settings.samples) if settings.samples else "OFF"
-    return {path: value for path, value in pins.items() if _has(bpy.context.scene, path)}
+    return {path: value for path, value in pins.items() if has(bpy.context.scene, path)}
 
 
 def _stamps() -> list[str]:
     """Every switch that writes a time or a name into the image file."""
     names: list[str] = bpy.types.RenderSettings.bl_rna.properties.keys()
     return sorted(name for name in names if name.startswith("use_stamp"))
-
-
-def _has(owner: Any, path: str) -> bool:
-    for name in path.split("."):
-        if not hasattr(owner, name):
-            return False
-        owner = getattr(owner, name)
-    return True
-
-
-def apply(owner: Any, settings: Settings) -> None:
-    """Set each value of a scene, or of what else has such paths; those that this Blender version lacks are left out.
-
-    Raises:
-        JobError: a setting is there but not the value, which names an engine for instance that was not built in.
-    """
-    for path, value in settings.items():
-        if _has(owner, path):
-            *folders, name = path.split(".")
-            try:
-                setattr(functools.reduce(getattr, folders, owner), name, value)
-            except TypeError:  # an engine or an image format that was not built in
-                raise JobError(
-                    f"Blender {bpy.app.version_string} has no {value!r} for {path}; choose another, or another Blender"
-                ) from None
 
 
 def render_image(scene: Any, settings: RenderSettings, scratch: Path, warp: Warp | None) -> bytes:
@@ -174,20 +142,5 @@ def render_image(scene: Any, settings: RenderSettings, scratch: Path, warp: Warp
         return metadata.strip(path.read_bytes(), settings.image)
     with temporarily(scene, {"render.image_settings.file_format": "PNG"}):
         result.save_render(str(scratch / "ideal.png"), scene=scene)
-    pixels = warp.image(lens.decode(scratch / "ideal.png"))
-    return lens.encode(pixels, settings.image, settings.quality, scratch)
-
-
-@contextmanager
-def temporarily(owner: Any, settings: Settings) -> Iterator[None]:
-    """Set each value, and set what was there before in the end; those that this Blender version lacks are left out."""
-    before = {path: _value(owner, path) for path in settings if _has(owner, path)}
-    apply(owner, settings)
-    try:
-        yield
-    finally:
-        apply(owner, before)
-
-
-def _value(owner: Any, path: str) -> Any:
-    return functools.reduce(getattr, path.split("."), owner)
+    pixels = warp.image(codec.decode(scratch / "ideal.png"))
+    return codec.encode(pixels, settings.image, settings.quality, scratch)

@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 
 from blender_jobs import assets, seeds
-from blender_jobs.imaging import render
+from blender_jobs.imaging import properties, render
 from blender_jobs.instance import capture, motion, simulation
 from blender_jobs.instance.blend import external_files
 from blender_jobs.instance.capture import Shot
@@ -53,7 +53,7 @@ class Player:
         for file in external_files():
             assets.use(file)
         scene = bpy.context.scene
-        render.apply(scene, render.pinned(self.order.render))
+        properties.apply(scene, render.pinned(self.order.render))
         scene.render.threads = self.order.threads
         if self.order.save_blend:  # now, for the frames may be what Blender does not survive
             bpy.ops.wm.save_as_mainfile(filepath=self.order.save_blend, copy=True, compress=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 
 from blender_jobs import stage
-from blender_jobs.imaging import render
+from blender_jobs.imaging import properties, render
 from blender_jobs.instance.blend import open_blend
 from blender_jobs.instance.loading import blame
 from blender_jobs.job import Job
@@ -27,8 +27,8 @@ def build_scene(job: Job, source: JobSource, described: Described, settings: Ren
         notes = open_blend(Path(described.blend), described.trust_blend)
     else:
         stage.clear()
-        render.apply(bpy.context.scene, render.DEFAULTS)
-    render.apply(bpy.context.scene, render.pinned(settings))
+        properties.apply(bpy.context.scene, render.DEFAULTS)
+    properties.apply(bpy.context.scene, render.pinned(settings))
     with blame(source.path, "setup"):
         job.setup()
     return notes

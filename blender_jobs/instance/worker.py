@@ -103,14 +103,14 @@ def _probe(request: orders.Probe, scratch: Path) -> orders.Probed:
     import bpy
 
     from blender_jobs import stage
-    from blender_jobs.imaging import render
+    from blender_jobs.imaging import properties, render
 
     stage.clear()
     stage.cube("cube")
     stage.sun()
     stage.camera(at=(3, -3, 2))
     settings = orders.RenderSettings(request.engine, orders.ENGINE_SAMPLES[request.engine], 64, 48, "png", 100)
-    render.apply(bpy.context.scene, render.pinned(settings))
+    properties.apply(bpy.context.scene, render.pinned(settings))
     if not render.render_image(bpy.context.scene, settings, scratch, None):
         raise JobError(f"{request.engine} gave no image")
     return orders.Probed(device=_device(request.engine))

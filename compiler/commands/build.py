@@ -16,13 +16,13 @@ from compiler.commands.output import announce, say_json, say_lines
 from compiler.lifeline import end_with_parent
 from compiler.live.serving import live_tee
 from compiler.planning.plan import Plan
-from compiler.planning.prepare import draw_up, provenance, share_cores, start_first
-from compiler.planning.sources import copy_sources
+from compiler.prepare import draw_up, provenance, share_cores, start_first
 from compiler.progress import make_display
 from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.task import Endurance
 from compiler.storage.directory import open_directory, peek
+from compiler.storage.sources import copy_sources
 from compiler.storage.store import Nowhere, Store
 
 

@@ -9,7 +9,7 @@ import click
 from compiler.commands.output import say_json
 from compiler.commands.plan_options import blender_option
 from compiler.errors import BlenderUnusable
-from compiler.planning.prepare import cores
+from compiler.prepare import cores
 from compiler.rendering import doctor as checks
 from compiler.rendering.instances import Launch
 

@@ -11,7 +11,7 @@ import click
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY
 from blender_jobs.passes import PASSES
 from compiler.commands.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
-from compiler.planning.prepare import Choices
+from compiler.prepare import Choices
 
 _CHOICES = (
     "job",

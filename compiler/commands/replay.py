@@ -8,11 +8,11 @@ import click
 
 from compiler.commands.output import announce
 from compiler.commands.plan_options import blender_option
-from compiler.planning.prepare import cores
-from compiler.planning.sources import Places
+from compiler.prepare import cores
 from compiler.proof.verify import load_manifest
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.replay import replay as replay_episode
+from compiler.storage.sources import Places
 
 
 @click.command("replay")

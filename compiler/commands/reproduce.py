@@ -6,20 +6,20 @@ from pathlib import Path
 
 import click
 
+from compiler.again import same_plan
 from compiler.build import build, survey
 from compiler.commands import options
 from compiler.commands.output import say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.errors import UsageError, VerificationFailed
-from compiler.planning.again import same_plan
-from compiler.planning.prepare import provenance, share_cores, start_first
-from compiler.planning.sources import Places, copy_sources
+from compiler.prepare import provenance, share_cores, start_first
 from compiler.progress import make_display
 from compiler.proof.verify import load_manifest
 from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.report import report_lines, shards_missing
 from compiler.storage.directory import open_directory
+from compiler.storage.sources import Places, copy_sources
 from loaders.manifest import Manifest
 
 

@@ -11,10 +11,10 @@ import click
 
 from compiler.commands.output import announce
 from compiler.errors import OtherPixels, VerificationFailed
-from compiler.planning.prepare import cores, share_cores, start_first
-from compiler.planning.sources import Places
+from compiler.prepare import cores, share_cores, start_first
 from compiler.proof.rerender import Comparison, Rerendered, prepare_rerender, rerender
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.storage.sources import Places
 from loaders.manifest import Manifest
 
 _SHOWN = 20

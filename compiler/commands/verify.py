@@ -14,7 +14,7 @@ from tqdm import tqdm
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.rerendering import AmountType, rerender_and_compare
-from compiler.planning.prepare import cores
+from compiler.prepare import cores
 from compiler.proof.shard_walk import ShardReport
 from compiler.proof.verify import Verifier, examine_all, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around

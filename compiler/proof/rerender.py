@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder
+from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, UsageError
-from compiler.planning.again import chosen_again
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
-from compiler.planning.sources import Places
 from compiler.proof.compare import Difference, compare_members
 from compiler.rendering.instances import Instance, Launch
+from compiler.storage.sources import Places
 from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import TarStreamError, read_samples
 

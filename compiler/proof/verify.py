@@ -16,12 +16,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path, PurePosixPath
 
 from compiler.errors import Incomplete, UsageError, VerificationFailed
-from compiler.planning import sources
 from compiler.planning.annotation_schema import manifest_problem
 from compiler.planning.plan import Plan
 from compiler.proof.planned import Due, plan_of, samples_due
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
 from compiler.proof.structure import SampleChecker
+from compiler.storage import sources
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shard_of
 
 _WORTH_PROCESSES = 32 << 20

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from compiler.errors import VerificationFailed
-from compiler.planning import sources
 from compiler.proof.shard_walk import Problem
-from compiler.rendering import failures
+from compiler.storage import failures, sources
 from compiler.storage.directory import LOCK_NAME
 from compiler.storage.journal import JOURNAL_SUFFIX
 from compiler.storage.shards import PART_SUFFIX

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
 from compiler.rendering.events import Event, Stopped
-from compiler.rendering.failures import memory_lost
 from compiler.rendering.instances import Instance, Launch
 from compiler.rendering.task import Endurance, NotStarted, ShardTask
 from compiler.rendering.turns import Turns, pause_after
+from compiler.storage.failures import memory_lost
 from compiler.storage.store import Store, Tee
 
 

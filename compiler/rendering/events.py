@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compiler.errors import BlendshardError, Incomplete
 from compiler.planning import schema
-from compiler.rendering.failures import Failure
+from compiler.storage.failures import Failure
 from loaders.manifest import ShardInfo
 
 

@@ -13,7 +13,7 @@ from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.plan import SPLIT
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
-from compiler.rendering.failures import Failure, for_want_of_memory
+from compiler.storage.failures import Failure, for_want_of_memory
 from compiler.storage.store import Store
 from loaders.tarstream import kind_of
 

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from compiler.errors import OtherPlan, UsageError, disk_error
 from compiler.planning import schema
 from compiler.planning.plan import Plan, differences
-from compiler.rendering import failures
-from compiler.rendering.failures import Failure
+from compiler.storage import failures
+from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
 from compiler.storage.shards import PART_SUFFIX, ShardWriter, find_kept, part_of, write_atomically
 from compiler.storage.store import with_annotations

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from compiler.errors import JobBroken
 from compiler.planning import schema
 from compiler.planning.plan import Plan
-from compiler.rendering.failures import Failure
 from compiler.storage.content import digest_sample
+from compiler.storage.failures import Failure
 from compiler.storage.journal import Recovered
 from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import sample_record

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaders.errors import LiveError, ShardError
-from loaders.live import check_parent
 from loaders.shards.order import mix, round_keys
 from loaders.shards.readers import Raw
 from loaders.shards.split import Share
@@ -31,6 +30,7 @@ from loaders.tarstream import Sample
 from loaders.tee.client import Address
 from loaders.tee.growing import Claims, GrowingShards
 from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.parent import check_parent
 from loaders.tee.reception import Reception
 
 _KEY = re.compile(r"(\d{6,12})-(\d{6,12})")

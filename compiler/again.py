@@ -8,8 +8,8 @@ from pathlib import Path
 from blender_jobs.orders import Describe, RenderSettings
 from compiler.errors import InstanceLost, OtherPlan, UsageError
 from compiler.planning.plan import Plan, differences
-from compiler.planning.sources import Places, find_source, placed_blend, placed_fields
 from compiler.rendering.instances import Instance
+from compiler.storage.sources import Places, find_source, placed_blend, placed_fields
 from loaders.manifest import Manifest
 
 BUILD = ("blender.", "render.settings.", "code_sha256")

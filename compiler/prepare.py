@@ -17,8 +17,8 @@ from compiler.errors import BlenderUnusable, InstanceLost, UsageError
 from compiler.planning.jobs import find_job
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
-from compiler.planning.sources import path_fields
 from compiler.rendering.instances import Instance, Launch
+from compiler.storage.sources import path_fields
 
 MOST_INSTANCES = 16
 """What automatic choice does not exceed; each instance holds 300 to 500 MB."""

@@ -21,6 +21,24 @@ from blender_jobs import orders, wire
 PACE_S = 0.002
 """A sample takes so long."""
 
+PLACE = {
+    "camera": {
+        "name": "camera",
+        "type": "PERSP",
+        "width": 8,
+        "height": 8,
+        "K": [[8.0, 0.0, 4.0], [0.0, 8.0, 4.0], [0.0, 0.0, 1.0]],
+        "cam_to_world": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
+        "clip_start": 0.1,
+        "clip_end": 100.0,
+        "distortion": [],
+    },
+    "image": {"width": 8, "height": 8},
+    "objects": [],
+    "seed": 0,
+}
+"""What every sample's annotations hold."""
+
 
 def main() -> None:
     """Be the compiler, or one of its instances."""
@@ -70,7 +88,8 @@ def samples(request: orders.Render) -> Iterator[tuple[orders.Rendered, list[byte
             exec(fault, {"episode": wanted.episode, "frame": sample.frame, "key": sample.key, "os": os, "time": time})
             time.sleep(PACE_S)
             noise = hashlib.shake_256(sample.key.encode()).digest(2000 + wanted.episode * 37 % 999)
-            fields = {"episode": wanted.episode, "frame": sample.frame, "rare": 1.5 if wanted.episode == 4 else None}
+            rare = 1.5 if wanted.episode == 4 else None
+            fields = {**PLACE, "episode": wanted.episode, "frame": sample.frame, "rare": rare}
             members = {"png": picture(noise), "json": json.dumps(fields).encode(), "keypoints.npy": noise}
             sizes = {name: len(content) for name, content in members.items()}
             yield orders.Rendered(sample.key, wanted.episode, sample.frame, sizes), list(members.values())

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 
 AnyPath = str | os.PathLike[str]
 
+_IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
+_IMAGES = [
+    (b"\x89PNG\r\n\x1a\n", b"IEND"),
+    (b"\xff\xd8\xff", b"\xff\xd9"),
+    (b"RIFF", b""),
+    *((start, b"") for start in (b"BM", b"GIF8", b"II*\0", b"MM\0*", b"v/1\x01", b"#?")),
+]
+"""How image files begin, and what stands at the end of whole ones; names often lie about the kind."""
+_TAIL = 1 << 16
+"""Bytes: some programs write things of their own behind the end."""
+
 
 @dataclass
 class _State:
@@ -161,9 +172,26 @@ def _sha256(file: Path) -> str:
     status = file.stat()
     key = (str(file), status.st_size, status.st_mtime_ns)
     if key not in _state.digests:
+        _check_image(file)
         sha256 = hashlib.sha256()
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 sha256.update(chunk)
         _state.digests[key] = sha256.hexdigest()
     return _state.digests[key]
+
+
+def _check_image(file: Path) -> None:
+    """Refuse an image that is cut short: Blender renders what memory happens to hold in the place of the rest."""
+    if file.suffix.lower() not in _IMAGE_SUFFIXES:
+        return
+    with file.open("rb") as stream:
+        head = stream.read(12)
+        stream.seek(max(0, file.stat().st_size - _TAIL))
+        tail = stream.read()
+    kinds = [end for start, end in _IMAGES if head.startswith(start)]
+    if not kinds:
+        raise JobError(f"{file}: Blender cannot read it as an image")
+    short = head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 > file.stat().st_size
+    if short or kinds[0] not in tail:
+        raise JobError(f"{file} is cut short: its end is missing; restore it")

@@ -71,7 +71,9 @@ class RenderSettings:
         if self.engine not in ENGINE_SAMPLES:
             raise ValueError(f"engine {self.engine!r} is not one of {', '.join(ENGINE_SAMPLES)}")
         if self.engine == "workbench" and self.samples not in WORKBENCH_SAMPLES:
-            raise ValueError(f"workbench takes {WORKBENCH_SAMPLES} render samples, not {self.samples}")
+            raise ValueError(
+                f"workbench takes {', '.join(map(str, WORKBENCH_SAMPLES))} render samples, not {self.samples}"
+            )
         if self.engine != "workbench" and not 1 <= self.samples <= 1 << 24:
             raise ValueError(f"{self.engine} takes 1 or more render samples, not {self.samples}")
         if not (4 <= self.width <= 65536 and 4 <= self.height <= 65536):

@@ -46,6 +46,8 @@ class Points:
         object.__setattr__(self, "positions", as_points(self.positions, "Points: positions"))
         if len(self.names) != len(self.positions):
             raise ValueError(f"Points: {len(self.names)} names for {len(self.positions)} positions")
+        if twice := [name for at, name in enumerate(self.names) if name in self.names[:at]]:
+            raise ValueError(f"Points: {twice[0]!r} names two of them")
 
     def __add__(self, other: Points) -> Points:
         """These points, then the other ones."""

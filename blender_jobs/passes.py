@@ -7,6 +7,7 @@ top-left pixel. Each member is an ``.npy`` file.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,18 +29,28 @@ class Member:
 PASSES: dict[str, dict[str, Member]] = {
     "depth": {"depth.npy": Member("float32", 0, "metres along the optical axis (z in the camera frame); inf: nothing")},
     "distance": {"distance.npy": Member("float32", 0, "metres along the pixel's ray from the camera; inf: nothing")},
-    "normals": {"normals.npy": Member("float16", 3, "unit surface normals, camera frame; 0, 0, 0: nothing")},
-    "normals_world": {"normals_world.npy": Member("float16", 3, "unit surface normals, world frame; 0, 0, 0: nothing")},
+    "normals": {
+        "normals.npy": Member("float16", 3, "unit shading normals towards the camera, camera frame; 0, 0, 0: nothing")
+    },
+    "normals_world": {
+        "normals_world.npy": Member(
+            "float16", 3, "unit shading normals towards the camera, world frame; 0, 0, 0: nothing"
+        )
+    },
     "segmentation": {
         "segmentation.npy": Member("uint16", 0, "the segmentation_id of the annotated object; 0: none of them")
     },
     "categories": {"categories.npy": Member("uint16", 0, "the category_id of the annotated object; 0: none of them")},
     "flow": {
         "flow_forward.npy": Member(
-            "float32", 2, "x, y in pixels: where the surface is in the next frame, less where it is; 0, 0: nothing"
+            "float32",
+            2,
+            "x, y in pixels: where the surface is in the next frame, less where it is; 0, 0: nothing",
         ),
         "flow_backward.npy": Member(
-            "float32", 2, "x, y in pixels: where the surface was in the frame before, less where it is; 0, 0: nothing"
+            "float32",
+            2,
+            "x, y in pixels: where it was in the frame before, less where it is; all 0 in an episode's first frame",
         ),
     },
     "nocs": {
@@ -63,5 +74,7 @@ def in_order(names: Sequence[str]) -> list[str]:
     """
     for name in names:
         if name not in PASSES:
-            raise ValueError(f"there is no pass {name!r}; choose of {', '.join(PASSES)}")
+            close = difflib.get_close_matches(str(name), PASSES, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(PASSES)}"
+            raise ValueError(f"there is no pass {name!r}; {hint}")
     return [name for name in PASSES if name in set(names)]

@@ -30,8 +30,8 @@ class View:
     """What the scene's camera sees in the current frame.
 
     A snapshot of the camera: make a new one after the frame changes. Objects are seen as the viewport's
-    depsgraph evaluates them, with modifiers, parents, animation and physics. What is set for renders alone
-    (`hide_render`, a modifier's render levels) makes no difference here.
+    depsgraph evaluates them, with modifiers, parents, animation and physics. A modifier's render levels make no
+    difference here; what `hide_render` hides is not described, and hides nothing.
 
     Args:
         scene: the scene; its camera must be a perspective or an orthographic one.
@@ -217,6 +217,8 @@ class View:
                 category's.
         """
         shape = Shape(obj, self.depsgraph)
+        if shape.evaluated.hide_render:
+            raise ValueError(f"object {shape.name!r} is hidden in renders (hide_render): leave it out")
         ids = self._register.enter(shape, category)
         points = _placed(shape, keypoints)
         given = points.names if keypoint_names is None and points is keypoints else keypoint_names

@@ -137,3 +137,20 @@ def test_a_blend_that_cannot_be_opened_is_one_line(scene: Path, name: str, conte
 def test_a_job_may_name_its_blend_itself(scene: Path) -> None:
     write_job(scene, 'blend = "scene.blend"\n' + HOOKS, head="import bpy")
     ok(scene / "job.py", "--shards", 1, "--samples-per-shard", 2, *TINY, "--out", scene / "out")
+
+
+@pytest.mark.parametrize(("content", "said"), [(slice(60), "is cut short"), (slice(0), "cannot read it as an image")])
+def test_a_damaged_texture_is_named(content: slice, said: str, scene: Path) -> None:
+    """Blender shows what memory happens to hold in the place of the rest: never the same bytes."""
+    (scene / "wood.png").write_bytes((scene / "wood.png").read_bytes()[content])
+    refused = run(*words(scene, "out"))
+    assert refused.returncode == 2
+    assert f"{scene / 'wood.png'}" in refused.stderr
+    assert said in refused.stderr
+
+
+def test_a_misspelt_object_is_suggested(scene: Path) -> None:
+    write_job(scene, HOOKS.replace('["Cube"]', '["Cub"]'), head="import bpy")
+    refused = run(*words(scene, "out"))
+    assert refused.returncode == 2
+    assert "nothing here is called 'Cub'; did you mean the object 'Cube'?" in refused.stderr

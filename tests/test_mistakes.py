@@ -67,10 +67,18 @@ def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
         ("def setup(self):\n    stage.cube('cube')", "the scene has no camera"),
         ("def setup(self):\n    raise SystemExit(4)", "setup: SystemExit: 4"),
         ("frames: range = range(0)", "Small.frames is empty"),
+        ("passes = ('ncos',)", "Small.passes: there is no pass 'ncos'; did you mean 'nocs'?"),
+        ("cameras = ('Left',)", "'Left' cannot name members"),
+        ("files: tuple[Path, ...] = (Path('job.py'),)", "field files holds several paths"),
+        ("def randomize(self, rng):\n    self.cube.hide_render = True", "object 'cube' is hidden in renders"),
+        (
+            "passes = ('flow',)\ndef randomize(self, rng):\n    bpy.context.scene.camera.data.type = 'PANO'",
+            "job.py: camera: ValueError: camera 'camera' is PANO",
+        ),
     ],
 )  # fmt: skip
 def test_broken_jobs(hooks: str, said: str, tmp_path: Path) -> None:
-    job = write_job(tmp_path, hooks)
+    job = write_job(tmp_path, hooks, head="import bpy")
     _expect(2, said, args=[job, *ONE, "--out", tmp_path / "out"], cwd=tmp_path)
     assert not list(tmp_path.glob("out/*.tar*")), "nothing half-written"
 

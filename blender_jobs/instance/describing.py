@@ -46,7 +46,9 @@ def describe(request: Describe) -> Described:
             settings={},
             cameras=_cameras(job),
             categories=as_coco(job.categories),
-            passes=_passes(request.passes or job.passes),
+            passes=_passes(
+                request.passes or job.passes, "--passes" if request.passes else f"{job_class.__name__}.passes"
+            ),
             blend=_blend(request.blend, job, folder),
             trust_blend=request.trust_blend,
             sources=sources,
@@ -70,6 +72,8 @@ def _placed(fields: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -
     """Make paths absolute: given ones are from where the command runs, defaults from the job file's folder."""
     placed = dict(fields)
     for name, value in fields.items():
+        if isinstance(value, (list, tuple)) and any(isinstance(entry, Path) for entry in value):
+            raise JobError(f"field {name} holds several paths; give a folder in a Path field, or name them in `assets`")
         if isinstance(value, Path):
             placed[name] = (Path.cwd() if name in given else folder) / value
             if not placed[name].exists():
@@ -101,16 +105,17 @@ def _cameras(job: Job) -> list[str]:
         if not isinstance(name, str) or not _CAMERA_NAME.fullmatch(name) or names.count(name) > 1:
             raise JobError(
                 f"{type(job).__name__}.cameras: {name!r} cannot name members;"
-                " give each camera a name of its own of small letters, digits and underscores"
+                " give each camera a name of its own of small letters, digits and underscores,"
+                " in setup(): bpy.data.objects['Camera'].name = 'left'"
             )
     return names
 
 
-def _passes(names: Any) -> list[str]:
+def _passes(names: Any, where: str) -> list[str]:
     try:
         return passes.in_order([names] if isinstance(names, str) else list(names))
     except ValueError as error:
-        raise JobError(str(error)) from None
+        raise JobError(f"{where}: {error}") from None
 
 
 def _check_categories(described: Described) -> None:

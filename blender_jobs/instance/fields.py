@@ -132,7 +132,9 @@ def _parse_choice(value: Any, choices: dict[str, Any]) -> Any:
 
 
 def _parse_sequence(value: Any, container: type, kinds: tuple[Any, ...]) -> Any:
-    items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    items = value
+    if isinstance(value, str):
+        items = [part.strip() for part in value.split(",")] if value.strip() else []
     if not isinstance(items, (list, tuple)):
         raise ValueError("give values separated by commas")
     if container is list or (len(kinds) == 2 and kinds[1] is Ellipsis):

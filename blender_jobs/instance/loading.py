@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from blender_jobs.job import Job, JobError
 from blender_jobs.orders import Asset, JobSource
 
 _MODULE = "blendshard_job"
+_NO_SUCH_NAME = re.compile(r'bpy_prop_collection\[key\]: key "(.*)" not found')
 _OWN_FOLDER = Path(__file__).parents[1]
 _BUILTIN_FOLDER = _OWN_FOLDER / "builtin"
 
@@ -81,9 +84,9 @@ def blame(path: Path | str, doing: str) -> Iterator[None]:
         yield
     except JobError as error:
         where, trace = _users_place(error, Path(path))
-        if error.trace or not where:
+        if error.trace or Path(path).name in str(error):  # it says where, already
             raise
-        raise JobError(f"{where}: {doing}: {error}", trace) from error
+        raise JobError(f"{where or Path(path).name}: {doing}: {error}", trace) from error
     except (Exception, SystemExit) as error:
         raise JobError(*_explain(error, Path(path), doing)) from error
 
@@ -124,10 +127,19 @@ def _explain(error: BaseException, path: Path, doing: str) -> tuple[str, list[st
     """Return one line for the error, and the user's own lines of its traceback."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno}: {type(error).__name__}: {error.msg}", []
-    said = " ".join(str(error).split())
+    said = _plainly(error)
     cause = f"{type(error).__name__}: {said}" if said else type(error).__name__
     where, trace = _users_place(error, path)
     return f"{where or path}: {doing}: {cause}", trace
+
+
+def _plainly(error: BaseException) -> str:
+    """Return an error's message on one line; Blender's for a name that is not there, in plain words."""
+    if isinstance(error, KeyError) and (missing := _NO_SUCH_NAME.search(str(error))):
+        objects = sys.modules["bpy"].data.objects.keys() if "bpy" in sys.modules else []
+        close = difflib.get_close_matches(missing[1], objects, 1)
+        return f"nothing here is called {missing[1]!r}" + (f"; did you mean the object {close[0]!r}?" if close else "")
+    return " ".join(str(error).split())
 
 
 def _users_place(error: BaseException, path: Path) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from blender_jobs import lens
 from blender_jobs.imaging import flow
 from blender_jobs.instance import capture
+from blender_jobs.instance.loading import blame
 from blender_jobs.orders import Render
 from blender_jobs.vision.camera import Camera
 
@@ -30,13 +31,14 @@ def present(order: Render, before: State | None) -> State:
     """Return the state of the present frame; what has not changed since `before` is shared with it.
 
     Raises:
-        JobError: a camera is missing.
+        JobError: a camera is missing, or cannot be described.
     """
     scene, depsgraph = bpy.context.scene, bpy.context.evaluated_depsgraph_get()
     cameras = {}
     for name in order.described.cameras or [""]:
         capture.aim(name, order.job.path)
-        cameras[name] = lens.scene_camera(scene, depsgraph)
+        with blame(order.job.path, "camera"):
+            cameras[name] = lens.scene_camera(scene, depsgraph)
     return State(flow.snapshot(depsgraph, before.surfaces if before else None), cameras)
 
 

@@ -71,7 +71,8 @@ class _Look:
             if not hit:
                 return False
             passed = max(passed, math.dist(start, at))
-            if distance - passed > self.self_tolerance_m or obj.original not in self.own:
+            tolerated = distance - passed <= self.self_tolerance_m and obj.original in self.own
+            if not (tolerated or obj.hide_render):  # rays also meet what renders leave out
                 return True
             passed += _STEP_M
             place = [origin + passed / distance * along for origin, along in zip(start, ray, strict=True)]

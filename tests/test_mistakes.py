@@ -25,6 +25,7 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
     [
         (["fallingcubes", "--shards", 1], "did you mean falling_cubes?"),
         (["nowhere.py", "--shards", 1], "there is no job file nowhere.py"),
+        (["scene.blend", "--shards", 1], "path/to/job.py --blend scene.blend"),
         (["falling_cubes"], "Missing option '--shards'"),
         (["--shards", 0], "--shards 0 renders without end"),
         (["--shards", 1, "--size", "640"], "is not WIDTHxHEIGHT"),
@@ -33,7 +34,7 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
         (["--shards", 1, "--set", "cube=5"], "no field 'cube'; did you mean 'cubes'?"),
         (["--shards", 1, "--set", "cubes=many"], "'many' is not int; give a whole number"),
         (["--shards", 1, "--seed", -1], "-1 is not in the range"),
-        (["--shards", 1, "--engine", "workbench", "--render-samples", 7], "workbench takes (0, 5, 8, 11, 16, 32)"),
+        (["--shards", 1, "--engine", "workbench", "--render-samples", 7], "workbench takes 0, 5, 8, 11, 16, 32 render"),
         (["--shards", 1, "--config", "none.toml"], "none.toml"),
         (["--shards", 1, "--set", "every=0"], "range() arg 3 must not be zero"),
         (["verify", "nowhere"], "no dataset at nowhere"),

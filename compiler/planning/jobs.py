@@ -28,6 +28,10 @@ def find_job(text: str) -> JobSource:
     if text in known:
         return JobSource(str(known[text]))
     path, colon, class_name = text.rpartition(":") if ".py:" in text else (text, "", "")
+    if path.endswith(".blend"):
+        raise UsageError(
+            f"{path} is a scene, not a job", f"give it to one: compile-dataset path/to/job.py --blend {path}"
+        )
     if not path.endswith(".py"):
         close = difflib.get_close_matches(text, known, 1)
         hint = f"did you mean {close[0]}?" if close else f"the built-in jobs are {', '.join(known)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blender_jobs.orders import Describe, RenderSettings
 from compiler.errors import InstanceLost, OtherPlan, UsageError
+from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan, differences
 from compiler.rendering.instances import Instance
 from compiler.storage.sources import Places, find_source, placed_blend, placed_fields
@@ -26,10 +27,16 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
         places: where the job and its assets are.
 
     Raises:
-        UsageError: the manifest does not say what to render, or the job's file is gone.
+        UsageError: the manifest does not say what to render, or the job's file or an asset is gone.
         JobBroken: the job cannot be used.
     """
+    if manifest.recorded:
+        raise UsageError(
+            "this is a recording of live samples: its manifest does not tell where the job is",
+            "name the dataset that was recorded, or build that",
+        )
     try:
+        check_numbers(manifest.plan)
         plan, job = manifest.plan, manifest.plan["job"]
         source = find_source(manifest, folder, places)
         render = RenderSettings(**{entry.name: plan["render"][entry.name] for entry in fields(RenderSettings)})

@@ -82,17 +82,17 @@ class Todo:
     endless: bool = False
 
 
-def survey(store: Store, shards: int) -> Todo:
-    """Find out what is missing of the first `shards` shards (0: there is no end)."""
-    if not shards:
+def survey(store: Store, shards: int, endless: bool = False) -> Todo:
+    """Find out what is missing of the first `shards` shards; where there is no end, of all that there can be."""
+    if endless:
         return Todo(Report(0, 0), itertools.count(), endless=True)
     damaged = store.damaged()
-    finished = {shard.number for shard in store.manifest.shards} - {shard.number for shard in damaged}
-    finished -= store.manifest.incomplete
-    missing = [number for number in range(shards) if number not in finished]
+    finished = {shard.number for shard in store.manifest.shards if shard.number < shards}
+    finished -= {shard.number for shard in damaged} | store.manifest.incomplete
+    missing = (number for number in range(shards) if number not in finished)
     per_shard = store.plan.samples_per_shard
     report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
-    report.shards_done = shards - len(missing)
+    report.shards_done = len(finished)
     report.samples_done = report.shards_done * per_shard
     return Todo(report, missing)
 

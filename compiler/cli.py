@@ -32,6 +32,9 @@ _COMMANDS = (
     doctor_command,
 )
 
+_GOING_ON = ("build", "reproduce")
+"""Commands that take up what an earlier run has left."""
+
 _HELP = """Compile a dataset: Blender instances render randomized scenes into WebDataset shards.
 
 The same plan gives the same bytes, whatever the number of instances.
@@ -46,8 +49,10 @@ compile-dataset build --help               all options
 
 @click.group(cls=options.DefaultGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("blendshard"), prog_name="compile-dataset")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Compile a dataset."""
+    ctx.ensure_object(list).append(ctx.invoked_subcommand)
 
 
 for command in _COMMANDS:
@@ -57,15 +62,17 @@ for command in _COMMANDS:
 def main() -> NoReturn:
     """Run the command; every error of a user's is one line and an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    invoked: list[str] = []
     try:
-        code = cli.main(standalone_mode=False) or 0
+        code = cli.main(standalone_mode=False, obj=invoked) or 0
     except click.exceptions.Exit as asked:
         code = asked.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; run the same command again to continue.", err=True)
+        going_on = invoked and invoked[0] in _GOING_ON
+        click.echo(f"Interrupted{'; run the same command again to continue' if going_on else ''}.", err=True)
         code = INTERRUPTED
     except BlendshardError as error:
         _say_error(error)

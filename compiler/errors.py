@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,6 +68,8 @@ class InstanceLost(Exception):
 
 def disk_error(error: OSError, place: Path) -> Incomplete:
     """Return what to tell the user when writing under `place` failed."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return Incomplete(
-        f"cannot write {error.filename or place}: {error.strerror}", "make room, then run the same command again"
+        f"cannot write {error.filename or place}: {error.strerror}",
+        f"{'make room' if full else 'mend that'}, then run the same command again",
     )

@@ -1,7 +1,8 @@
-"""A compiler that a program started ends with that program, however it ends."""
+"""A process that another has started ends with that one, however it ends."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -18,6 +19,17 @@ def end_with_parent() -> None:
     threading.Thread(target=_watch_stdin, daemon=True).start()
     if os.name == "posix":
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def die_with_pool() -> None:
+    """In a process of `multiprocessing`: from now on end at once when the one that started it is gone."""
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _watch_stdin() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from blender_jobs.orders import EpisodeOrder, Render
 from compiler.again import chosen_again
-from compiler.errors import Incomplete, InstanceLost, UsageError
+from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
+from compiler.planning.plan import Plan
+from compiler.prepare import start_first
 from compiler.rendering.instances import Instance, Launch
 from compiler.storage.sources import Places
 from loaders.manifest import Manifest
@@ -26,25 +30,45 @@ def replay(
         Incomplete: Blender died in it.
         BlendshardError: as `chosen_again`; JobBroken where the job fails.
     """
-    written = []
+    blend = out.absolute() / f"episode-{episode}.blend" if save_blend else None
     try:
-        instance = Instance(launch)
+        instance = start_first(launch)
         try:
             plan, elsewhere = chosen_again(manifest, folder, instance, places, doing="replay")
-            order = plan.order([plan.episode(episode)], launch.threads)
             out.mkdir(parents=True, exist_ok=True)
-            if save_blend:
-                written.append(out.absolute() / f"episode-{episode}.blend")
-                order = replace(order, save_blend=str(written[0]))
-            for rendered, members in instance.render(order):
-                for name, content in members.items():
-                    path = out / f"{rendered.key}.{name}"
-                    path.write_bytes(content)
-                    written.append(path)
+            if blend is not None:
+                blend.unlink(missing_ok=True)
+            order = plan.order(_episodes(plan, episode), launch.threads)
+            written = list(_write(instance, replace(order, save_blend=str(blend or "")), episode, out))
         finally:
             instance.end()
-    except InstanceLost as loss:
-        raise Incomplete(f"episode {episode}: the instance {loss}", "its whole output stands above") from None
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", "name another place with --out") from None
-    return written, elsewhere
+    return [blend, *written] if blend else written, elsewhere
+
+
+def _episodes(plan: Plan, episode: int) -> list[EpisodeOrder]:
+    """Return what must be rendered for the episode: where the scene is reused, all of its shard up to it, too."""
+    if not plan.job.reuse_scene:
+        return [plan.episode(episode)]
+    return [before for before in plan.episodes(episode // plan.episodes_per_shard) if before.episode <= episode]
+
+
+def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterator[Path]:
+    try:
+        for rendered, members in instance.render(order):
+            for name, content in members.items() if rendered.episode == episode else ():
+                path = out / f"{rendered.key}.{name}"
+                path.write_bytes(content)
+                yield path
+    except InstanceLost as loss:
+        hint = _hint("its whole output stands above", order)
+        raise Incomplete(f"episode {episode}: the instance {loss}", hint) from None
+    except JobBroken as error:
+        raise JobBroken(str(error), _hint(error.hint, order), error.details) from None
+
+
+def _hint(hint: str, order: Render) -> str:
+    """Return the hint, and where the scene is that could not be rendered."""
+    left = order.save_blend and Path(order.save_blend).exists()
+    return "; ".join(filter(None, (hint, f"the scene before its first frame is in {order.save_blend}" if left else "")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ class PlanReport:
     def __init__(self, plan: Plan, shards: int, out: Path, found: Manifest | None) -> None:
         self.plan, self.shards, self.out = plan, shards, out
         finished = {shard.number for shard in found.shards} - found.incomplete if found else set()
-        self.missing = len(set(range(shards)) - finished)
+        self.missing = shards - sum(number < shards for number in finished)
         self.samples = self.missing * plan.samples_per_shard
         self.digest = plan.digest
 
@@ -88,8 +87,8 @@ def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]
         yield f"digest {manifest.digest}"
 
 
-def shards_missing(report: Report, out: Path) -> Incomplete:
+def shards_missing(report: Report) -> Incomplete:
     """Return the error for a build that gave shards up."""
     first = report.failed[0]
     count = f"{len(report.failed)} of {report.shards_wanted} shards are missing"
-    return Incomplete(f"{count}: {first}", first.hint.format(directory=shlex.quote(str(out))), first.details)
+    return Incomplete(f"{count}: {first}", first.hint, first.details)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -14,12 +16,18 @@ from typing import Any
 FORMAT = "blendshard-1"
 FILE_NAME = "dataset.json"
 
+RECORDED = "recorded"
+"""What the provenance of a live tee's recording holds, and of nothing else."""
+
 SAMPLE_DIGEST_DIGITS = 8
 """Hexadecimal digits that tell a sample's record: few, as a dataset may hold millions."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAMPLE_DIGESTS = re.compile(rf"(?:[0-9a-f]{{{SAMPLE_DIGEST_DIGITS}}})*")
-_KEY = re.compile(r"(\d{6,})-\d{6,}")
+_KEY = re.compile(r"[0-9]{6,9}-[0-9]{6,9}")
+_MOST = {"number": 10**9, "samples": 10**9, "bytes": 2**63}
+"""What a shard's numbers are below: the first two stand in keys, the third is a file's size."""
+
 _FIELDS = {"name": str, "plan": dict, "schema": dict, "provenance": dict, "shards": list, "skipped": dict}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
 _SEAL = re.compile(rb'(?<=\n "manifest_sha256": ")[^"]*(?=",\n)')
@@ -90,6 +98,11 @@ class Manifest:
         return hashlib.sha256("".join(f"{shard.sha256}\n" for shard in self.shards).encode()).hexdigest()
 
     @property
+    def recorded(self) -> bool:
+        """Whether this is the recording of a live tee: its samples stand as they arrived, not as the plan has them."""
+        return RECORDED in self.provenance
+
+    @property
     def samples(self) -> int:
         """Samples in all finished shards."""
         return sum(shard.samples for shard in self.shards)
@@ -141,7 +154,7 @@ class Manifest:
 
         Raises:
             ManifestError: not JSON, another format, a field missing or of the wrong type, digests or counts that
-                disagree with the shards, a shard twice, any byte that is not as it was written.
+                disagree with the shards, a shard twice, any byte that is not as `to_json` writes it.
         """
         try:
             value = json.loads(content)
@@ -163,6 +176,8 @@ class Manifest:
                 raise ManifestError(f"{source}: {name} does not fit its content; the file was changed or damaged")
         if "manifest_sha256" not in value or value["manifest_sha256"] != _seal(content):
             raise ManifestError(f"{source}: manifest_sha256 does not fit the file: it was edited or damaged")
+        if content != manifest.to_json():
+            raise ManifestError(f"{source} was changed by hand or by another program")
         return manifest
 
     @classmethod
@@ -172,8 +187,11 @@ class Manifest:
         Raises:
             ManifestError: there is none, or it is not valid.
         """
-        file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+        file = Path(path)
         try:
+            file = file / FILE_NAME if file.is_dir() else file
+            if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device might never end
+                raise OSError(errno.EINVAL, "is not a regular file")
             content = file.read_bytes()
         except OSError as error:
             raise ManifestError(f"no dataset at {path}: {error.strerror or error} ({file})") from None
@@ -192,6 +210,14 @@ def _check_distinct(shards: tuple[ShardInfo, ...], source: str) -> None:
         raise ManifestError(f"{source}: a shard stands twice, or shards are not in the order of their numbers")
 
 
+def _check_numbers(shard: ShardInfo, where: str) -> None:
+    if min(shard.number, shard.samples, shard.bytes) < 0:
+        raise ManifestError(f"{where} has a negative number")
+    for name, most in _MOST.items():
+        if getattr(shard, name) >= most:
+            raise ManifestError(f"{where}.{name} is not below {most}")
+
+
 def _shard(entry: object, where: str) -> ShardInfo:
     """Check one entry: names come from foreign files and must never leave the dataset's directory."""
     if not isinstance(entry, dict):
@@ -205,8 +231,7 @@ def _shard(entry: object, where: str) -> ShardInfo:
         raise ManifestError(f"{where}.name {shard.name!r} is not a plain file name ending in .tar")
     if not (_DIGEST.fullmatch(shard.sha256) and _DIGEST.fullmatch(shard.content_sha256)):
         raise ManifestError(f"{where} has a digest that is not sha256 in hexadecimal")
-    if min(shard.number, shard.samples, shard.bytes) < 0:
-        raise ManifestError(f"{where} has a negative number")
+    _check_numbers(shard, where)
     if not _SAMPLE_DIGESTS.fullmatch(shard.sample_digests):
         raise ManifestError(f"{where}.sample_digests is not hexadecimal, {SAMPLE_DIGEST_DIGITS} digits a sample")
     if len(shard.sample_digests) != SAMPLE_DIGEST_DIGITS * shard.samples:

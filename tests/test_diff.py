@@ -17,10 +17,12 @@ from compiler.commands.diff import _ranges
 from compiler.errors import UsageError
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.diff import DatasetDifference, diff
-from compiler.proof.verify import load_manifest
-from loaders.manifest import Manifest
+from compiler.proof.planned import plan_of
+from compiler.proof.verify import folder_of, load_manifest
+from loaders.manifest import FILE_NAME, RECORDED, Manifest
+from loaders.tarstream import read_samples
 from tests.commands import TINY, ok, run
-from tests.planned_dataset import Recipe, make
+from tests.planned_dataset import Recipe, make, write_manifest, write_shard
 from tests.synthetic import image_bytes, npy_bytes
 
 _PIXELS = np.full((4, 6, 3), 100, np.uint8)
@@ -137,7 +139,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_equal_datasets_are_equal_without_being_read(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler.proof.diff.read_samples", None)
+    monkeypatch.setattr("compiler.proof.diff.samples_of", None)
     found = compared(datasets / "a", datasets / "same")
     assert found.equal
     assert (found.shards_same, found.samples_compared) == (3, 0)
@@ -183,6 +185,44 @@ def test_a_damaged_shard_is_trouble_not_a_difference(datasets: Path, tmp_path: P
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UsageError, match=path.name):
         compared(datasets / "a", tmp_path / "b")
+
+
+def recording_of(folder: Path, source: Path) -> Path:
+    """Write a copy of a dataset that claims to be a recording, its samples in another order."""
+    manifest = Manifest.load(source)
+    shard = manifest.shards[0]
+    with (source / shard.name).open("rb") as file:
+        samples = [(sample.key, sample.members) for sample in read_samples(file)]
+    folder.mkdir()
+    there = write_shard(folder, plan_of(manifest), 0, samples[::-1])
+    write_manifest(folder, replace(manifest, provenance={RECORDED: ""}, shards=(there,)))
+    return folder
+
+
+def test_recordings_are_not_paired_by_place(tmp_path: Path) -> None:
+    """They stand in the order of arrival; what is byte by byte the same needs no pairing."""
+    make(tmp_path / "a", Recipe(shards=1))
+    recording = recording_of(tmp_path / "b", tmp_path / "a")
+    for one, other in ((tmp_path / "a", recording), (recording, tmp_path / "a")):
+        with pytest.raises(UsageError, match=r"b: a recording of a live tee has no plan's order"):
+            compared(one, other)
+    assert compared(recording, recording).equal
+
+
+def test_samples_out_of_order_are_trouble_not_a_difference(tmp_path: Path) -> None:
+    make(tmp_path / "a", Recipe(shards=1))
+    recording = recording_of(tmp_path / "b", tmp_path / "a")
+    write_manifest(recording, replace(Manifest.load(recording), provenance={}))
+    with pytest.raises(UsageError, match="sample 000000-000003 stands behind 000000-000004"):
+        compared(tmp_path / "a", recording)
+
+
+def test_a_dataset_is_named_by_its_directory_or_its_manifest(datasets: Path) -> None:
+    ours, theirs = datasets / "a" / FILE_NAME, datasets / "seed" / FILE_NAME
+    assert folder_of(ours) == datasets / "a" == folder_of(datasets / "a")
+    by_file = run("diff", ours, theirs, "--json")
+    assert by_file.returncode == 1
+    assert by_file.stdout == run("diff", datasets / "a", datasets / "seed", "--json").stdout
 
 
 def test_numbers_are_drawn_together() -> None:

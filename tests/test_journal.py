@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compiler.storage.journal import Entry, Recovered, journal_of, read_entries
+from compiler.planning.schema import SchemaConflict
+from compiler.storage.journal import Entry, Recovered, Stored, journal_of, read_entries
 from compiler.storage.shards import ShardWriter, find_kept, part_of
 from loaders.manifest import ShardInfo
 from loaders.tarstream import END, sample_record
@@ -24,6 +25,7 @@ PLAN = "5" * 64
 MEMBERS = ["png", "json", "keypoints.npy"]
 QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where syncing costs nothing."""
+STORED = Stored(1024, "0" * 8, b"")
 EPISODES = [["000000-000000", "000000-000001"], ["000000-000002", "000000-000003"], ["000000-000004"]]
 
 
@@ -181,6 +183,15 @@ def gapped(tmp_path: Path) -> Iterator[Path]:
     writer.close()
     yield shard
     shutil.rmtree(tmp_path)
+
+
+def test_a_unit_whose_annotations_do_not_fit_is_not_taken_in_halves() -> None:
+    kept = Recovered(annotations={"episode": "int"})
+    with pytest.raises(SchemaConflict):
+        kept.add(Entry(["000000-000000"], "5" * 64), Recovered(samples=[STORED], annotations={"episode": "str"}))
+    assert kept == Recovered(annotations={"episode": "int"})
+    kept.add(Entry(["000000-000000"], "5" * 64), Recovered(samples=[STORED], annotations={"episode": "int"}))
+    assert kept.samples == [STORED]
 
 
 def test_a_skipped_episode_stays_skipped_where_that_is_wanted(gapped: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _SHARDS = st.builds(
     _SAMPLE_DIGESTS,
     name=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}\.tar", fullmatch=True),
     split=_TEXT,
-    number=st.integers(0, 1 << 40),
+    number=st.integers(0, 10**9 - 1),
     bytes=st.integers(0, 1 << 60),
     sha256=_DIGEST,
     content_sha256=_DIGEST,
@@ -185,6 +186,56 @@ def test_an_edited_manifest_is_refused_in_plain_words() -> None:
 def test_nothing_is_counted_below_zero(field: str) -> None:
     with pytest.raises(ManifestError, match=r"shards\[0\] has a negative number"):
         Manifest.from_json(altered(lambda manifest: manifest["shards"][0].update({field: -1})))
+
+
+@pytest.mark.parametrize(("field", "most"), [("number", 10**9), ("samples", 10**9), ("bytes", 2**63)])
+def test_nothing_is_counted_beyond_what_keys_and_files_hold(field: str, most: int) -> None:
+    with pytest.raises(ManifestError, match=rf"shards\[0\].{field} is not below {most}"):
+        Manifest.from_json(altered(lambda manifest: manifest["shards"][0].update({field: most})))
+
+
+@pytest.mark.parametrize(
+    "key", ["0" * 5000 + "-000000", "000000-" + "1" * 10, "٠٠٠٠٠٠-٠٠٠٠٠٠", "0-0", "000000-000000\n"]
+)
+def test_a_skipped_key_is_one_that_a_sample_can_have(key: str) -> None:
+    with pytest.raises(ManifestError, match="skipped is not an object of sample keys"):
+        Manifest.from_json(altered(lambda value: value["skipped"].update({key: "died"})))
+
+
+def resealed(content: bytes) -> bytes:
+    """Return the file with a seal that fits it."""
+    seal = json.loads(content)["manifest_sha256"].encode()
+    return content.replace(seal, hashlib.sha256(content.replace(seal, b"")).hexdigest().encode())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'{\n "bytes"', b'{\n "aside": 1,\n "bytes"'),
+        (b' "name": "cubes",\n', b' "name": "cubes",\n "name": "cubes",\n'),
+        (b'"samples": 15,', b'"samples": 15.0,'),
+        (b'   "split": "train"', b'   "note": "",\n   "split": "train"'),
+    ],
+    ids=["a field more", "a field twice", "another number's spelling", "a shard's field more"],
+)
+def test_a_manifest_in_another_spelling_is_refused_though_its_seal_fits(old: bytes, new: bytes) -> None:
+    content = MANIFEST.to_json()
+    assert old in content
+    assert resealed(content) == content
+    with pytest.raises(ManifestError, match="was changed by hand or by another program"):
+        Manifest.from_json(resealed(content.replace(old, new, 1)))
+
+
+def test_a_pipe_is_no_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE_NAME)
+    for place in (tmp_path, tmp_path / FILE_NAME):
+        with pytest.raises(ManifestError, match="is not a regular file"):
+            Manifest.load(place)
+
+
+def test_a_name_that_no_file_can_have_is_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no dataset at"):
+        Manifest.load(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize(

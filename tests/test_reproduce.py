@@ -11,6 +11,7 @@ import pytest
 
 from compiler.errors import OtherPixels
 from loaders.manifest import FILE_NAME, Manifest
+from loaders.tarstream import read_samples
 from tests.commands import TINY, digests, ok, run, write_job
 
 HOOKS = """
@@ -52,9 +53,13 @@ def test_a_dataset_comes_back_on_another_machine(made: Path, tmp_path: Path) -> 
     (tmp_path / "published" / FILE_NAME).write_bytes(moved.to_json())
     for shard in (tmp_path / "published").glob("*.tar"):
         shard.unlink()
-    lost = run("reproduce", tmp_path / "published", "--out", tmp_path / "again")
-    assert lost.returncode == 2
-    assert "/gone/red.bin" in lost.stderr
+    for command in (["reproduce"], ["replay", "--episode", 0]):
+        lost = run(*command, tmp_path / "published", "--out", tmp_path / "again")
+        assert lost.returncode == 2
+        assert "field color: there is no file or folder /gone/red.bin" in lost.stderr
+        assert "--assets" in lost.stderr
+        assert not (tmp_path / "again").exists()
+    ok("replay", tmp_path / "published", "--episode", 0, "--out", tmp_path / "episode", "--assets", assets)
     ok("reproduce", tmp_path / "published", "--out", tmp_path / "again", "--assets", assets)
     assert digests(tmp_path / "again") == digests(made / "out")
 
@@ -108,3 +113,42 @@ def test_replay_leaves_a_scene_that_blender_opens(made: Path, tmp_path: Path) ->
     assert tmp_path / "episode-2.blend" in map(Path, written)
     head = (tmp_path / "episode-2.blend").read_bytes()[:7]
     assert head.startswith((b"BLENDER", b"\x28\xb5\x2f\xfd"))  # plain, or zstd's magic
+
+
+DRIFT = """
+reuse_scene = True
+
+def randomize(self, rng):
+    self.cube.location.x += rng.uniform(0.2, 0.4)
+
+def step(self, rng, frame):
+    if "BROKEN" in os.environ and frame == 2:
+        raise ValueError("broken now")
+"""
+
+
+def test_replay_of_a_scene_that_is_reused_gives_the_published_bytes(tmp_path: Path) -> None:
+    """Each episode drifts on from the one before; where the last one fails, its scene is named."""
+    job = write_job(tmp_path, DRIFT)
+    ok(job, "--shards", 2, "--samples-per-shard", 5, *TINY, "--out", tmp_path / "out")
+    ok("replay", tmp_path / "out", "--episode", 3, "--out", tmp_path / "episode")
+    with sorted((tmp_path / "out").glob("*.tar"))[1].open("rb") as file:
+        published = {
+            f"{sample.key}.{name}": content for sample in read_samples(file) for name, content in sample.members.items()
+        }
+    replayed = {path.name: path.read_bytes() for path in (tmp_path / "episode").iterdir()}
+    assert replayed == {name: published[name] for name in published if name[:13] >= "000001-000003"}
+    line = ["replay", tmp_path / "out", "--episode", 3, "--out", tmp_path / "episode", "--save-blend"]
+    broken = run(*line, env={"BROKEN": "1"})
+    assert broken.returncode == 2
+    assert "broken now" in broken.stderr
+    assert f"is in {tmp_path / 'episode' / 'episode-3.blend'}" in broken.stderr
+
+
+def test_a_dataset_is_continued_from_its_own_copy_of_the_job(tmp_path: Path) -> None:
+    job, plan = write_job(tmp_path, ""), ["--samples-per-shard", 3, *TINY, "--out", tmp_path / "out"]
+    ok(job, "--shards", 1, *plan)
+    content = job.read_bytes()
+    job.unlink()
+    ok(tmp_path / "out" / "source" / "job.py", "--shards", 2, *plan)
+    assert (tmp_path / "out" / "source" / "job.py").read_bytes() == content

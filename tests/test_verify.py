@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +20,7 @@ import numpy as np
 import pytest
 
 from compiler.errors import UsageError, VerificationFailed
+from compiler.pictures.show import draw_sample, find_sample, spread
 from compiler.planning.annotation_schema import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
 from compiler.planning.plan import Plan
 from compiler.proof.planned import plan_of, samples_due
@@ -218,6 +224,7 @@ NONSENSE: dict[str, tuple[str, str, Callable[[Samples], None]]] = {
         put("keypoints.npy", npy_bytes(_ROWS.astype(np.float64))),
     ),
     "shape": ("keypoints.npy", "has the shape [16, 3]", put("keypoints.npy", npy_bytes(_ROWS[:, :3]))),
+    "no rows": ("keypoints.npy", "has the shape [], the annotations 16", put("keypoints.npy", npy_bytes(_ROWS[0, 0]))),
     "rows": ("keypoints.npy", "has 15 rows, the annotations 16", put("keypoints.npy", npy_bytes(_ROWS[:15]))),
     "row": ("keypoints.npy", "row 0 is not that of the annotations", put("keypoints.npy", npy_bytes(_ROWS))),
     "not finite": ("keypoints.npy", "not finite", put("keypoints.npy", npy_bytes(_ROWS + np.float32("inf")))),
@@ -300,6 +307,124 @@ def test_skipped_samples_are_not_missed(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("000007-000000", "there is no shard 7"),
+        ("000000-000005", "000000-000005 is not a sample of the plan"),
+        ("0000000-000001", "0000000-000001 is not a sample of the plan"),
+    ],
+)
+def test_what_was_skipped_is_of_a_shard_that_is_there(dataset: Path, key: str, what: str) -> None:
+    write_manifest(dataset, replace(Manifest.load(dataset), skipped={key: "died"}))
+    assert f"{FILE_NAME}: skipped: {what}" in map(str, found(dataset))
+
+
+def test_another_split_or_name_than_the_plans_is_found(dataset: Path) -> None:
+    manifest = Manifest.load(dataset)
+    write_manifest(dataset, replace(manifest.with_shard(replace(manifest.shards[0], split="test")), name="balls"))
+    assert set(map(str, found(dataset))) == {
+        f"{FILE_NAME}: name is 'balls', in the plan 'cubes'",
+        f"{FILE_NAME}: shard 0: split is test, not train",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("samples_per_shard", 0), ("samples_per_shard", 10**9), ("samples_per_shard", True), ("seed", -5), ("seed", 1.0)],
+)
+def test_numbers_that_no_plan_has_are_found_before_anything_is_counted(
+    dataset: Path, field: str, value: object
+) -> None:
+    manifest = Manifest.load(dataset)
+    write_manifest(dataset, replace(manifest, plan={**manifest.plan, field: value}))
+    (problem,) = found(dataset)
+    assert problem.file == FILE_NAME
+    assert f"{field} is {value!r}, not a whole number" in problem.what
+
+
+def test_a_far_shards_number_is_no_long_list(dataset: Path) -> None:
+    manifest = Manifest.load(dataset)
+    far = replace(manifest.shards[2], number=10**9 - 1)
+    write_manifest(dataset, replace(manifest, shards=(*manifest.shards[:2], far)))
+    verified = run("verify", dataset, "--json", "--quiet")
+    assert verified.returncode == 3
+    assert json.loads(verified.stdout)["missing_shards"] == [[2, 10**9 - 2]]
+
+
+def test_a_pipe_in_a_shards_place_is_not_waited_for(dataset: Path) -> None:
+    path = shard_of(dataset)
+    path.unlink()
+    os.mkfifo(path)
+    assert found(dataset) == [Problem(path.name, "is not a regular file")]
+
+
+def test_showing_damage_is_refused_in_one_line(dataset: Path, tmp_path: Path) -> None:
+    rewritten(dataset, put("json", b'{"objects": 7}'))
+    with pytest.raises(UsageError, match="sample 000000-000001 cannot be drawn"):
+        draw_sample(find_sample(dataset, Manifest.load(dataset), "000000-000001"), Manifest.load(dataset), 64)
+    with pytest.raises(UsageError, match="has no sample"):
+        find_sample(dataset, Manifest.load(dataset), "9" * 5000 + "-000000")
+    shown = run("show", dataset / FILE_NAME, "--out", tmp_path / "sheet.png", "--count", 15)
+    assert (shown.returncode, shown.stderr.count("\n")) == (2, 2)
+    assert run("show", dataset / FILE_NAME, "000000-000000", "--out", tmp_path / "one.png").returncode == 0
+
+
+def test_fewer_samples_than_the_manifest_says_cannot_be_shown(dataset: Path) -> None:
+    path = shard_of(dataset)
+    path.write_bytes(END)
+    with pytest.raises(UsageError, match="fewer samples than the manifest says"):
+        spread(dataset, Manifest.load(dataset), 15)
+
+
+@pytest.mark.parametrize(
+    ("sign", "to", "code", "said"),
+    [
+        (signal.SIGKILL, "who asked", -signal.SIGKILL, None),
+        (signal.SIGINT, "readers", 0, ""),
+        (signal.SIGINT, "all", 130, "Interrupted."),
+    ],
+)
+def test_readers_end_with_the_one_that_asked_and_not_before(
+    dataset: Path, sign: int, to: str, code: int, said: str | None
+) -> None:
+    """Ctrl-C goes to all processes of a terminal: the readers leave it to the one that asked, even while they start."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", _VERIFYING, str(dataset)]
+    verifying = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    assert verifying.stdout is not None
+    readers = [int(pid) for pid in verifying.stdout.readline().split()]
+    assert len(readers) == 2
+    for pid in {"who asked": [verifying.pid], "readers": readers, "all": [*readers, verifying.pid]}[to]:
+        os.kill(pid, sign)
+    stderr = verifying.communicate(timeout=20)[1].strip()
+    assert said is None or stderr == said  # of a killed one multiprocessing says what it cleans up
+    assert verifying.returncode == code
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in readers):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+_VERIFYING = """
+import multiprocessing, sys, threading, time
+import compiler.proof.verify as verify
+from compiler.cli import main
+
+def tell():
+    while len(children := multiprocessing.active_children()) < 2:
+        time.sleep(0.01)
+    time.sleep(0.1)  # the last is being started: this process ignores interrupts till then
+    print(*(child.pid for child in children), flush=True)
+
+if __name__ == "__main__":
+    verify._WORTH_PROCESSES = 0
+    threading.Thread(target=tell, daemon=True).start()
+    sys.argv = ["compile-dataset", "verify", sys.argv[1], "--jobs", "2", "--quiet"]
+    main()
+"""
+
+
+@pytest.mark.parametrize(
     ("at", "value"), [(100, b"0000755"), (136, b"00000000001"), (265, b"root")], ids=["mode", "mtime", "owner"]
 )
 def test_a_header_that_is_not_canonical_is_found(dataset: Path, at: int, value: bytes) -> None:
@@ -354,7 +479,7 @@ def test_a_plan_that_cannot_be_read_is_named(dataset: Path, plan: dict[str, Any]
 
 def test_a_changed_source_is_named_and_a_missing_one_is_not(dataset: Path) -> None:
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("job.py", "more/helper.py", "gone.py")}
-    digests |= {"../dataset.json": "", "/etc/hostname": ""}
+    digests |= {"../dataset.json": "", "/etc/hostname": "", "n" * 300: "", "job.py/more": ""}
     write_manifest(dataset, replace(Manifest.load(dataset), provenance={"job": {"sources": digests}}))
     (dataset / "source" / "more").mkdir(parents=True)
     (dataset / "source" / "job.py").write_text("job.py")
@@ -394,7 +519,7 @@ def test_what_lies_around_is_told(dataset: Path) -> None:
     (dataset / manifest.shards[1].name).unlink()
     partial = replace(manifest, shards=(manifest.shards[0], manifest.shards[2]))
     around = look_around(dataset, partial)
-    assert (around.missing, around.unfinished, around.unknown) == ([1], sorted(names[:2]), ["notes.txt"])
+    assert (around.missing, around.unfinished, around.unknown) == ([(1, 1)], sorted(names[:2]), ["notes.txt"])
     lines = Outcome(dataset, partial, [], [], around).lines()
     assert lines[0] == "Note: shard 1 not rendered yet"
     assert lines[-1].endswith(f"digest {partial.digest}: ok")
@@ -412,6 +537,10 @@ def test_many_problems_are_summed_up_for_people_and_kept_for_programs(dataset: P
 def test_the_command_says_what_is_damaged_and_exits_with_3(dataset: Path) -> None:
     healthy = run("verify", dataset, "--quiet")
     assert (healthy.returncode, healthy.stderr) == (0, "")
+    assert run("verify", dataset / FILE_NAME, "--quiet").stdout == healthy.stdout
+    for option in ("pick", "job", "assets"):
+        alone = run("verify", dataset, f"--{option}", 1)
+        assert (alone.returncode, alone.stderr.split("\n")[0]) == (2, f"Error: --{option} needs --rerender")
     path = shard_of(dataset)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -423,6 +552,7 @@ def test_the_command_says_what_is_damaged_and_exits_with_3(dataset: Path) -> Non
     (dataset / FILE_NAME).write_bytes(b"{}")
     assert run("verify", dataset).returncode == 3
     assert run("verify", dataset / "nowhere").returncode == 2
+    assert run("verify", dataset / ("x" * 300)).returncode == 2
 
 
 @pytest.mark.parametrize("name", published())

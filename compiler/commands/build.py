@@ -92,7 +92,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
                 say_lines(planned.lines())
             return
         with _store(plan, out, given) as store:
-            todo, display = survey(store, shards), make_display(given["quiet"], plan.name)
+            todo, display = survey(store, shards, endless=not shards), make_display(given["quiet"], plan.name)
             with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
                 report = build(store, todo, crew, first, display, tee)
     finally:
@@ -102,14 +102,14 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     else:
         say_lines(reports.report_lines(report, store.manifest, out))
     if report.failed:
-        raise reports.shards_missing(report, out)
+        raise reports.shards_missing(report)
 
 
 @contextmanager
 def _store(plan: Plan, out: Path, given: dict[str, Any]) -> Iterator[Store]:
     """Open the dataset's directory, or with ``--live-only`` none."""
     if given["live_only"]:
-        yield Nowhere(plan, plan.manifest(provenance(plan)))
+        yield Nowhere(plan, plan.manifest(provenance(plan)), out)
     else:
         with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
             copy_sources(plan, out)

@@ -9,7 +9,7 @@ import click
 
 from compiler.commands.output import say_json, say_lines
 from compiler.proof.diff import DatasetDifference, Field, diff
-from compiler.proof.verify import load_manifest
+from compiler.proof.verify import folder_of, load_manifest
 
 _VALUE = 60
 """Characters of a value that are shown."""
@@ -28,7 +28,8 @@ def diff_command(ctx: click.Context, first: Path, second: Path, limit: int, as_j
 
     Exit code: 0 where they are the same, 1 where they differ, 2 where they cannot be compared.
     """
-    found = diff((first, load_manifest(first)), (second, load_manifest(second)), limit)
+    ours, theirs = ((folder_of(dataset), load_manifest(dataset)) for dataset in (first, second))
+    found = diff(ours, theirs, limit)
     if as_json:
         say_json(found.as_json())
     else:

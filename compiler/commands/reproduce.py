@@ -12,15 +12,20 @@ from compiler.commands import options
 from compiler.commands.output import say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.errors import UsageError, VerificationFailed
+from compiler.planning.plan import Plan
 from compiler.prepare import provenance, share_cores, start_first
 from compiler.progress import make_display
 from compiler.proof.verify import load_manifest
 from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.task import Endurance
 from compiler.report import report_lines, shards_missing
 from compiler.storage.directory import open_directory
 from compiler.storage.sources import Places, copy_sources
-from loaders.manifest import Manifest
+from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
+
+_SHOWN = 8
+"""Keys that are spelled out."""
 
 
 @click.command("reproduce")
@@ -50,30 +55,56 @@ def reproduce_command(
     folder = manifest_path if manifest_path.is_dir() else manifest_path.parent
     if out.exists() and out.resolve() == folder.resolve():
         raise UsageError(f"{out} is the dataset itself", "name another place with --out")
-    shards = 1 + max((shard.number for shard in published.shards), default=-1)
+    if not published.shards:
+        raise UsageError("the manifest has no finished shard", "there is nothing to reproduce: build the dataset first")
+    shards = 1 + max(shard.number for shard in published.shards)
     count, threads = share_cores(instances, shards)
-    crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender))
+    # What is published without an episode comes out without it again, if it fails here as well.
+    endurance = Endurance(on_poison="skip" if published.skipped else "fail")
+    crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
     first = start_first(crew.launch)
     try:
         plan = same_plan(published, folder, first, Places(job, assets), doing="reproduce it")
-        with open_directory(out, plan, provenance(plan), fresh=False) as store:
+        with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
             report = build(store, survey(store, shards), crew, first, make_display(quiet, plan.name))
     finally:
         first.end()
     say_lines(report_lines(report, store.manifest, out))
     if report.failed:
-        raise shards_missing(report, out)
-    _compare(published, store.manifest)
+        raise shards_missing(report)
+    _compare(plan, published, store.manifest)
 
 
-def _compare(published: Manifest, made: Manifest) -> None:
-    """Hold the shards that were published against those that were made: there may be fewer than the plan has."""
+def _compare(plan: Plan, published: Manifest, made: Manifest) -> None:
+    """Hold the shards that were published against those that were made: there may be fewer than the plan has.
+
+    Of those that were published without some samples, hold the samples that they have.
+    """
     ours = {shard.number: shard for shard in made.shards}
-    other = [shard.name for shard in published.shards if ours[shard.number].sha256 != shard.sha256]
+    other = []
+    for shard in published.shards:
+        here, there = _digests(plan, made, ours[shard.number]), _digests(plan, published, shard)
+        beside = shard.number in published.incomplete and there and there.items() <= here.items()
+        if ours[shard.number].sha256 != shard.sha256 and not beside:
+            other.append(shard.name)
     if other:
         raise VerificationFailed(
             f"{len(other)} of {len(published.shards)} shards have other bytes than the manifest says ({other[0]})",
             "compile-dataset diff tells what differs; the processor may be the cause",
         )
-    click.echo(f"the same bytes as the manifest says: {len(published.shards)} shards")
+    incomplete = [shard for shard in published.shards if shard.number in published.incomplete]
+    click.echo(f"the same bytes as the manifest says: {len(published.shards) - len(incomplete)} shards")
+    if incomplete:
+        skipped = f"{len(published.skipped)} samples: {', '.join(sorted(published.skipped)[:_SHOWN])}"
+        more = ", ..." if len(published.skipped) > _SHOWN else ""
+        click.echo(f"was published without {skipped}{more}; the samples beside them are the same")
+
+
+def _digests(plan: Plan, manifest: Manifest, shard: ShardInfo) -> dict[str, str]:
+    """Return the `sample_digest` of each sample that the shard has, by key; none where it has not what it must have."""
+    keys = [sample.key for episode in plan.episodes(shard.number) for sample in episode.samples]
+    keys = [key for key in keys if key not in manifest.skipped]
+    digits = range(0, len(shard.sample_digests), SAMPLE_DIGEST_DIGITS)
+    each = [shard.sample_digests[start : start + SAMPLE_DIGEST_DIGITS] for start in digits]
+    return dict(zip(keys, each, strict=True)) if len(keys) == len(each) else {}

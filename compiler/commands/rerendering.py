@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import click
 from compiler.commands.output import announce
 from compiler.errors import OtherPixels, VerificationFailed
 from compiler.prepare import cores, share_cores, start_first
-from compiler.proof.rerender import Comparison, Rerendered, prepare_rerender, rerender
+from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.storage.sources import Places
 from loaders.manifest import Manifest
@@ -34,12 +36,54 @@ class AmountType(click.ParamType[int]):
         return number
 
 
-def rerender_and_compare(folder: Path, manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Render samples again, say which differ and how, and return the counts for a program.
+@dataclass(frozen=True)
+class RerenderOutcome:
+    """What came of rendering samples again."""
+
+    rerendered: int
+    different: list[Rerendered]
+    pick: int
+    """The seed of the choice."""
+    elsewhere: list[str]
+    """How this installation differs from the one that made the dataset."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """Return it for people."""
+        return f"{self.rerendered} samples rendered again, {len(self.different)} differ (--pick {self.pick})"
+
+    def check(self) -> None:
+        """Raise where samples differ.
+
+        Raises:
+            VerificationFailed: on the same Blender build and processor.
+            OtherPixels: the build or the processor is another.
+        """
+        if not self.different:
+            return
+        count = f"{len(self.different)} of {self.rerendered} samples that were rendered again have other bytes"
+        if self.elsewhere:
+            raise OtherPixels(
+                f"{count}; so may it be on another installation ({self.elsewhere[0]})",
+                "render on the Blender build and the processor of the manifest to prove the bytes",
+            )
+        raise VerificationFailed(
+            f"{count}, on the same Blender build and processor", "compile-dataset replay shows one"
+        )
+
+
+def rerender_and_compare(dataset: Path, manifest: Manifest, given: Mapping[str, Any]) -> RerenderOutcome:
+    """Render samples again, and say which differ and how.
+
+    Args:
+        dataset: its directory.
+        manifest: its manifest.
+        given: the command's options.
 
     Raises:
-        VerificationFailed: they differ on the same Blender build and processor.
-        OtherPixels: they differ, and the build or the processor is another.
         BlendshardError: as `prepare_rerender` and `rerender`.
     """
     seed = secrets.randbits(32) if given["pick"] is None else given["pick"]
@@ -48,36 +92,22 @@ def rerender_and_compare(folder: Path, manifest: Manifest, given: Mapping[str, A
     first = start_first(launch)
     try:
         places = Places(given["job"], given["assets"])
-        comparison = prepare_rerender(folder, manifest, given["rerender"] or None, seed, first, places)
+        comparison = prepare_rerender(dataset, manifest, given["rerender"] or None, seed, first, places)
     finally:
         first.end()
     for line in comparison.elsewhere:
         announce(f"Note: another installation: {line}")
     compared, different = 0, []
-    for sample in rerender(comparison, launch, instances):
-        compared += 1
-        if sample.differences:
-            different.append(sample.key)
-            _say(sample, len(different))
-    counts = {"rerendered": compared, "different": different, "pick": seed, "elsewhere": comparison.elsewhere}
-    if not given["as_json"]:
-        click.echo(f"{compared} samples rendered again, {len(different)} differ (--pick {seed})")
-    if different:
-        raise _verdict(comparison, compared, len(different))
-    return counts
+    with closing(rerender(comparison, launch, instances)) as samples:
+        for sample in samples:
+            compared += 1
+            if sample.differences:
+                different.append(sample)
+                _say(sample, len(different))
+    return RerenderOutcome(compared, different, seed, comparison.elsewhere)
 
 
 def _say(sample: Rerendered, number: int) -> None:
     if number <= _SHOWN:
         for difference in sample.differences:
             announce(f"{sample.key}  {difference}")
-
-
-def _verdict(comparison: Comparison, compared: int, different: int) -> VerificationFailed | OtherPixels:
-    count = f"{different} of {compared} samples that were rendered again have other bytes"
-    if comparison.elsewhere:
-        return OtherPixels(
-            f"{count}; so may it be on another installation ({comparison.elsewhere[0]})",
-            "render on the Blender build and the processor of the manifest to prove the bytes",
-        )
-    return VerificationFailed(f"{count}, on the same Blender build and processor", "compile-dataset replay shows one")

@@ -8,11 +8,11 @@ import click
 
 from compiler.errors import UsageError
 from compiler.pictures import show as pictures
-from compiler.proof.verify import load_manifest
+from compiler.proof.verify import folder_of, load_manifest
 
 
 @click.command("show")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("dataset", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("key", required=False)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: <dir>.png or <key>.png]")
 @click.option(
@@ -24,13 +24,13 @@ from compiler.proof.verify import load_manifest
 )
 @click.option("--passes", "with_passes", is_flag=True, help="Show the passes, too, in false colours.")
 def show_command(
-    folder: Path, key: str | None, out: Path | None, count: int, columns: int, width: int | None, with_passes: bool
+    dataset: Path, key: str | None, out: Path | None, count: int, columns: int, width: int | None, with_passes: bool
 ) -> None:
     """Draw a sample (KEY, as 000003-000042) or a contact sheet with boxes, keypoints and skeletons into a PNG.
 
     Filled keypoints are visible, hollow ones occluded.
     """
-    manifest = load_manifest(folder)
+    manifest, folder = load_manifest(dataset), folder_of(dataset)
     if key:
         picture = pictures.draw_sample(pictures.find_sample(folder, manifest, key), manifest, width or 960, with_passes)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from tqdm import tqdm
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.rerendering import AmountType, rerender_and_compare
+from compiler.errors import UsageError
 from compiler.prepare import cores
+from compiler.proof.rerender import refuse_recording
 from compiler.proof.shard_walk import ShardReport
-from compiler.proof.verify import Verifier, examine_all, intact_manifest
+from compiler.proof.verify import Verifier, examine_all, folder_of, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around
 from loaders.manifest import Manifest
 
@@ -24,7 +26,7 @@ _LINE_EVERY_S = 10.0
 
 
 @click.command("verify")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("dataset", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Shards read at once.  [default: the cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -39,13 +41,16 @@ _LINE_EVERY_S = 10.0
     "--assets", type=click.Path(path_type=Path, file_okay=False), help="The folder that stood beside the job's file."
 )
 @blender_option
-def verify_command(folder: Path, jobs: int | None, as_json: bool, quiet: bool, **rendering: Any) -> None:
+def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, **rendering: Any) -> None:
     """Read every byte of a dataset again, and name the file, the sample and the member that is damaged.
 
     Any machine can do it, without Blender. With --rerender, samples are rendered in fresh processes as well and
     compared byte for byte: exit code 3 if they differ; 6 if they differ on another Blender build or processor.
     """
-    manifest = intact_manifest(folder)
+    _check_together(rendering)
+    manifest, folder = intact_manifest(dataset), folder_of(dataset)
+    if rendering["rerender"] is not None:
+        refuse_recording(manifest)
     verifier = Verifier(folder, manifest)
     reports = examine_all(verifier, jobs or cores())
     if not quiet:
@@ -61,9 +66,21 @@ def verify_command(folder: Path, jobs: int | None, as_json: bool, quiet: bool, *
         say_json(outcome.as_json())
     outcome.check()
     if rendering["rerender"] is not None:
-        counts = rerender_and_compare(folder, manifest, {**rendering, "jobs": jobs, "as_json": as_json})
+        again = rerender_and_compare(folder, manifest, {**rendering, "jobs": jobs})
         if as_json:
-            say_json({**outcome.as_json(), **counts})
+            say_json({**outcome.as_json(), **again.as_json()})
+        else:
+            say_lines([again.line()])
+        again.check()
+
+
+def _check_together(rendering: Mapping[str, Any]) -> None:
+    """Refuse what would be ignored. Which Blender to use may stand in the environment, and is no mistake."""
+    if rendering["rerender"] is not None:
+        return
+    for name in ("pick", "job", "assets"):
+        if rendering[name] is not None:
+            raise UsageError(f"--{name} needs --rerender", "say how many samples: --rerender 10")
 
 
 def _bar(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:

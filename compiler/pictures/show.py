@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -12,10 +12,12 @@ from blender_jobs.passes import PASSES
 from compiler.errors import UsageError
 from compiler.pictures.false_color import picture
 from compiler.pictures.overlay import annotated
+from compiler.proof.reading import samples_of
 from compiler.storage.content import decode_image
-from loaders.manifest import Manifest, ShardInfo
-from loaders.tarstream import IMAGES, Sample, TarStreamError, read_samples
+from loaders.manifest import Manifest
+from loaders.tarstream import IMAGES, Sample
 
+_DAMAGED = "compile-dataset verify tells what is damaged"
 _GAP = 8
 _PAPER = (250, 250, 250)
 _ARRAYS = [name for members in PASSES.values() for name in members]
@@ -28,10 +30,10 @@ def find_sample(folder: Path, manifest: Manifest, key: str) -> Sample:
     Raises:
         UsageError: there is none, or its shard cannot be read.
     """
-    number = int(key.split("-")[0]) if key.split("-")[0].isdecimal() else -1
-    shard = next((shard for shard in manifest.shards if shard.number == number), None)
+    number = key.partition("-")[0]
+    shard = next((shard for shard in manifest.shards if f"{shard.number:06d}" == number), None)
     if shard is not None:
-        for sample in _samples(folder, shard):
+        for sample in samples_of(folder / shard.name):
             if sample.key == key:
                 return sample
     example = f"{manifest.shards[0].number:06d}-000000" if manifest.shards else "none: no shard is finished"
@@ -52,8 +54,10 @@ def spread(folder: Path, manifest: Manifest, count: int) -> list[Sample]:
     for shard in manifest.shards:
         inside = {index - start for index in wanted if start <= index < start + shard.samples}
         if inside:
-            found += [sample for at, sample in enumerate(_samples(folder, shard)) if at in inside]
+            found += [sample for at, sample in enumerate(samples_of(folder / shard.name)) if at in inside]
         start += shard.samples
+    if len(found) < count:
+        raise UsageError(f"{folder}: shards hold fewer samples than the manifest says", _DAMAGED)
     return found
 
 
@@ -65,7 +69,18 @@ def draw_sample(sample: Sample, manifest: Manifest, width: int, with_passes: boo
         manifest: the dataset's.
         width: of each picture, in pixels.
         with_passes: whether the passes are shown, too, in false colours.
+
+    Raises:
+        UsageError: it cannot be drawn.
     """
+    try:
+        return _draw(sample, manifest, width, with_passes)
+    except Exception as error:  # annotations and arrays come from a file that may hold anything
+        what = f"sample {sample.key} cannot be drawn: {type(error).__name__}: {error}"
+        raise UsageError(what, _DAMAGED) from None
+
+
+def _draw(sample: Sample, manifest: Manifest, width: int, with_passes: bool) -> Image.Image:
     rows = []
     for camera in sorted({_camera(name) for name in sample.members}):
         view = {
@@ -110,11 +125,3 @@ def _grid(rows: Sequence[Sequence[Image.Image]], gap: int = 2) -> Image.Image:
             x += entry.width + gap
         y += height + gap
     return sheet
-
-
-def _samples(folder: Path, shard: ShardInfo) -> Iterator[Sample]:
-    try:
-        with (folder / shard.name).open("rb") as file:
-            yield from read_samples(file)
-    except (OSError, TarStreamError) as error:
-        raise UsageError(f"{folder / shard.name}: {error}", "compile-dataset verify tells what is damaged") from None

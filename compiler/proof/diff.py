@@ -14,8 +14,9 @@ from typing import Any
 from compiler.errors import UsageError
 from compiler.planning.plan import differences
 from compiler.proof.compare import Difference, compare_members
-from loaders.manifest import Manifest, ShardInfo
-from loaders.tarstream import Sample, TarStreamError, meaning_of, read_samples
+from compiler.proof.reading import samples_of
+from loaders.manifest import Manifest
+from loaders.tarstream import Sample, meaning_of
 
 Field = tuple[str, Any, Any]
 """A path in JSON, and both values; None for what one lacks."""
@@ -66,9 +67,11 @@ def diff(first: tuple[Path, Manifest], second: tuple[Path, Manifest], limit: int
     """Compare two datasets, each a directory and its manifest; describe the first `limit` samples that differ.
 
     Raises:
-        UsageError: a shard that must be read is missing or damaged.
+        UsageError: a shard that must be read is missing or damaged; or one of the two, which differ, is a recording.
     """
     ours, theirs = first[1], second[1]
+    if ours.digest != theirs.digest:
+        _refuse_recordings(first, second)
     found = DatasetDifference(
         plan=list(differences(ours.plan, theirs.plan)),
         schema=list(differences(ours.schema, theirs.schema)),
@@ -84,8 +87,19 @@ def diff(first: tuple[Path, Manifest], second: tuple[Path, Manifest], limit: int
             found.shards_same += 1
         else:
             found.shards_different.append(number)
-            _compare_shards(_samples(first[0], mine[number]), _samples(second[0], others[number]), found, limit)
+            paths = first[0] / mine[number].name, second[0] / others[number].name
+            _compare_shards(_ascending(paths[0]), _ascending(paths[1]), found, limit)
     return found
+
+
+def _refuse_recordings(*datasets: tuple[Path, Manifest]) -> None:
+    """Samples are paired shard by shard, as their keys ascend: in a recording they stand as they arrived."""
+    for folder, manifest in datasets:
+        if manifest.recorded:
+            raise UsageError(
+                f"{folder}: a recording of a live tee has no plan's order; its samples cannot be paired",
+                "compile-dataset verify checks it; compile the dataset of its plan to compare that",
+            )
 
 
 def _compare_shards(ours: Iterator[Sample], theirs: Iterator[Sample], found: DatasetDifference, limit: int) -> None:
@@ -122,9 +136,13 @@ def _count_members(one: Sample, two: Sample, found: DatasetDifference) -> None:
             found.members_different[meaning] = found.members_different.get(meaning, 0) + 1
 
 
-def _samples(folder: Path, shard: ShardInfo) -> Iterator[Sample]:
-    try:
-        with (folder / shard.name).open("rb") as file:
-            yield from read_samples(file)
-    except (OSError, TarStreamError) as error:
-        raise UsageError(f"{folder / shard.name}: {error}", "compile-dataset verify tells what is damaged") from None
+def _ascending(path: Path) -> Iterator[Sample]:
+    """Yield a shard's samples, whose keys must ascend: pairing rests on it."""
+    last = ""
+    for sample in samples_of(path):
+        if sample.key <= last:
+            raise UsageError(
+                f"{path}: sample {sample.key} stands behind {last}", "compile-dataset verify tells what is damaged"
+            )
+        last = sample.key
+        yield sample

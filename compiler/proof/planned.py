@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from blender_jobs.orders import Described, Hello, JobSource, RenderSettings
+from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings
+from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan
 from loaders.manifest import Manifest
 
@@ -26,12 +27,19 @@ def plan_of(manifest: Manifest) -> Plan:
         ValueError: the manifest's plan is not one of ours; one line.
     """
     try:
+        check_numbers(manifest.plan)
         job, render = manifest.plan["job"], manifest.plan["render"]
-        frames, per_shard = [int(frame) for frame in job["frames"]], int(manifest.plan["samples_per_shard"])
-        if not frames or per_shard < 1:
-            raise ValueError("no frames, or no samples in a shard")
         described = Described(
-            job["class"], "", "", {}, {}, frames, False, {}, cameras=list(job["cameras"]), passes=list(job["passes"])
+            job["class"],
+            "",
+            "",
+            {},
+            {},
+            job["frames"],
+            False,
+            {},
+            cameras=list(job["cameras"]),
+            passes=list(job["passes"]),
         )
         settings = RenderSettings(
             *(render[name] for name in ("engine", "samples", "width", "height", "image", "quality"))
@@ -40,8 +48,8 @@ def plan_of(manifest: Manifest) -> Plan:
             JobSource(f"{job['name']}.py", job["class"]),
             described,
             settings,
-            int(manifest.plan["seed"]),
-            per_shard,
+            manifest.plan["seed"],
+            manifest.plan["samples_per_shard"],
             Hello("", "", "", "", "", ""),
         )
         plan.members()  # an unknown pass
@@ -50,11 +58,19 @@ def plan_of(manifest: Manifest) -> Plan:
     return plan
 
 
+def episodes_due(plan: Plan, shard: int, skipped: Collection[str]) -> list[EpisodeOrder]:
+    """Return the episodes that the plan puts into a shard, in order, without the samples that were skipped."""
+    episodes = [
+        replace(order, samples=[sample for sample in order.samples if sample.key not in skipped])
+        for order in plan.episodes(shard)
+    ]
+    return [order for order in episodes if order.samples]
+
+
 def samples_due(plan: Plan, shard: int, skipped: Collection[str]) -> list[Due]:
     """Return what the plan puts into a shard, in order, without the keys that were skipped."""
     return [
         Due(sample.key, order.episode, sample.frame)
-        for order in plan.episodes(shard)
+        for order in episodes_due(plan, shard, skipped)
         for sample in order.samples
-        if sample.key not in skipped
     ]

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import random
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder
 from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, UsageError
+from compiler.interrupts import deferred_interrupts
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
 from compiler.proof.compare import Difference, compare_members
+from compiler.proof.planned import episodes_due, samples_due
+from compiler.proof.reading import samples_of
 from compiler.rendering.instances import Instance, Launch
 from compiler.storage.sources import Places
 from loaders.manifest import Manifest, ShardInfo
-from loaders.tarstream import TarStreamError, read_samples
+
+_TICK_S = 0.2
+"""How long is waited for a task at once: an interrupt gets its turn."""
+
+Task = tuple[ShardInfo, list[EpisodeOrder]]
+"""Episodes of one shard that a fresh instance renders."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Comparison:
 
     folder: Path
     plan: Plan
-    tasks: list[tuple[ShardInfo, list[EpisodeOrder]]]
+    tasks: list[Task]
     elsewhere: list[str]
     """One line for each difference of Blender build, packages or processor; empty: the bytes must be the same."""
 
@@ -55,35 +67,117 @@ def prepare_rerender(
 
     Raises:
         OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
-        UsageError, JobBroken: as `chosen_again`.
+        UsageError: it is a recording; or as `chosen_again`.
+        JobBroken: as `chosen_again`.
     """
+    refuse_recording(manifest)
     plan, elsewhere = chosen_again(manifest, folder, instance, places, doing="render it again")
     elsewhere += _other_processor(manifest)
-    shards = {shard.number: shard for shard in manifest.shards}
-    if amount is None:
-        return Comparison(folder, plan, [(shard, plan.episodes(number)) for number, shard in shards.items()], elsewhere)
-    positions = [(shard.number, at) for shard in manifest.shards for at in range(shard.samples)]
-    chosen = random.Random(seed).sample(positions, min(amount, len(positions)))
-    frames = len(plan.job.frames)
-    episodes = sorted({number * plan.episodes_per_shard + at // frames for number, at in chosen})
-    if plan.job.reuse_scene:
-        numbers = sorted({number for number, _ in chosen})
-        return Comparison(folder, plan, [(shards[number], plan.episodes(number)) for number in numbers], elsewhere)
-    tasks = [(shards[number // plan.episodes_per_shard], [plan.episode(number)]) for number in episodes]
+    tasks = all_tasks(plan, manifest) if amount is None else choose_tasks(plan, manifest, amount, seed)
     return Comparison(folder, plan, tasks, elsewhere)
 
 
-def rerender(comparison: Comparison, launch: Launch, instances: int) -> Iterator[Rerendered]:
+def refuse_recording(manifest: Manifest) -> None:
+    """Raise UsageError for a recording of a live tee."""
+    if manifest.recorded:
+        raise UsageError(
+            "a recording of a live tee has no plan's order; its samples cannot be rendered again",
+            "leave out --rerender, or reproduce the dataset that it was recorded from",
+        )
+
+
+def all_tasks(plan: Plan, manifest: Manifest) -> list[Task]:
+    """Return one task for each shard: all of its episodes that are there."""
+    tasks = [(shard, episodes_due(plan, shard.number, manifest.skipped)) for shard in manifest.shards]
+    return [(shard, episodes) for shard, episodes in tasks if episodes]
+
+
+def choose_tasks(plan: Plan, manifest: Manifest, amount: int, seed: int) -> list[Task]:
+    """Choose `amount` of the samples that are there; return one task for each of their episodes.
+
+    Where a scene serves all episodes of a shard, these are one task, as they were when they were made.
+    """
+    ends = list(itertools.accumulate(shard.samples for shard in manifest.shards))
+    total = ends[-1] if ends else 0
+    chosen = sorted(random.Random(seed).sample(range(total), min(amount, total)))
+    tasks: list[Task] = []
+    for at, indices in itertools.groupby(chosen, key=lambda index: bisect.bisect_right(ends, index)):
+        shard = manifest.shards[at]
+        due, start = samples_due(plan, shard.number, manifest.skipped), ends[at] - shard.samples
+        wanted = {due[index - start].episode for index in indices}
+        episodes = episodes_due(plan, shard.number, manifest.skipped)
+        if plan.job.reuse_scene:
+            tasks.append((shard, episodes))
+        else:
+            tasks += [(shard, [episode]) for episode in episodes if episode.episode in wanted]
+    return tasks
+
+
+def rerender(comparison: Comparison, launch: Launch, instances: int) -> Generator[Rerendered]:
     """Yield each sample with what differs, in the order of the shards; each task runs in a fresh instance.
+
+    Close the generator where it is not read to its end: that kills the instances.
 
     Raises:
         Incomplete: an instance was lost.
         UsageError: a shard cannot be read.
         JobBroken: the job fails.
+        KeyboardInterrupt: the instances were killed.
     """
-    with ThreadPoolExecutor(instances) as pool:
-        for results in pool.map(lambda task: _render_task(comparison, launch, *task), comparison.tasks):
-            yield from results
+    with deferred_interrupts() as check_interrupts, ThreadPoolExecutor(instances) as pool:
+        running = Running(launch)
+        ahead: deque[Future[list[Rerendered]]] = deque(
+            pool.submit(_render_task, comparison, running, *task) for task in comparison.tasks
+        )
+        try:
+            while ahead:
+                check_interrupts()
+                if wait([ahead[0]], _TICK_S).done:
+                    yield from ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            running.stop()
+
+
+class Running:
+    """The instances at work in all threads, so that another thread can end them.
+
+    State: the instances, and whether to stop.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self._instances: set[Instance] = set()
+        self._stopped = False
+        self._changing = threading.Lock()
+
+    def start(self) -> Instance:
+        """Return a fresh instance.
+
+        Raises:
+            InstanceLost: it did not start, or `stop` was called.
+        """
+        if self._stopped:
+            raise InstanceLost("was not started, as all were stopped")
+        instance = Instance(self.launch)
+        with self._changing:
+            self._instances.add(instance)
+            if self._stopped:
+                instance.kill()
+        return instance
+
+    def end(self, instance: Instance) -> None:
+        """Let an instance go."""
+        with self._changing:
+            self._instances.discard(instance)
+        instance.end()
+
+    def stop(self) -> None:
+        """Kill all instances, and those that are just being started as soon as they are."""
+        with self._changing:
+            self._stopped = True
+            for instance in self._instances:
+                instance.kill()
 
 
 def _other_processor(manifest: Manifest) -> list[str]:
@@ -96,18 +190,19 @@ def _name(cpu: object) -> str:
 
 
 def _render_task(
-    comparison: Comparison, launch: Launch, shard: ShardInfo, episodes: list[EpisodeOrder]
+    comparison: Comparison, running: Running, shard: ShardInfo, episodes: list[EpisodeOrder]
 ) -> list[Rerendered]:
+    order = comparison.plan.order(episodes, running.launch.threads)
     published = _published(comparison.folder / shard.name, {entry.key for task in episodes for entry in task.samples})
     try:
-        instance = Instance(launch)
+        instance = running.start()
         try:
             return [
                 Rerendered(rendered.key, compare_members(published[rendered.key], members))
-                for rendered, members in instance.render(comparison.plan.order(episodes, launch.threads))
+                for rendered, members in instance.render(order)
             ]
         finally:
-            instance.end()
+            running.end(instance)
     except InstanceLost as loss:
         raise Incomplete(f"{shard.name}: while it was rendered again, the instance {loss}", details=loss.log) from None
 
@@ -119,13 +214,9 @@ def _published(path: Path, keys: set[str]) -> dict[str, dict[str, bytes]]:
         UsageError: the shard cannot be read, or lacks one.
     """
     found = {}
-    try:
-        with path.open("rb") as file:
-            for sample in read_samples(file):
-                if sample.key in keys:
-                    found[sample.key] = sample.members
-                if len(found) == len(keys):
-                    return found
-    except (OSError, TarStreamError) as error:
-        raise UsageError(f"{path}: {error}", "compile-dataset verify without --rerender tells more") from None
+    for sample in samples_of(path):
+        if sample.key in keys:
+            found[sample.key] = sample.members
+        if len(found) == len(keys):
+            return found
     raise UsageError(f"{path} lacks sample {min(keys - found.keys())}", "it is damaged; compile the dataset again")

@@ -186,9 +186,8 @@ def _keypoint_findings(name: str, arrays: Mapping[str, Array], objects: list[dic
         yield Finding(name, "cannot be that of the annotations: their numbers are too large")
         return
     if flat.size != 3 * depths.size or rows.shape != (depths.size, 4):
-        yield Finding(
-            name, f"has {len(rows)} rows, the annotations {flat.size / 3:g} keypoints and {depths.size} depths"
-        )
+        found = f"{len(rows)} rows" if rows.ndim == 2 and rows.shape[1] == 4 else f"the shape {list(rows.shape)}"
+        yield Finding(name, f"has {found}, the annotations {flat.size / 3:g} keypoints and {depths.size} depths")
         return
     other = np.column_stack((flat.reshape(-1, 3), depths)) != rows
     if other.any():

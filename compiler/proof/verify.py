@@ -6,19 +6,25 @@ is not, and holds healthy bytes to the schema and the plan as well.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
 import signal
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from compiler.errors import Incomplete, UsageError, VerificationFailed
+from compiler.lifeline import die_with_pool
 from compiler.planning.annotation_schema import manifest_problem
-from compiler.planning.plan import Plan
+from compiler.planning.plan import SPLIT, Plan
 from compiler.proof.planned import Due, plan_of, samples_due
+from compiler.proof.reading import open_shard
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
 from compiler.proof.structure import SampleChecker
 from compiler.storage import sources
@@ -27,37 +33,47 @@ from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shar
 _WORTH_PROCESSES = 32 << 20
 """Bytes below which one process is done before others have started."""
 
-_RECORDED = "recorded"
-"""In the provenance of a recording: its samples stand in the order of arrival, not in the plan's."""
+
+def folder_of(dataset: Path) -> Path:
+    """Return the directory of a dataset that is named by it or by its manifest."""
+    with suppress(OSError):
+        return dataset.parent if dataset.is_file() else dataset
+    return dataset
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """Return the manifest of the dataset in `folder`.
+def load_manifest(dataset: Path) -> Manifest:
+    """Return the manifest of a dataset that is named by its directory or by the manifest itself.
 
     Raises:
         UsageError: there is none that can be read.
     """
     try:
-        return Manifest.load(folder)
+        return Manifest.load(dataset)
     except ManifestError as error:
         raise UsageError(str(error), "give the directory that compile-dataset wrote") from None
 
 
-def intact_manifest(folder: Path) -> Manifest:
-    """Return the manifest of the dataset in `folder`.
+def intact_manifest(dataset: Path) -> Manifest:
+    """Return the manifest of a dataset that is named by its directory or by the manifest itself.
 
     Raises:
         UsageError: there is no dataset.
         VerificationFailed: its manifest is not as it was written.
     """
-    if not (folder / FILE_NAME).is_file():
-        return load_manifest(folder)
+    if not _is_there(dataset):
+        return load_manifest(dataset)
     try:
-        return Manifest.load(folder)
+        return Manifest.load(dataset)
     except ManifestError as error:
         raise VerificationFailed(
             str(error), "restore it from a copy, or render the dataset anew with --fresh"
         ) from None
+
+
+def _is_there(dataset: Path) -> bool:
+    with suppress(OSError):
+        return dataset.is_file() or (dataset / FILE_NAME).is_file()
+    return False
 
 
 class Verifier:
@@ -69,6 +85,9 @@ class Verifier:
         self.problems: list[Problem] = []
         """What is wrong with the manifest and the copies of the job's sources."""
         self._plan = self._read_plan()
+        self._lacking = Counter(map(shard_of, manifest.skipped))
+        self._check_names()
+        self._check_skipped()
         self._check_sources()
         self._checker: SampleChecker | None = None
         if problem := manifest_problem(json.loads(manifest.to_json())):
@@ -85,7 +104,7 @@ class Verifier:
         if self._plan is not None and not report.problems:
             due = samples_due(self._plan, shard.number, self.manifest.skipped)
         try:
-            with (self.folder / shard.name).open("rb") as file:
+            with open_shard(self.folder / shard.name) as file:
                 Walk(shard, due, self._checker, Tap(file), report).run()
         except OSError as error:
             report.problems.append(Problem(shard.name, str(error.strerror or error)))
@@ -95,16 +114,16 @@ class Verifier:
         """Yield where the manifest's entry is not as the plan has it."""
         if self._plan is None:
             return
-        lacking = sum(1 for key in self.manifest.skipped if shard_of(key) == shard.number)
         for what, found, planned in (
             ("name", shard.name, self._plan.shard_name(shard.number)),
-            ("samples", shard.samples, self._plan.samples_per_shard - lacking),
+            ("split", shard.split, SPLIT),
+            ("samples", shard.samples, self._plan.samples_per_shard - self._lacking[shard.number]),
         ):
             if found != planned:
                 yield Problem(FILE_NAME, f"shard {shard.number}: {what} is {found}, not {planned}")
 
     def _read_plan(self) -> Plan | None:
-        if _RECORDED in self.manifest.provenance:
+        if self.manifest.recorded:
             return None
         try:
             return plan_of(self.manifest)
@@ -112,16 +131,35 @@ class Verifier:
             self._blame_manifest(str(error))
             return None
 
+    def _check_names(self) -> None:
+        if self._plan is not None and self.manifest.name != self._plan.name:
+            self._blame_manifest(f"name is {self.manifest.name!r}, in the plan {self._plan.name!r}")
+
+    def _check_skipped(self) -> None:
+        """Only a shard that is there can lack samples, and only some that the plan gives it."""
+        if strange := self._lacking.keys() - {shard.number for shard in self.manifest.shards}:
+            self._blame_manifest(f"skipped: there is no shard {min(strange)}")
+        if self._plan is None:
+            return
+        for key in sorted(self.manifest.skipped):
+            at = int(key.partition("-")[2])
+            if at >= self._plan.samples_per_shard or key != f"{shard_of(key):06d}-{at:06d}":
+                self._blame_manifest(f"skipped: {key} is not a sample of the plan")
+
     def _check_sources(self) -> None:
         """Hold the job's files beside the shards to their digests. A copy of the dataset may well lack them."""
         job = self.manifest.provenance.get("job")
         digests = job.get("sources") if isinstance(job, dict) else None
         for name, sha256 in sorted(digests.items()) if isinstance(digests, dict) else ():
             place = PurePosixPath(sources.FOLDER, name)
-            if ".." in place.parts or place.parts[0] != sources.FOLDER or not (self.folder / place).is_file():
+            if ".." in place.parts or place.parts[0] != sources.FOLDER:
                 continue
-            if hashlib.sha256((self.folder / place).read_bytes()).hexdigest() != sha256:
-                self.problems.append(Problem(str(place), "its sha256 is not the one in the manifest's provenance"))
+            try:
+                if (self.folder / place).is_file() and _sha256(self.folder / place) != sha256:
+                    self.problems.append(Problem(str(place), "its sha256 is not the one in the manifest's provenance"))
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:  # no file can have such a name: it is not there
+                    self.problems.append(Problem(str(place), str(error.strerror or error)))
 
     def _check_members(self) -> None:
         """Hold the schema's members to the plan's."""
@@ -150,14 +188,33 @@ def examine_all(verifier: Verifier, jobs: int) -> Iterator[ShardReport]:
     if jobs <= 1:
         yield from map(verifier.examine, shards)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(verifier,))
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(verifier,))
     try:
-        yield from pool.map(_examine, range(len(shards)))
+        with _interrupts_ignored():
+            reports = pool.map(_examine, range(len(shards)))
+        yield from reports
     except BrokenProcessPool:
         raise Incomplete("a process that read shards was killed", "give fewer --jobs, if memory is short") from None
+    except BaseException:  # interrupted, or nobody wants more: a large shard is not read to its end
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C is for this process alone: those that are started meanwhile ignore it from their first instruction."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _verifier: Verifier
@@ -167,7 +224,13 @@ _verifier: Verifier
 def _begin(verifier: Verifier) -> None:
     global _verifier
     _verifier = verifier
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
+    die_with_pool()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _examine(at: int) -> ShardReport:

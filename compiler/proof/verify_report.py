@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ _SHOWN = 5
 class Surroundings:
     """What else is in a dataset's directory, and what is not: no damage, but worth a word."""
 
-    missing: list[int]
-    """Numbers of shards below the highest that the manifest does not list."""
+    missing: list[tuple[int, int]]
+    """Runs of numbers below the highest that the manifest does not list: the first and the last of each."""
     unfinished: list[str]
     """Part files and their journals: a build that was interrupted, or that runs."""
     unknown: list[str]
@@ -32,12 +33,12 @@ class Surroundings:
 
 def look_around(folder: Path, manifest: Manifest) -> Surroundings:
     """Compare a directory's listing with the manifest."""
-    numbers = {shard.number for shard in manifest.shards}
+    numbers = [shard.number for shard in manifest.shards]
     known = {FILE_NAME, LOCK_NAME, failures.FILE_NAME, sources.FOLDER, *(shard.name for shard in manifest.shards)}
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
     unfinished = [name for name in strangers if name.endswith((PART_SUFFIX, JOURNAL_SUFFIX))]
     return Surroundings(
-        [number for number in range(max(numbers, default=0)) if number not in numbers],
+        [(low + 1, high - 1) for low, high in itertools.pairwise([-1, *numbers]) if high > low + 1],
         unfinished,
         [name for name in strangers if name not in unfinished],
     )
@@ -84,7 +85,7 @@ class Outcome:
                 lines.append(f"{file}: and {len(found) - _SHOWN} more")
         lines += [f"Note: {note}" for note in self.notes]
         if self.around.missing:
-            lines.append(f"Note: {_numbers(self.around.missing)} not rendered yet")
+            lines.append(f"Note: {_runs(self.around.missing)} not rendered yet")
         if self.manifest.skipped:
             lines.append(f"Note: skipped while rendering: {_count(len(self.manifest.skipped), 'sample')}")
         lines += [f"Note: {name} is unfinished" for name in self.around.unfinished]
@@ -107,7 +108,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _numbers(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:_SHOWN]))
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return f"shard {shown}{more}" if len(numbers) == 1 else f"shards {shown}{more}"
+def _runs(runs: list[tuple[int, int]]) -> str:
+    shown = ", ".join(str(low) if low == high else f"{low} to {high}" for low, high in runs[:_SHOWN])
+    more = f" and {left} more" if (left := sum(high - low + 1 for low, high in runs[_SHOWN:])) else ""
+    lone = len(runs) == 1 and runs[0][0] == runs[0][1]
+    return f"{'shard' if lone else 'shards'} {shown}{more}"

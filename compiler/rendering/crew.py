@@ -114,7 +114,8 @@ class Crew:
 
     def _render_shard(self, slot: int, number: int) -> None:
         """Render one shard to its end, over as many instances as it takes, or give it up."""
-        task = ShardTask(self.store, number, self.options.endurance, self.events, self.offer)
+        blender = self.options.launch.blender
+        task = ShardTask(self.store, number, self.options.endurance, self.events, self.offer, blender)
         try:
             while task.remaining and not self._stop.is_set():
                 loss = self._take_turn(slot, task)

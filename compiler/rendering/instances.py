@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -31,6 +32,9 @@ STALL_TIMEOUT_S = 600.0
 
 PARTING_S = 2.0
 """How long an instance may take to end by itself."""
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""What may pass: too many open files, no memory, too many processes."""
 
 _RENDERER_NOISE = re.compile(r"Fra:\d+ Mem|^(\d\d:\d\d\.\d+ +render +\| )?(Saved: |Time: )|^\s*$")
 
@@ -166,6 +170,8 @@ class Instance:
             )
         except BaseException as error:
             shutil.rmtree(self._scratch, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in _SHORTAGES:
+                raise InstanceLost(f"could not be started: {error.strerror}") from None
             if isinstance(error, OSError):
                 raise BlenderUnusable(f"{error.filename} cannot be run: {error.strerror}") from None
             raise

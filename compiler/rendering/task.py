@@ -13,7 +13,7 @@ from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.plan import SPLIT
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
-from compiler.storage.failures import Failure, for_want_of_memory
+from compiler.storage.failures import Failure, for_want_of_memory, replay_command
 from compiler.storage.store import Store
 from loaders.tarstream import kind_of
 
@@ -52,8 +52,12 @@ class ShardTask:
         endurance: Endurance,
         events: queue.SimpleQueue[Event],
         offer: Callable[[str, bytes], None],
+        blender: str | None = None,
     ) -> None:
-        """Begin the shard, or go on behind what an earlier run left of it. Raises OSError."""
+        """Begin the shard, or go on behind what an earlier run left of it. Raises OSError.
+
+        `blender` is what ``--blender`` names: a replay needs it, too.
+        """
         self.plan = store.plan
         self.number = number
         self.remaining = self.plan.episodes(number)
@@ -62,6 +66,7 @@ class ShardTask:
         self._endurance = endurance
         self._events = events
         self._offer = offer
+        self._folder, self._blender = store.path, blender
         self._writer = store.writer(number, skipping=endurance.on_poison == "skip")
         self._annotations: schema.Schema = "null"
         self._annotations_sealed: schema.Schema = "null"
@@ -190,13 +195,13 @@ class ShardTask:
     def _give_up(self, loss: InstanceLost) -> bool:
         attempts, episode = self._endurance.attempts, self.remaining[0].episode
         no_gl = any(mark in line for line in loss.log for mark in _SIGNS_OF_NO_OPENGL)
-        replay = f"compile-dataset replay {{directory}} --episode {episode}"
+        failure = self._failure("shard given up", episode, attempts, loss)
+        replay = failure.replay
         error = Incomplete(
             f"shard {self.number}: episode {episode} was tried {attempts} times; the last instance {loss}",
             hint=f"compile-dataset doctor, as OpenGL seems to be missing; or {replay}" if no_gl else replay,
             details=loss.log,
         )
-        failure = self._failure("shard given up", episode, attempts, loss)
         self._events.put(ShardFailed(failure, error, self._writer.samples))
         return False
 
@@ -207,7 +212,8 @@ class ShardTask:
         attempt: int,
         loss: InstanceLost,
     ) -> Failure:
-        return Failure(what, self.number, episode, attempt, str(loss), loss.log)
+        replay = replay_command(self._folder, episode, self._blender)
+        return Failure(what, self.number, episode, attempt, str(loss), loss.log, replay)
 
     def commit(self) -> None:
         """Give the shard its name. Raises OSError."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from compiler.errors import OtherPlan, UsageError, disk_error
 from compiler.planning import schema
-from compiler.planning.plan import Plan, differences
+from compiler.planning.plan import SPLIT, Plan, differences
 from compiler.storage import failures
 from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
@@ -87,10 +89,16 @@ class DatasetDirectory:
             failures.append(self.path, failure)
 
     def forget_all(self) -> None:
-        """Remove the dataset: first the manifest, so that no one takes what is left for whole."""
+        """Remove the dataset: first the manifest, so that no one takes what is left for whole.
+
+        A compiler that was killed may have left shards that have their name and are in no manifest.
+        """
         (self.path / FILE_NAME).unlink(missing_ok=True)
-        for shard in self.manifest.shards:
-            (self.path / shard.name).unlink(missing_ok=True)
+        known = {shard.name for shard in self.manifest.shards}
+        named = re.compile(rf"{re.escape(self.manifest.name)}-{SPLIT}-\d{{6,}}\.tar")
+        for path in sorted(self.path.iterdir()):
+            if path.name in known or named.fullmatch(path.name):
+                path.unlink()
         for pattern in (f"*{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}", failures.FILE_NAME):
             for path in self.path.glob(pattern):
                 path.unlink()
@@ -117,14 +125,22 @@ def shard_problem(folder: Path, shard: ShardInfo) -> str:
 
 
 @contextmanager
-def open_directory(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool) -> Iterator[DatasetDirectory]:
+def open_directory(
+    path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool | None
+) -> Iterator[DatasetDirectory]:
     """Make `path` a dataset of `plan`, or continue the one there; hold its lock meanwhile.
+
+    Args:
+        path: the directory.
+        plan: the dataset's plan.
+        provenance: what the manifest says beside it, where one is begun.
+        fresh: remove the dataset that is there first; None: no, and the user cannot choose it.
 
     Raises:
         UsageError: it cannot be written, holds something else, or another process writes there.
         OtherPlan: it holds a dataset of another plan, and `fresh` is not set.
     """
-    manifest = peek(path, plan, fresh)
+    peek(path, plan, fresh)  # nothing is made in a directory that is not ours
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK_NAME)
@@ -134,16 +150,17 @@ def open_directory(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bo
     except OSError as error:
         raise _not_writable(path, error) from None
     try:
-        yield _take_over(path, plan, manifest, provenance, fresh)
+        yield _take_over(path, plan, provenance, fresh)
     finally:
+        with suppress(OSError):  # Windows keeps what is open; behind the release it might be another's lock
+            (path / LOCK_NAME).unlink()
         lock.release()
-        (path / LOCK_NAME).unlink(missing_ok=True)
 
 
-def _take_over(
-    path: Path, plan: Plan, found: Manifest | None, provenance: dict[str, Any], fresh: bool
-) -> DatasetDirectory:
+def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool | None) -> DatasetDirectory:
+    found = peek(path, plan, fresh)  # again: until it was locked, another may have written there
     try:
+        _check_places(path, plan)
         if found is not None and fresh:
             DatasetDirectory(path, plan, found).forget_all()
         if found is None or fresh:
@@ -156,7 +173,22 @@ def _take_over(
     return directory
 
 
-def peek(path: Path, plan: Plan, fresh: bool) -> Manifest | None:
+def _check_places(path: Path, plan: Plan) -> None:
+    """Find folders where shards must go: a shard would get its name only when it is rendered.
+
+    Raises:
+        UsageError: there is one.
+    """
+    ours = re.compile(rf"{re.escape(plan.name)}-{SPLIT}-\d{{6,}}\.tar({PART_SUFFIX}|{JOURNAL_SUFFIX})?")
+    with os.scandir(path) as entries:
+        folders = sorted(entry.name for entry in entries if ours.fullmatch(entry.name) and entry.is_dir())
+    if folders:
+        raise UsageError(
+            f"{path / folders[0]} is a folder, where a shard must go", "move it away, or name another place with --out"
+        )
+
+
+def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
     """Return the manifest at `path` if it is a dataset of `plan` (of any, where `fresh`), None if it is free.
 
     Raises:
@@ -176,18 +208,18 @@ def peek(path: Path, plan: Plan, fresh: bool) -> Manifest | None:
     except ManifestError as error:
         raise UsageError(str(error), "move it away, or name another place with --out") from None
     if not fresh and (different := list(differences(plan.identity(), manifest.plan))):
-        raise _other_plan(path, different)
+        raise _other_plan(path, different, can_begin_anew=fresh is not None)
     return manifest
 
 
-def _other_plan(path: Path, different: list[tuple[str, Any, Any]]) -> OtherPlan:
+def _other_plan(path: Path, different: list[tuple[str, Any, Any]], can_begin_anew: bool) -> OtherPlan:
     """Name what the user chose before what came with the installation."""
     different.sort(key=lambda difference: difference[0].startswith(("blender.", "code_sha256")))
     name, ours, theirs = different[0]
     more = f" (and {len(different) - 1} more: {', '.join(field for field, *_ in different[1:4])})"
     return OtherPlan(
         f"{path} holds another plan: {name} is {theirs!r} there, {ours!r} here{more if len(different) > 1 else ''}",
-        "name another place with --out, or begin anew with --fresh",
+        "name another place with --out" + ", or begin anew with --fresh" * can_begin_anew,
     )
 
 

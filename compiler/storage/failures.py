@@ -6,6 +6,7 @@ One JSON object a line. It is no part of the dataset: no byte of a shard depends
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ class Failure:
     reason: str
     log: Sequence[str]
     """The last lines that the instance said."""
+    replay: str
+    """`replay_command` of the episode."""
 
 
 def for_want_of_memory(loss: InstanceLost) -> bool:
@@ -50,17 +53,21 @@ def memory_lost(error: JobBroken) -> InstanceLost | None:
     return InstanceLost(f"ran out of memory: {error}", error.details) if _MEMORY.search(str(error)) else None
 
 
-def replay_command(folder: Path | str, episode: int) -> str:
-    """Return the command, for a shell, that renders the episode again in the foreground."""
-    return shlex.join(["compile-dataset", "replay", str(folder), "--episode", str(episode)])
+def replay_command(folder: Path, episode: int, blender: str | None) -> str:
+    """Return the command, for a shell, that renders the episode again in the foreground, with the same Blender."""
+    chosen = ["--blender", blender] if blender else []
+    return shlex.join(["compile-dataset", "replay", str(folder), "--episode", str(episode), *chosen])
 
 
 def append(folder: Path, failure: Failure) -> None:
     """Enter a failure into the directory's file. Raises OSError."""
     entry = asdict(failure) | {
         "log": list(failure.log)[-_LOG_LINES:],
-        "replay": replay_command(folder, failure.episode),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with (folder / FILE_NAME).open("ab") as file:
+    with (folder / FILE_NAME).open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a crash left half a line
+                file.write(b"\n")
         file.write(json.dumps(entry).encode() + b"\n")

@@ -59,17 +59,15 @@ class Recovered:
     annotations: schema.Schema = "null"
     """Gathered from all samples."""
 
-    def with_unit(self, entry: Entry, unit: Recovered) -> Recovered:
-        """Return this with one more unit.
+    def add(self, entry: Entry, unit: Recovered) -> None:
+        """Append one more unit.
 
         Raises:
-            SchemaConflict: its annotations do not go with those before.
+            SchemaConflict: its annotations do not go with those before; nothing is appended.
         """
-        return Recovered(
-            [*self.entries, entry],
-            self.samples + unit.samples,
-            schema.merge(self.annotations, unit.annotations),
-        )
+        self.annotations = schema.merge(self.annotations, unit.annotations)
+        self.entries.append(entry)
+        self.samples += unit.samples
 
 
 def journal_of(shard: Path) -> Path:
@@ -123,7 +121,7 @@ def recover(
             for entry, keys in zip(entries, due, strict=False):
                 if entry.keys != keys or (entry.skipped and not skipping):
                     break
-                found = found.with_unit(entry, Recovered() if entry.skipped else _unit(entry, source, samples))
+                found.add(entry, Recovered() if entry.skipped else _unit(entry, source, samples))
     except (OSError, TarStreamError, ValueError, StopIteration):
         pass  # it ends where it is damaged; what is kept ends before
     return found

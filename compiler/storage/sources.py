@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blender_jobs.orders import JobSource
+from blender_jobs.orders import Asset, JobSource
 from compiler.errors import JobBroken, UsageError, disk_error
 from compiler.planning.plan import Plan
 from compiler.storage.shards import write_atomically
@@ -32,21 +32,50 @@ class Places:
 def copy_sources(plan: Plan, folder: Path) -> None:
     """Write the job's sources under ``source/``: what the digest in the plan stands for.
 
+    Nothing else stays there, unless the job runs from there: beside it may be what it reads.
+
     Raises:
-        JobBroken: a file was changed since the plan was drawn up.
+        UsageError: a file cannot be read; nothing is touched.
+        JobBroken: a file was changed since the plan was drawn up; nothing is touched.
         Incomplete: they cannot be written.
     """
+    contents = {source.name: _read(source) for source in plan.job.sources}  # perhaps they are the copies themselves
+    root = folder / FOLDER
     try:
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        for source in plan.job.sources:
-            content = Path(source.path).read_bytes()
-            if hashlib.sha256(content).hexdigest() != source.sha256:
-                raise JobBroken(f"{source.path} was changed while its plan was drawn up", "start again")
-            copy = folder / FOLDER / source.name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(copy, content)
+        if root.is_symlink():
+            root.unlink()  # what it points to is not ours
+        root.mkdir(exist_ok=True)
+        for name, content in contents.items():
+            copy = root / name
+            if not _has_digest(copy, hashlib.sha256(content).hexdigest()):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(copy, content)
+        if not any(Path(source.path).resolve().is_relative_to(root.resolve()) for source in plan.job.sources):
+            _remove_strangers(root, {root / name for name in contents})
     except OSError as error:
         raise disk_error(error, folder) from None
+
+
+def _read(source: Asset) -> bytes:
+    try:
+        content = Path(source.path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {source.path}: {error.strerror}", "restore it, and start again") from None
+    if hashlib.sha256(content).hexdigest() != source.sha256:
+        raise JobBroken(f"{source.path} was changed while its plan was drawn up", "start again")
+    return content
+
+
+def _remove_strangers(folder: Path, known: Collection[Path]) -> None:
+    """Remove what is no copy: files of an earlier plan, and Python's caches."""
+    for path in list(folder.iterdir()):
+        if path.is_symlink() or not path.is_dir():
+            if path not in known:
+                path.unlink()
+        elif any(copy.is_relative_to(path) for copy in known):
+            _remove_strangers(path, known)
+        else:
+            shutil.rmtree(path)
 
 
 def find_source(manifest: Manifest, folder: Path, places: Places) -> JobSource:
@@ -72,17 +101,21 @@ def find_source(manifest: Manifest, folder: Path, places: Places) -> JobSource:
 
 
 def placed_fields(manifest: Manifest, source: JobSource) -> dict[str, Any]:
-    """Return the plan's job fields; files and folders where they are now: beside the job, or where they were."""
+    """Return the plan's job fields; files and folders where they are now: beside the job, or where they were.
+
+    Raises:
+        UsageError: one is in neither place.
+    """
     fields: dict[str, Any] = dict(manifest.plan["job"]["fields"])
     for name, was in manifest.provenance["job"]["path_fields"].items():
-        fields[name] = _place(fields[name], was, source)
+        fields[name] = _place(fields[name], was, source, f"field {name}")
     return fields
 
 
 def placed_blend(manifest: Manifest, source: JobSource) -> str:
-    """Return where the plan's ``.blend`` is now, empty where it has none."""
+    """Return where the plan's ``.blend`` is now, empty where it has none. Raises as `placed_fields`."""
     name = manifest.plan["job"]["blend"]
-    return _place(name, manifest.provenance["assets"][name]["path"], source) if name else ""
+    return _place(name, manifest.provenance["assets"][name]["path"], source, "blend") if name else ""
 
 
 def path_fields(plan: Plan) -> Mapping[str, str]:
@@ -91,9 +124,14 @@ def path_fields(plan: Plan) -> Mapping[str, str]:
     return {name: value for name, value in job.fields.items() if value != job.portable_fields[name]}
 
 
-def _place(name: str, was: str, source: JobSource) -> str:
-    here = source.base / name
-    return str(here if here.exists() else was)
+def _place(name: str, was: str, source: JobSource, what: str) -> str:
+    here, there = source.base / name, Path(was)
+    if not here.exists() and not there.exists():
+        raise UsageError(
+            f"{what}: there is no file or folder {there}, where it was, nor {here}",
+            "name the folder that stood beside the job's file with --assets, or the job's file with --job",
+        )
+    return str(here if here.exists() else there)
 
 
 def _has_digest(path: Path, sha256: str | None) -> bool:

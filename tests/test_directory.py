@@ -1,0 +1,169 @@
+"""The dataset's directory: nothing of the user's is lost in it, no one else writes there, nothing old stays in it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from blender_jobs.orders import Asset
+from compiler.build import survey
+from compiler.errors import JobBroken, OtherPlan, UsageError, disk_error
+from compiler.planning.plan import Plan
+from compiler.report import PlanReport
+from compiler.storage import failures
+from compiler.storage.directory import LOCK_NAME, open_directory
+from compiler.storage.failures import Failure, replay_command
+from compiler.storage.sources import FOLDER, copy_sources
+from compiler.storage.store import Nowhere
+from loaders.manifest import FILE_NAME, Manifest
+from tests.planned_dataset import Recipe
+
+FILES = {"cubes.py": b"import shapes.box\n", "shapes/box.py": b"SIZE = 1\n"}
+
+
+def plan_with(sources: Mapping[str, bytes], folder: Path) -> Plan:
+    """Return a plan whose job's files are in `folder`; these contents are what it was drawn up with."""
+    found = [
+        Asset(name, str(folder / name), len(content), hashlib.sha256(content).hexdigest())
+        for name, content in sources.items()
+    ]
+    plan = Recipe().plan
+    return replace(plan, job=replace(plan.job, sources=found))
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_job_that_runs_from_its_own_copy_is_not_lost(tmp_path: Path) -> None:
+    """Its copy may be the only one, and so may what it reads beside it."""
+    write(tmp_path / FOLDER, {**FILES, "red.bin": b"precious"})
+    copy_sources(plan_with(FILES, tmp_path / FOLDER), tmp_path)
+    assert files_in(tmp_path / FOLDER) == {**FILES, "red.bin": b"precious"}
+
+
+def test_beside_the_copies_of_a_job_nothing_old_stays(tmp_path: Path) -> None:
+    write(tmp_path / "job", FILES)
+    stale = {"__pycache__/cubes.pyc": b"", "shapes/old.py": b"", "old.py": b"", "cubes.py": b"old"}
+    write(tmp_path / FOLDER, stale)
+    copy_sources(plan_with(FILES, tmp_path / "job"), tmp_path)
+    assert files_in(tmp_path / FOLDER) == FILES
+
+
+def test_sources_that_are_gone_or_changed_leave_the_copies_alone(tmp_path: Path) -> None:
+    write(tmp_path / "job", {"cubes.py": FILES["cubes.py"]})
+    write(tmp_path / FOLDER, {"cubes.py": b"an earlier one"})
+    with pytest.raises(UsageError, match=r"cannot read .*box\.py: No such file"):
+        copy_sources(plan_with(FILES, tmp_path / "job"), tmp_path)
+    write(tmp_path / "job", {"shapes/box.py": b"SIZE = 2\n"})
+    with pytest.raises(JobBroken, match=r"box\.py was changed"):
+        copy_sources(plan_with(FILES, tmp_path / "job"), tmp_path)
+    assert files_in(tmp_path / FOLDER) == {"cubes.py": b"an earlier one"}
+
+
+def test_a_link_in_the_place_of_the_copies_costs_nothing_behind_it(tmp_path: Path) -> None:
+    write(tmp_path / "job", {**FILES, "notes.txt": b"precious"})
+    (tmp_path / FOLDER).symlink_to(tmp_path / "job")
+    copy_sources(plan_with(FILES, tmp_path / "job"), tmp_path)
+    assert files_in(tmp_path / "job") == {**FILES, "notes.txt": b"precious"}
+    assert files_in(tmp_path / FOLDER) == FILES
+
+
+def test_what_another_compiler_wrote_before_the_lock_was_ours_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = Recipe(seed=1).plan, Recipe(seed=2).plan.manifest({})
+    acquire = FileLock.acquire
+
+    def late(lock: FileLock, *args: Any, **options: Any) -> Any:
+        (tmp_path / FILE_NAME).write_bytes(theirs.to_json())
+        return acquire(lock, *args, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with pytest.raises(OtherPlan, match="seed is 2 there, 1 here"), open_directory(tmp_path, ours, {}, fresh=False):
+        pass
+    assert Manifest.load(tmp_path) == theirs
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_the_lock_is_taken_away_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind its release the file might be another's lock."""
+    there, release = [], FileLock.release
+
+    def watched(lock: FileLock, *args: Any, **options: Any) -> None:
+        there.append((tmp_path / LOCK_NAME).exists())
+        release(lock, *args, **options)
+
+    with open_directory(tmp_path, Recipe().plan, {}, fresh=False):
+        assert (tmp_path / LOCK_NAME).exists()
+        monkeypatch.setattr(FileLock, "release", watched)
+    assert there[0] is False
+
+
+def test_fresh_removes_shards_that_no_manifest_knows(tmp_path: Path) -> None:
+    """A compiler was killed between a shard's name and its entry. Files of other names are not ours."""
+    with open_directory(tmp_path, Recipe(seed=1).plan, {}, fresh=False):
+        pass
+    others = ["cubes-train-000000.tar.gz", "other-train-000000.tar", "cubes-train-mine.tar"]
+    write(tmp_path, dict.fromkeys(["cubes-train-000007.tar", "cubes-train-000007.tar.journal", *others], b""))
+    with open_directory(tmp_path, Recipe(seed=2).plan, {}, fresh=True):
+        assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME, LOCK_NAME, *others}
+
+
+def test_a_folder_in_the_place_of_a_shard_is_told_before_anything_is_rendered(tmp_path: Path) -> None:
+    with open_directory(tmp_path, Recipe().plan, {}, fresh=False):
+        pass
+    (tmp_path / "cubes-train-000002.tar").mkdir()
+    with (
+        pytest.raises(UsageError, match=r"cubes-train-000002\.tar is a folder"),
+        open_directory(tmp_path, Recipe().plan, {}, fresh=False),
+    ):
+        pass
+
+
+def test_half_a_line_in_the_file_of_failures_costs_no_other_line(tmp_path: Path) -> None:
+    failure = Failure("instance lost", 0, 1, 1, "died of SIGSEGV", [], "compile-dataset replay")
+    failures.append(tmp_path, failure)
+    with (tmp_path / failures.FILE_NAME).open("ab") as file:
+        file.write(b'{"what": "inst')
+    failures.append(tmp_path, failure)
+    failures.append(tmp_path, failure)
+    first, half, *rest = (tmp_path / failures.FILE_NAME).read_text().splitlines()
+    assert half == '{"what": "inst'
+    assert [json.loads(line)["episode"] for line in (first, *rest)] == [1, 1, 1]
+
+
+def test_the_replay_command_names_the_blender_that_was_used() -> None:
+    assert replay_command(Path("a b"), 3, None) == "compile-dataset replay 'a b' --episode 3"
+    assert replay_command(Path("out"), 3, "/opt/b 4/blender").endswith(" --episode 3 --blender '/opt/b 4/blender'")
+
+
+@pytest.mark.parametrize(("number", "advised"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+def test_room_is_asked_for_where_it_is_missing(number: int, advised: bool) -> None:
+    assert ("make room" in disk_error(OSError(number, "so"), Path("out")).hint) == advised
+
+
+def test_what_is_missing_of_a_huge_dataset_is_not_listed(tmp_path: Path) -> None:
+    """Nor is an end taken for none: 0 shards are nothing to do."""
+    plan, many = Recipe(samples_per_shard=5).plan, 10**7
+    todo = survey(Nowhere(plan, plan.manifest({})), many)
+    assert iter(todo.missing) is todo.missing
+    assert next(iter(todo.missing)) == 0
+    assert (todo.report.samples_wanted, todo.report.shards_done) == (5 * many, 0)
+    assert PlanReport(plan, 10**15, tmp_path, None).missing == 10**15
+    none = survey(Nowhere(plan, plan.manifest({})), 0)
+    assert (none.endless, list(none.missing)) == (False, [])

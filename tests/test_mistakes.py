@@ -84,6 +84,14 @@ def test_broken_jobs(hooks: str, said: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/*.tar*")), "nothing half-written"
 
 
+def test_a_first_try_that_failed_stands_in_no_ones_way(tmp_path: Path) -> None:
+    job = write_job(tmp_path, "def randomize(self, rng):\n    rng.unifrom()")
+    assert run(job, *ONE, "--out", tmp_path / "out").returncode == 2
+    write_job(tmp_path, "def randomize(self, rng):\n    rng.uniform()")
+    done = run(job, *ONE, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+
+
 ABORTS = {
     "setup(self)": (2, "while it was loaded, Blender died of SIGABRT"),
     "randomize(self, rng)": (1, "episode 0 was tried 2 times; the last instance died of SIGABRT"),

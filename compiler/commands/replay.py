@@ -9,7 +9,7 @@ import click
 from compiler.commands.output import announce
 from compiler.commands.plan_options import blender_option
 from compiler.prepare import cores
-from compiler.proof.verify import load_manifest
+from compiler.proof.verify import folder_of, load_manifest
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.replay import replay as replay_episode
 from compiler.storage.sources import Places
@@ -38,7 +38,9 @@ def replay_command(
     manifest = load_manifest(folder)
     launch = Launch(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
     place = out or Path(f"episode-{episode}")
-    written, elsewhere = replay_episode(manifest, folder, episode, place, launch, Places(job, assets), save_blend)
+    written, elsewhere = replay_episode(
+        manifest, folder_of(folder), episode, place, launch, Places(job, assets), save_blend
+    )
     for line in elsewhere:
         announce(f"Note: this installation is another: {line}")
     for path in written:

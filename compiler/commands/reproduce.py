@@ -15,7 +15,7 @@ from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
 from compiler.prepare import provenance, share_cores, start_first
 from compiler.progress import make_display
-from compiler.proof.verify import load_manifest
+from compiler.proof.verify import folder_of, load_manifest
 from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.task import Endurance
@@ -52,7 +52,7 @@ def reproduce_command(
     Needed are the manifest, the job's file (the copy beside the manifest, or --job) and the assets.
     """
     published = load_manifest(manifest_path)
-    folder = manifest_path if manifest_path.is_dir() else manifest_path.parent
+    folder = folder_of(manifest_path)
     if out.exists() and out.resolve() == folder.resolve():
         raise UsageError(f"{out} is the dataset itself", "name another place with --out")
     if not published.shards:

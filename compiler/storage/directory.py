@@ -164,6 +164,7 @@ def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool |
         if found is not None and fresh:
             DatasetDirectory(path, plan, found).forget_all()
         if found is None or fresh:
+            (path / failures.FILE_NAME).unlink(missing_ok=True)
             found = plan.manifest(provenance)
             write_atomically(path / FILE_NAME, found.to_json())
         directory = DatasetDirectory(path, plan, found)
@@ -191,6 +192,8 @@ def _check_places(path: Path, plan: Plan) -> None:
 def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
     """Return the manifest at `path` if it is a dataset of `plan` (of any, where `fresh`), None if it is free.
 
+    Free is a directory, too, in which another plan has rendered nothing.
+
     Raises:
         UsageError, OtherPlan: as `open_directory`.
     """
@@ -207,7 +210,10 @@ def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
         manifest = Manifest.load(path)
     except ManifestError as error:
         raise UsageError(str(error), "move it away, or name another place with --out") from None
-    if not fresh and (different := list(differences(plan.identity(), manifest.plan))):
+    different = [] if fresh else list(differences(plan.identity(), manifest.plan))
+    if different and not manifest.shards and not any(path.glob("*.tar*")):
+        return None  # a first try that failed, with nothing rendered, stands in no one's way
+    if different:
         raise _other_plan(path, different, can_begin_anew=fresh is not None)
     return manifest
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from loaders.decode import MAX_PIXELS, Decoder
 from loaders.errors import SampleError, ShardError
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from loaders.manifest import FILE_NAME, RECORDED, Manifest, ShardInfo, sample_digest
 from loaders.tarstream import (
     END,
     IMAGES,
@@ -34,9 +34,6 @@ from loaders.tarstream import (
     sample_record,
 )
 from loaders.tee.client import TeeStatus
-
-MARK = "recorded"
-"""What the provenance of a recording holds, and of nothing else."""
 
 SPLIT = "train"
 
@@ -56,7 +53,7 @@ def check_recording(folder: Path) -> None:
         ManifestError: its manifest is damaged.
     """
     if (folder / FILE_NAME).exists():
-        if MARK not in Manifest.load(folder).provenance:
+        if not Manifest.load(folder).recorded:
             raise ShardError(f"{folder} holds a dataset that is no recording; record into another directory")
     elif folder.exists():
         if not folder.is_dir():
@@ -206,7 +203,7 @@ def _open(folder: Path, status: TeeStatus) -> None:
     with _locked(folder):
         check_recording(folder)
         if not (folder / FILE_NAME).exists():
-            told = {MARK: "from a live tee, in the order of arrival"}
+            told = {RECORDED: "from a live tee, in the order of arrival"}
             _write(folder, Manifest(status.name, status.plan, status.schema, told))
         there = Manifest.load(folder).plan_digest
         if there != status.plan_digest:

@@ -91,6 +91,7 @@ def test_what_another_compiler_wrote_before_the_lock_was_ours_is_seen(
 
     def late(lock: FileLock, *args: Any, **options: Any) -> Any:
         (tmp_path / FILE_NAME).write_bytes(theirs.to_json())
+        (tmp_path / "theirs-train-000000.tar.part").touch()  # without anything rendered it would stand in no one's way
         return acquire(lock, *args, **options)
 
     monkeypatch.setattr(FileLock, "acquire", late)

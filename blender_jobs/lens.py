@@ -15,7 +15,6 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.job import JobError
 from blender_jobs.vision.camera import Camera, FloatArray
 from blender_jobs.vision.warp import Warp, warp_of
 
@@ -26,8 +25,22 @@ _SENSOR_MM = 36.0
 _SMALLEST_MM = 1.0  # of a focal length or a sensor, in Blender
 
 
-def scene_camera(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Camera:
+def image_size(scene: bpy.types.Scene) -> tuple[int, int]:
+    """Return the rendered image's width and height, pixels, `resolution_percentage` included."""
+    render = scene.render
+    width, height = (
+        pixels * render.resolution_percentage // 100 for pixels in (render.resolution_x, render.resolution_y)
+    )
+    return width, height
+
+
+def scene_camera(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph, size: tuple[int, int] | None = None) -> Camera:
     """Return the scene's camera, evaluated, as the renderers use it, with its distortion.
+
+    Args:
+        scene: the scene.
+        depsgraph: an evaluation of it.
+        size: the image's (width, height), pixels; by default as the scene is set.
 
     Raises:
         ValueError: there is none, or no K, OpenCV pose and distortion can describe it; one line.
@@ -39,8 +52,7 @@ def scene_camera(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Came
     data = evaluated.data
     if data.type not in ("PERSP", "ORTHO"):
         raise ValueError(f"camera {obj.name!r} is {data.type}, which no K can say: set its type to PERSP or ORTHO")
-    size = (render.resolution_x, render.resolution_y)
-    width, height = (pixels * render.resolution_percentage // 100 for pixels in size)
+    width, height = size or image_size(scene)
     projection = obj.calc_matrix_camera(
         depsgraph, x=width, y=height, scale_x=render.pixel_aspect_x, scale_y=render.pixel_aspect_y
     )
@@ -80,22 +92,16 @@ def set_intrinsics(camera_obj: Any, K: npt.ArrayLike, size: tuple[int, int]) -> 
 
 
 @contextlib.contextmanager
-def ideal(scene: bpy.types.Scene) -> Iterator[Warp | None]:
+def ideal(scene: bpy.types.Scene, camera: Camera) -> Iterator[Warp | None]:
     """Within it the scene renders what the lens would show, undistorted, on a canvas large enough.
 
     Yields what makes the distorted image of the rendered one, None where the camera has no distortion. The pixels
     are as large as the distorted image's are at the optical axis. Resolution and camera are restored in the end.
 
-    Raises:
-        JobError: the camera cannot be described, or its distortion not be undone; one line.
+    Args:
+        scene: the scene.
+        camera: its camera, as `scene_camera` has it.
     """
-    if scene.camera is None or PROPERTY not in scene.camera:
-        yield None
-        return
-    try:
-        camera = scene_camera(scene, bpy.context.evaluated_depsgraph_get())
-    except ValueError as error:
-        raise JobError(str(error)) from None
     if not camera.distortion:
         yield None
         return

@@ -1,7 +1,8 @@
 """Keypoints from what a scene is made of: vertices, vertex groups, bones, empties, points of an object's own frame.
 
-Each function takes the view and returns `Points`, in the world as Blender evaluates it in this frame: they follow
-physics, animation, armatures and modifiers. `Points` are joined with `+`::
+Each function takes the view and returns `Points`, in the world as a render evaluates it in this frame: they follow
+physics, animation, armatures and modifiers. What no render shows (a hidden marker, say) is where the viewport
+has it. `Points` are joined with `+`::
 
     joints = parts.bones(view, rig, {"left_knee": "shin.L", "left_ankle": ("shin.L", 1.0)})
     face = parts.vertices(view, body, {"nose": 331})
@@ -11,14 +12,14 @@ physics, animation, armatures and modifiers. `Points` are joined with `+`::
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.vision import shape
+from blender_jobs.imaging.snapshot import evaluate
 from blender_jobs.vision.camera import FloatArray, transform
 
 if TYPE_CHECKING:
@@ -66,16 +67,15 @@ def vertices(view: View, obj: bpy.types.Object, indices: Mapping[str, int]) -> P
     Raises:
         ValueError: the object has no mesh, or no such vertex; one line.
     """
-    found = shape.evaluated(obj, view.depsgraph)
-    places = shape.vertices(_mesh(found))
+    places = _vertices(view, obj)
     for name, index in indices.items():
         if not 0 <= index < len(places):
             raise ValueError(
-                f"object {found.name!r} has no vertex {index} for {name!r}: with its modifiers it has 0 to"
+                f"object {obj.name!r} has no vertex {index} for {name!r}: with its modifiers it has 0 to"
                 f" {len(places) - 1}"
             )
     chosen = places[list(indices.values())]
-    return Points(tuple(indices), _to_world(found, chosen), (obj.original,))
+    return Points(tuple(indices), transform(view.matrix_world(obj), chosen), (obj.original,))
 
 
 def vertex_groups(view: View, obj: bpy.types.Object, groups: Mapping[str, str] | Sequence[str]) -> Points:
@@ -90,21 +90,19 @@ def vertex_groups(view: View, obj: bpy.types.Object, groups: Mapping[str, str] |
         ValueError: the object has no mesh or no such group, or no vertex has a weight in it; one line.
     """
     wanted = _named(groups)
-    found = shape.evaluated(obj, view.depsgraph)
-    mesh = _mesh(found)
-    numbers = {group.name: group.index for group in found.vertex_groups}
+    places = _vertices(view, obj)
+    numbers = {group.name: group.index for group in obj.vertex_groups}
     for group in wanted.values():
-        _require(group, numbers, f"object {found.name!r}", "vertex group")
-    weights = _weights(mesh, [numbers[group] for group in wanted.values()])
+        _require(group, numbers, f"object {obj.name!r}", "vertex group")
+    weights = _read(view, obj, lambda found: _weights(found.data, [numbers[group] for group in wanted.values()]))
     totals = weights.sum(axis=1)
     for group, total in zip(wanted.values(), totals.tolist(), strict=True):
         if not total > 0:
-            raise ValueError(f"object {found.name!r}: no vertex has a weight in its vertex group {group!r}")
+            raise ValueError(f"object {obj.name!r}: no vertex has a weight in its vertex group {group!r}")
     # Summed along the vertices one after another (cumsum), so that the order never depends on the processor.
-    places = shape.vertices(mesh)
     sums = [np.cumsum(row[:, None] * places, axis=0)[-1] for row in weights]
     centroids = np.array(sums).reshape(-1, 3) / totals[:, None]
-    return Points(tuple(wanted), _to_world(found, centroids), (obj.original,))
+    return Points(tuple(wanted), transform(view.matrix_world(obj), centroids), (obj.original,))
 
 
 def origins(view: View, objects: Mapping[str, bpy.types.Object] | Iterable[bpy.types.Object]) -> Points:
@@ -119,7 +117,7 @@ def origins(view: View, objects: Mapping[str, bpy.types.Object] | Iterable[bpy.t
     """
     chosen: dict[str, Any]
     chosen = dict(objects) if isinstance(objects, Mapping) else {getattr(obj, "name", ""): obj for obj in objects}
-    places = [shape.evaluated(obj, view.depsgraph).matrix_world.translation[:] for obj in chosen.values()]
+    places = [view.matrix_world(obj)[:3, 3] for obj in chosen.values()]
     return Points(tuple(chosen), np.array(places).reshape(-1, 3), tuple(obj.original for obj in chosen.values()))
 
 
@@ -139,17 +137,18 @@ def bones(
     Raises:
         ValueError: the object is no armature, or has no such bone; one line.
     """
-    found = shape.evaluated(armature, view.depsgraph)
-    if found.type != "ARMATURE":
-        raise ValueError(f"object {found.name!r} is no armature but {found.type}: it has no bones")
-    posed = {bone.name: bone for bone in found.pose.bones}
+    matrix = view.matrix_world(armature)
+    if armature.type != "ARMATURE":
+        raise ValueError(f"object {armature.name!r} is no armature but {armature.type}: it has no bones")
+    posed = view.bones(armature)
     places = []
     for entry in _named(chosen).values():
         name, fraction = (entry, 0.0) if isinstance(entry, str) else entry
-        _require(name, posed, f"armature {found.name!r}", "bone")
-        bone = posed[name]
-        places.append((bone.head + (bone.tail - bone.head) * float(fraction))[:])
-    return Points(tuple(_named(chosen)), _to_world(found, np.array(places).reshape(-1, 3)), _moved_by(view, armature))
+        _require(name, posed, f"armature {armature.name!r}", "bone")
+        head, tail = posed[name]
+        places.append(head + (tail - head) * float(fraction))
+    positions = transform(matrix, np.array(places).reshape(-1, 3))
+    return Points(tuple(_named(chosen)), positions, _moved_by(view, armature))
 
 
 def corners(view: View, obj: bpy.types.Object) -> Points:
@@ -164,9 +163,9 @@ def own_frame(
 
     They move with the object, not with its modifiers. The names are ``keypoint0``... unless given.
     """
-    found = shape.evaluated(obj, view.depsgraph)
-    places = as_points(positions, f"object {found.name!r}: keypoints")
-    return Points(names or numbered(len(places)), _to_world(found, places), (obj.original,))
+    matrix = view.matrix_world(obj)
+    places = as_points(positions, f"object {obj.name!r}: keypoints")
+    return Points(names or numbered(len(places)), transform(matrix, places), (obj.original,))
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -212,11 +211,28 @@ def _named(chosen: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     return dict(chosen) if isinstance(chosen, Mapping) else {name: name for name in chosen}
 
 
-def _mesh(obj: bpy.types.Object) -> bpy.types.Mesh:
-    mesh = shape.mesh_of(obj)
-    if mesh is None:
+def _vertices(view: View, obj: bpy.types.Object) -> FloatArray:
+    """An object's vertices with its modifiers, (N, 3), in its own frame."""
+    view.matrix_world(obj)  # what is no object of the scene is told here
+    if obj.type != "MESH":
         raise ValueError(f"object {obj.name!r} ({obj.type}) has no mesh, so it has no vertices")
-    return mesh
+    body = view.snapshot.bodies.get(obj.original.name_full, {}).get(())
+    if body is not None:
+        return body.mesh.vertices.astype(np.float64)
+    return _read(view, obj, _places)
+
+
+def _places(obj: bpy.types.Object) -> FloatArray:
+    flat = np.empty(3 * len(obj.data.vertices), dtype=np.float32)
+    obj.data.vertices.foreach_get("co", flat)
+    return flat.reshape(-1, 3).astype(np.float64)
+
+
+def _read(view: View, obj: bpy.types.Object, read: Callable[[bpy.types.Object], FloatArray]) -> FloatArray:
+    """What `read` says of an object as a render evaluates it, or as the viewport does where no render has it."""
+    if obj.original.name_full in view.snapshot.matrices:
+        return evaluate(view.scene, lambda depsgraph: read(obj.original.evaluated_get(depsgraph)))
+    return read(view.evaluated(obj))
 
 
 def _weights(mesh: bpy.types.Mesh, groups: Sequence[int]) -> FloatArray:
@@ -231,10 +247,6 @@ def _weights(mesh: bpy.types.Mesh, groups: Sequence[int]) -> FloatArray:
     return chosen
 
 
-def _to_world(obj: bpy.types.Object, places: FloatArray) -> FloatArray:
-    return transform(shape.as_array(obj.matrix_world), places)
-
-
 def _moved_by(view: View, armature: bpy.types.Object) -> tuple[bpy.types.Object, ...]:
     """The armature and the mesh objects that it moves, in the scene's order."""
     rig = armature.original
@@ -242,4 +254,4 @@ def _moved_by(view: View, armature: bpy.types.Object) -> tuple[bpy.types.Object,
     def moved(obj: bpy.types.Object) -> bool:
         return obj.parent == rig or any(m.type == "ARMATURE" and m.object == rig for m in obj.modifiers)
 
-    return (rig, *(obj for obj in view.depsgraph.scene.original.objects if obj.type == "MESH" and moved(obj)))
+    return (rig, *(obj for obj in view.scene.objects if obj.type == "MESH" and moved(obj)))

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blender_jobs.imaging.geometry import Label
+from blender_jobs.imaging.segments import BodyId
 from blender_jobs.parts import suggestion
-from blender_jobs.vision.shape import Shape
+from blender_jobs.vision.surfaces import Body
 
 
 class Register:
@@ -19,24 +20,27 @@ class Register:
 
     def __init__(self, categories: Sequence[Mapping[str, Any]]) -> None:
         self._categories = {category["name"]: category for category in categories}
-        self.labels: dict[str, Label] = {}
-        """By the objects' full names (`bpy.types.ID.name_full`), in the order of their segmentation ids."""
+        self.labels: dict[BodyId, Label] = {}
+        """In the order of their segmentation ids."""
 
-    def enter(self, shape: Shape, category: str) -> dict[str, int]:
-        """Enter an object; return its ``segmentation_id``, and its ``category_id`` where categories are declared.
+    def enter(self, body: Body, name: str, category: str) -> dict[str, int]:
+        """Enter an object, or one copy of it, under its name.
+
+        Returns:
+            its ``segmentation_id``, and its ``category_id`` where categories are declared.
 
         Raises:
             ValueError: the category is not declared, or the object was described in another one; one line.
         """
         if self._categories and category not in self._categories:
             hint = suggestion(category, self._categories)
-            raise ValueError(f"object {shape.name!r}: category {category!r} is not declared by the job{hint}")
+            raise ValueError(f"object {name!r}: category {category!r} is not declared by the job{hint}")
         ids = {"category_id": int(self._categories[category]["id"])} if self._categories else {}
-        category_id, known = ids.get("category_id", 0), self.labels.get(shape.full_name)
+        category_id, known = ids.get("category_id", 0), self.labels.get((body.owner, body.key))
         if known is not None and known.category_id != category_id:
-            raise ValueError(f"object {shape.name!r} is described already, in another category than {category!r}")
+            raise ValueError(f"object {name!r} is described already, in another category than {category!r}")
         number = len(self.labels) + 1 if known is None else known.segmentation_id
-        self.labels[shape.full_name] = Label(number, category_id, shape.matrix_world, shape.box)
+        self.labels[body.owner, body.key] = Label(number, category_id, body.matrix, body.box)
         return {"segmentation_id": number, **ids}
 
     def names(self, owner: str, category: str, given: Sequence[str] | None, default: Sequence[str]) -> list[str]:

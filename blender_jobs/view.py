@@ -8,56 +8,87 @@ distorted image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.imaging.geometry import Geometry, Label
-from blender_jobs.lens import scene_camera
+from blender_jobs.imaging.geometry import Label
+from blender_jobs.imaging.segments import BodyId, Segments
+from blender_jobs.imaging.snapshot import as_array, posed, take
 from blender_jobs.parts import CORNERS, Points, as_points, numbered
 from blender_jobs.register import Register
-from blender_jobs.vision.boxes import Box, boxes, truncation
-from blender_jobs.vision.camera import Camera, FloatArray, rigid, rounded
-from blender_jobs.vision.shape import Shape, original
-from blender_jobs.vision.silhouette import silhouette
-from blender_jobs.vision.visibility import TOLERANCE_M, visibility
+from blender_jobs.vision.boxes import Box, boxes, truncation, united
+from blender_jobs.vision.camera import Camera, FloatArray, rigid, transform
+from blender_jobs.vision.silhouette import Patch, silhouette
+from blender_jobs.vision.surfaces import Body, Key, Snapshot
+from blender_jobs.vision.visibility import Occluders, tolerances, visibility
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """One rendered copy of an object: `View.copies` lists them, and takes the place of an object for `View`."""
+
+    object: bpy.types.Object
+    """What it is a copy of."""
+    instancer: bpy.types.Object
+    """What makes it: an empty, an emitter, an object with geometry nodes."""
+    number: int
+    """From 0, in the order of `View.copies`."""
+    key: Key
+    """What tells it from other copies, the same in each frame."""
+    matrix_world: FloatArray
+    """(4, 4): the object's own frame to Blender's world, scale included."""
+
+    @property
+    def name(self) -> str:
+        """The object's name and the number: ``leaf:12``."""
+        return f"{self.object.name}:{self.number}"
+
+
+Target: TypeAlias = "Copy | bpy.types.Object"
+"""What a view describes."""
 
 
 class View:
     """What the scene's camera sees in the current frame.
 
-    A snapshot of the camera: make a new one after the frame changes. Objects are seen as the viewport's
-    depsgraph evaluates them, with modifiers, parents, animation and physics. A modifier's render levels make no
-    difference here; what `hide_render` hides is not described, and hides nothing.
+    A snapshot: make a new one after the frame changes. Everything is as a render evaluates it and of the view layer
+    that is rendered: modifiers at their render levels, copies, what is hidden in renders and not what is hidden in the
+    viewport. What the camera cannot see is not described, and hides nothing: see `sees`.
 
     Args:
-        scene: the scene; its camera must be a perspective or an orthographic one.
-        depsgraph: the scene's, evaluated; by default the current context's.
-        geometry: the rendered frame's, if there is one; its `index` tells how much of an object is visible.
+        scene: the context's; its camera must be a perspective or an orthographic one.
+        snapshot: the frame's, see `blender_jobs.imaging.snapshot`; by default it is taken now.
+        look: gives what the frame's pixels show, where that alone tells: of surfaces with a textured alpha, and of
+            displaced ones. None: such surfaces hide what is behind them, and have the boxes of their meshes.
+        counted: whether `describe` says how much of an object is visible, for which it needs `look`.
         categories: COCO's ``categories`` that the job declares, if it declares any.
 
     Raises:
         ValueError: there is no camera, or one that K and an OpenCV pose cannot describe (panoramic, mirrored,
-            sheared), or one with a distortion that cannot be undone, or the depsgraph is of another scene.
+            sheared), or one with a distortion that cannot be undone.
     """
 
     def __init__(
         self,
         scene: bpy.types.Scene,
-        depsgraph: bpy.types.Depsgraph | None = None,
-        geometry: Geometry | None = None,
+        snapshot: Snapshot | None = None,
+        look: Callable[[], Segments] | None = None,
+        counted: bool = False,
         categories: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self.depsgraph = depsgraph or bpy.context.evaluated_depsgraph_get()
-        if self.depsgraph.scene.original != scene:
-            raise ValueError(f"the depsgraph is not of scene {scene.name!r}: pass the one that is")
-        self._scene = scene
-        self._camera = scene_camera(scene, self.depsgraph)
-        self._geometry = geometry
+        self.scene = scene
+        self.snapshot = snapshot or take(scene)
+        self._camera = self.snapshot.camera
+        self._look, self._counted = look, counted
         self._register = Register(categories)
+        self.stray_pixels = 0
+        """Pixels with a described object's id more than a pixel outside its silhouette: 0 where all is right."""
 
     @property
     def lens(self) -> Camera:
@@ -65,8 +96,8 @@ class View:
         return self._camera
 
     @property
-    def labels(self) -> Mapping[str, Label]:
-        """What `describe` has described so far, by the objects' full names, in the order of their segmentation ids."""
+    def labels(self) -> Mapping[BodyId, Label]:
+        """What `describe` has described so far, in the order of the segmentation ids."""
         return self._register.labels
 
     @property
@@ -99,33 +130,107 @@ class View:
         """
         return self._camera.project(as_points(points, "project(): points"))
 
+    def sees(self, obj: Target) -> bool:
+        """Whether the camera could see an object, or a copy of one, if nothing were before it.
+
+        Not what is hidden in renders (itself, its collections) or out of the rendered layer, what the camera's rays
+        pass (`visible_camera`, indirect-only collections), holdouts, shadow catchers, volumes without a surface,
+        materials of an alpha below 0.05, and what has no surface: empties, emitters that are not shown themselves,
+        curves without thickness, meshes without faces. `describe` refuses what is not seen.
+        """
+        try:
+            self.body(obj)
+        except ValueError:
+            return False
+        return True
+
+    def copies(self, obj: bpy.types.Object) -> list[Copy]:
+        """The rendered copies of an object that the camera could see, nested ones too, always in the same order.
+
+        Of collection instances, geometry nodes, particles, and vertex or face instancing. Ordered by what makes them,
+        then by Blender's number of each.
+        """
+        name = _checked(obj).name_full
+        found = sorted(
+            (body for key, body in self.snapshot.bodies.get(name, {}).items() if key and not body.unseen),
+            key=lambda body: body.key,
+        )
+        makers = {other.name_full: other for other in bpy.data.objects} if found else {}
+        return [Copy(obj, makers[body.key[0]], at, body.key, body.matrix) for at, body in enumerate(found)]
+
+    def body(self, obj: Target) -> Body:
+        """The rendered surface of an object or a copy.
+
+        Raises:
+            ValueError: the camera cannot see it, see `sees`; one line that says why.
+        """
+        owner, key = _id(obj)
+        body = self.snapshot.bodies.get(owner, {}).get(key)
+        if body is None:
+            raise ValueError(f"object {obj.name!r} {self._missing(obj, owner)}")
+        if body.unseen:
+            raise ValueError(f"object {obj.name!r} is not seen: {body.unseen}; leave it out, see view.sees(obj)")
+        return body
+
+    def matrix_world(self, obj: Target) -> FloatArray:
+        """Where an object or a copy is, seen or not, (4, 4): its own frame to Blender's world, scale included.
+
+        Raises:
+            ValueError: it is not in the scene; one line.
+        """
+        if isinstance(obj, Copy):
+            return obj.matrix_world
+        name = _checked(obj).name_full
+        if name in self.snapshot.matrices:
+            return self.snapshot.matrices[name]
+        return as_array(self.evaluated(obj).matrix_world)
+
+    def bones(self, armature: bpy.types.Object) -> Mapping[str, tuple[FloatArray, FloatArray]]:
+        """Head and tail (3,) of each bone of a posed armature by its name, in the armature's own frame."""
+        name = _checked(armature).name_full
+        if name in self.snapshot.bones:
+            return self.snapshot.bones[name]
+        return posed(self.evaluated(armature))
+
+    @staticmethod
+    def evaluated(obj: bpy.types.Object) -> bpy.types.Object:
+        """An object as the viewport evaluates it: for what takes no part in the render.
+
+        Raises:
+            ValueError: it is not in the viewport either; one line.
+        """
+        found = _checked(obj).evaluated_get(bpy.context.evaluated_depsgraph_get())
+        if not found.is_evaluated:
+            raise ValueError(f"object {obj.name!r} is not in this view's scene, or hidden: leave it out")
+        return found
+
     def visibility(
         self,
         points: npt.ArrayLike,
-        tolerance_m: float = TOLERANCE_M,
+        tolerance_m: float | None = None,
         self_tolerance_m: float = 0.0,
-        parts: Sequence[bpy.types.Object] = (),
+        parts: Sequence[Target] = (),
     ) -> npt.NDArray[np.uint8]:
         """World points (N, 3), metres, to uint8 (N,) as COCO has it: 0 outside, 1 occluded, 2 visible.
 
         Outside is outside the image, behind the camera or out of its clip range. Occluded is a point that has
-        a surface before it, between the near clip plane and `tolerance_m` short of the point; along parallel
-        rays for an orthographic camera. It is `Scene.ray_cast` that looks, and it sees what the viewport
-        shows: faces from both sides, transparent ones as if solid, objects hidden only in renders too.
+        a surface before it which the camera sees, between the near clip plane and `tolerance_m` short of the point;
+        along parallel rays for an orthographic camera. By default the tolerance is a twenty-thousandth of what the
+        image's longer side spans at the point, 1 mm for a view that is 20 m wide there. Faces hide from both sides,
+        glass and whatever has an alpha of 0.05 or more hides as if solid, holdouts hide too; fog does not.
 
         `self_tolerance_m` is for points within a body, as joints are: surfaces of `parts` that lie less than this
         before the point do not hide it; what is behind them still may.
         """
-        own = [original(part, self.depsgraph) for part in parts]
         world = as_points(points, "visibility(): points")
-        return self._visibility(world, self._camera.project(world), own, self_tolerance_m, tolerance_m)
+        return self._visibility(world, self._camera.project(world), parts, self_tolerance_m, tolerance_m)
 
     def keypoints(
         self,
-        obj: bpy.types.Object,
+        obj: Target,
         points: Points | npt.ArrayLike | None = None,
         self_tolerance_m: float = 0.0,
-        parts: Sequence[bpy.types.Object] = (),
+        parts: Sequence[Target] = (),
     ) -> npt.NDArray[np.float32]:
         """An object's keypoints, float32 (K, 4): x and y in pixels, visibility (0, 1, 2), depth in metres.
 
@@ -134,54 +239,55 @@ class View:
         their x and y; at or behind the camera both are 0. See `project` and `visibility`; what is tolerated are
         surfaces of the object itself, of the points' owners and of `parts`.
         """
-        shape = Shape(obj, self.depsgraph)
-        return self._rows(shape, _placed(shape, points), self_tolerance_m, parts).astype(np.float32)
+        return self._rows(obj, self._placed(obj, points), self_tolerance_m, parts).astype(np.float32)
 
-    def corners(self, obj: bpy.types.Object) -> FloatArray:
+    def corners(self, obj: Target) -> FloatArray:
         """The corners of an object's oriented bounding box, float64 (8, 3): Blender's world, metres.
 
         Ordered as Blender's `bound_box`; with - and + for the ends of the object's own x, y and z:
         ---, --+, -++, -+-, +--, +-+, +++, ++-.
         """
-        shape = Shape(obj, self.depsgraph)
-        return shape.to_world(shape.box)
+        body = self.body(obj)
+        return body.to_world(body.box)
 
-    def bbox(self, obj: bpy.types.Object) -> tuple[Box, Box]:
+    def bbox(self, obj: Target) -> tuple[Box, Box]:
         """The 2D boxes [x, y, width, height] around an object's projection, in pixels: (clipped, unclipped).
 
-        Around its evaluated mesh, hidden by others or not; around its bounding box if it has no surface. What is
-        out of the camera's clip range is cut off, as in the picture. The clipped box is the one around the
-        part in the image, the unclipped one around all; [0, 0, 0, 0] where there is nothing.
+        Around its rendered surface, hidden by others or not. What is out of the camera's clip range is cut off, as in
+        the picture. The clipped box is the one around the part in the image, the unclipped one around all;
+        [0, 0, 0, 0] where there is nothing. A surface that its material displaces is where the pixels show it.
         """
-        return self._boxes(Shape(obj, self.depsgraph))
+        return self._boxes(self.body(obj))
 
-    def silhouette(self, obj: bpy.types.Object) -> npt.NDArray[np.bool_]:
-        """The pixels whose centres an object's mesh covers, hidden by others or not: bool (H, W).
+    def silhouette(self, obj: Target) -> npt.NDArray[np.bool_]:
+        """The pixels whose centres an object's surface covers, hidden by others or not: bool (H, W).
 
-        Its bounding box's if it has no surface. What is out of the camera's clip range covers nothing.
+        What is out of the camera's clip range covers nothing.
         """
-        return self._silhouette(Shape(obj, self.depsgraph))
+        return self._patch(self.body(obj)).within(self.height, self.width)
 
-    def pose(self, obj: bpy.types.Object) -> FloatArray:
+    def pose(self, obj: Target) -> FloatArray:
         """An object's pose, float64 (4, 4), rigid: the object's own frame to the OpenCV camera frame, metres.
 
         It moves the object's points once they are scaled: scale is removed (mirroring counts as a negative
         scale of all three axes, so that the rotation is one).
         """
-        return self._pose(Shape(obj, self.depsgraph))
+        return self._camera.world_to_cam @ rigid(self.matrix_world(obj))
 
     def describe(
         self,
-        obj: bpy.types.Object,
+        obj: Target,
         category: str,
         keypoints: Points | npt.ArrayLike | None = None,
         keypoint_names: Sequence[str] | None = None,
         *,
         self_tolerance_m: float = 0.0,
-        parts: Sequence[bpy.types.Object] = (),
+        parts: Sequence[Target] = (),
         **extra: Any,
     ) -> dict[str, Any]:
-        """One object's annotation, ready for JSON: always the same fields, floats of 6 decimals.
+        """One object's annotation, or one copy's, ready for JSON: always the same fields.
+
+        Floats have 6 decimals; more where a tiny scene or a long lens needs them, see `Camera.decimals`.
 
         - name, category; category_id, if the job declares categories
         - segmentation_id: 1, 2, ... in the order in which objects are first described in this view
@@ -200,7 +306,7 @@ class View:
           0 for an empty silhouette
 
         Args:
-            obj: the object.
+            obj: the object, or one of its `copies`; an object's numbers are of itself alone, not of its copies.
             category: its class; one of those that the job declares, if it does.
             keypoints: `blender_jobs.parts.Points`, or (K, 3) points in the object's own frame; by default the
                 corners of its bounding box.
@@ -213,88 +319,133 @@ class View:
 
         Raises:
             ValueError: points of another shape, another number of names, an extra field named like one above,
-                an object that is not in the scene, a category that is not declared, or keypoints other than the
-                category's.
+                an object that the camera cannot see (see `sees`), a category that is not declared, or keypoints
+                other than the category's.
         """
-        shape = Shape(obj, self.depsgraph)
-        if shape.evaluated.hide_render:
-            raise ValueError(f"object {shape.name!r} is hidden in renders (hide_render): leave it out")
-        ids = self._register.enter(shape, category)
-        points = _placed(shape, keypoints)
+        body, camera = self.body(obj), self._camera
+        ids = self._register.enter(body, obj.name, category)
+        points = self._placed(obj, keypoints)
         given = points.names if keypoint_names is None and points is keypoints else keypoint_names
-        names = self._register.names(shape.name, category, given, points.names)
-        rows = self._rows(shape, points, self_tolerance_m, parts)
-        box = shape.to_world(shape.box)
-        clipped, unclipped = self._boxes(shape)
+        names = self._register.names(obj.name, category, given, points.names)
+        rows = self._rows(obj, points, self_tolerance_m, parts)
+        box = body.to_world(body.box)
+        clipped, unclipped = self._boxes(body)
         annotation = {
-            "name": shape.name,
+            "name": obj.name,
             "category": category,
             **ids,
-            "pose": rounded(self._pose(shape)).tolist(),
-            "matrix_world": rounded(shape.matrix_world).tolist(),
-            "dimensions": rounded(np.linalg.norm(box[[4, 3, 1]] - box[0], axis=1)).tolist(),
+            "pose": camera.rounded(self.pose(obj)).tolist(),
+            "matrix_world": camera.rounded(body.matrix).tolist(),
+            "dimensions": camera.rounded(np.linalg.norm(box[[4, 3, 1]] - box[0], axis=1)).tolist(),
             "bbox": clipped,
             "bbox_unclipped": unclipped,
-            "truncation": truncation(self._camera, unclipped),
-            "box3d": rounded(box).tolist(),
+            "truncation": truncation(camera, unclipped),
+            "box3d": camera.rounded(box).tolist(),
             "keypoint_names": names,
             "keypoints": rows[:, :3].ravel().tolist(),
             "keypoint_depths": rows[:, 3].tolist(),
             "num_keypoints": int(np.count_nonzero(rows[:, 2])),
-            **self._visible(shape),
+            **(self._visible(body) if self._counted else {}),
         }
         if taken := sorted(annotation.keys() & extra.keys()):
-            raise ValueError(
-                f"object {shape.name!r}: {taken[0]!r} is described already; name the extra field otherwise"
-            )
+            raise ValueError(f"object {obj.name!r}: {taken[0]!r} is described already; name the extra field otherwise")
         return {**annotation, **extra}
 
-    def _rows(
-        self, shape: Shape, points: Points, self_tolerance_m: float, parts: Sequence[bpy.types.Object]
-    ) -> FloatArray:
+    def _rows(self, obj: Target, points: Points, self_tolerance_m: float, parts: Sequence[Target]) -> FloatArray:
         """(K, 4) x, y, visibility, depth, rounded: what `keypoints` and `describe` both say."""
-        own = [original(part, self.depsgraph) for part in (*parts, *points.owners)]
         pixels = self._camera.project(points.positions)
         rows = pixels[:, [0, 1, 2, 2]]
-        rows[:, 2] = self._visibility(points.positions, pixels, [shape.original, *own], self_tolerance_m)
-        return rounded(rows)
+        own = (obj, *parts, *points.owners)
+        rows[:, 2] = self._visibility(points.positions, pixels, own, self_tolerance_m)
+        return self._camera.rounded(rows)
 
     def _visibility(
         self,
         world: FloatArray,
         pixels: FloatArray,
-        own: Sequence[bpy.types.Object],
+        own: Iterable[Target],
         self_tolerance_m: float,
-        tolerance_m: float = TOLERANCE_M,
+        tolerance_m: float | None = None,
     ) -> npt.NDArray[np.uint8]:
-        return visibility(self._scene, self.depsgraph, self._camera, world, pixels, tolerance_m, own, self_tolerance_m)
+        reach = tolerances(self._camera, world, pixels[:, 2]) if tolerance_m is None else tolerance_m
+        for entry in own:
+            self.matrix_world(entry)  # what is in no scene is told here
+        tolerated = frozenset(_id(entry) for entry in own)
+        nearer = None if self._look is None else lambda at, depth: self._shown.nearer(at, depth)
+        return visibility(self._camera, self._occluders, world, pixels, reach, tolerated, self_tolerance_m, nearer)
 
-    def _visible(self, shape: Shape) -> dict[str, Any]:
-        """The fields that the segmentation tells; none without one."""
-        if self._geometry is None or self._geometry.index is None:
-            return {}
-        objects = list(self._geometry.objects)
-        number = objects.index(shape.full_name) + 1 if shape.full_name in objects else -1
-        visible = int(np.count_nonzero(self._geometry.index == number))
-        covered = int(np.count_nonzero(self._silhouette(shape)))
-        fraction = float(rounded(min(1.0, visible / covered))) if covered else 0.0
+    @cached_property
+    def _occluders(self) -> Occluders:
+        return Occluders(self._camera, self.snapshot.all_bodies)
+
+    @cached_property
+    def _shown(self) -> Segments:
+        if self._look is None:
+            raise ValueError("this view was made without a rendered frame")
+        return self._look()
+
+    def _placed(self, obj: Target, points: Points | npt.ArrayLike | None) -> Points:
+        """An object's keypoints in the world; by default its bounding box's corners."""
+        if isinstance(points, Points):
+            return points
+        if points is None:
+            return Points(CORNERS, self.corners(obj))
+        places = as_points(points, f"object {obj.name!r}: keypoints")
+        return Points(numbered(len(places)), transform(self.matrix_world(obj), places))
+
+    def _visible(self, body: Body) -> dict[str, Any]:
+        """The fields that the segmentation tells."""
+        patch, visible = self._patch(body), self._shown.count(body)
+        if visible:
+            self.stray_pixels += visible - int(np.count_nonzero(patch.grown().of(self._shown.mask(body))))
+        covered = int(np.count_nonzero(patch.covered))
+        fraction = float(self._camera.rounded(min(1.0, visible / covered))) if covered else 0.0
         return {"visible_pixels": visible, "silhouette_pixels": covered, "visible_fraction": fraction}
 
-    def _silhouette(self, shape: Shape) -> npt.NDArray[np.bool_]:
-        return silhouette(self._camera, shape.to_world(shape.vertices), shape.faces)
+    def _patch(self, body: Body) -> Patch:
+        patch = silhouette(self._camera, body.vertices, body.triangles)
+        if not (body.displaced and self._look):
+            return patch
+        return Patch(0, 0, patch.within(self.height, self.width) | self._shown.mask(body))
 
-    def _pose(self, shape: Shape) -> FloatArray:
-        return self._camera.world_to_cam @ rigid(shape.matrix_world)
+    def _boxes(self, body: Body) -> tuple[Box, Box]:
+        found = boxes(self._camera, body.outline, lambda: body.outline_triangles)
+        if not (body.displaced and self._look):
+            return found
+        shown = self._shown.extent(body)
+        return united(found[0], shown), united(found[1], shown)
 
-    def _boxes(self, shape: Shape) -> tuple[Box, Box]:
-        return boxes(self._camera, shape.to_world(shape.vertices), shape.triangles)
+    def _missing(self, obj: Target, owner: str) -> str:
+        """Why an object has no surface of its own in the picture, and what to do: the end of a sentence."""
+        if isinstance(obj, Copy):
+            return "is no copy in this frame: ask view.copies(obj) in each"
+        if self.snapshot.bodies.get(owner):
+            return "is not rendered itself, only its copies are: describe each of view.copies(obj)"
+        if any(key and key[0] == owner for bodies in self.snapshot.bodies.values() for key in bodies):
+            return "has no surface itself, it only makes copies of others: describe each of view.copies(other)"
+        if obj.hide_render:
+            return "is hidden in renders (hide_render): leave it out, see view.sees(obj)"
+        if owner not in self.snapshot.matrices:
+            layer = self.snapshot.layer
+            return (
+                f"is not in the rendered view layer {layer!r}: its collection is excluded or hidden in renders,"
+                " or it is in another scene; leave it out, see view.sees(obj)"
+            )
+        return f"({obj.type}) has no surface that a render shows: leave it out, see view.sees(obj)"
 
 
-def _placed(shape: Shape, points: Points | npt.ArrayLike | None) -> Points:
-    """An object's keypoints in the world; by default its bounding box's corners."""
-    if isinstance(points, Points):
-        return points
-    if points is None:
-        return Points(CORNERS, shape.to_world(shape.box))
-    places = as_points(points, f"object {shape.name!r}: keypoints")
-    return Points(numbered(len(places)), shape.to_world(places))
+def _checked(obj: Any) -> bpy.types.Object:
+    """Return the object; ValueError in one line if it is none, or was removed."""
+    if not isinstance(obj, bpy.types.Object):
+        raise ValueError(f"expected a Blender object, got {type(obj).__name__} {obj!r}")
+    try:
+        return obj.original
+    except ReferenceError:
+        raise ValueError("expected a Blender object, got one that was removed from Blender") from None
+
+
+def _id(obj: Target) -> BodyId:
+    """Which body an object or a copy is."""
+    if isinstance(obj, Copy):
+        return obj.object.name_full, obj.key
+    return _checked(obj).name_full, ()

@@ -280,6 +280,15 @@ INTRINSICS = [
 ]
 
 
+def seen_by() -> Any:
+    """The scene's camera, with its distortion."""
+    import bpy
+
+    from blender_jobs import lens
+
+    return lens.scene_camera(bpy.context.scene, bpy.context.evaluated_depsgraph_get())
+
+
 def eye(lens: Any = None) -> Any:
     import bpy
 
@@ -309,7 +318,7 @@ def picture(folder: Path) -> np.ndarray:
 
     render = bpy.context.scene.render
     render.image_settings.file_format, render.image_settings.color_mode = "PNG", "RGB"
-    with lens.ideal(bpy.context.scene) as warp:
+    with lens.ideal(bpy.context.scene, seen_by()) as warp:
         render.filepath = str(folder / "ideal.png")
         bpy.ops.render.render(write_still=True)
     pixels = codec.decode(folder / "ideal.png")
@@ -379,19 +388,19 @@ def restored(folder: Path) -> Any:
 
     before = state()
     expected = lens.scene_camera(bpy.context.scene, bpy.context.evaluated_depsgraph_get()).ideal
-    with lens.ideal(bpy.context.scene):
+    with lens.ideal(bpy.context.scene, seen_by()):
         during = state()
         made["opencv_distortion"] = []
         bpy.context.scene.frame_set(6)
         found = lens.scene_camera(bpy.context.scene, bpy.context.evaluated_depsgraph_get())
         made["opencv_distortion"] = list(BARREL)
     try:
-        with lens.ideal(bpy.context.scene):
+        with lens.ideal(bpy.context.scene, seen_by()):
             raise RuntimeError
     except RuntimeError:
         pass
     del made["opencv_distortion"]
-    with lens.ideal(bpy.context.scene) as warp:
+    with lens.ideal(bpy.context.scene, seen_by()) as warp:
         plain = [warp is None, state()]
     return {
         "before": before,
@@ -463,7 +472,7 @@ def mistakes(folder: Path) -> Any:
             said[name] = str(error)
 
     def enter() -> None:
-        with lens.ideal(bpy.context.scene):
+        with lens.ideal(bpy.context.scene, seen_by()):
             pass
 
     made = eye((-0.9, 0, 0, 0))

@@ -87,7 +87,7 @@ def bent(folder: Path) -> Any:
     bone.keyframe_insert("rotation_euler", frame=11)
     bpy.context.scene.frame_set(11)
     look = looked()
-    evaluated = tube.evaluated_get(look.depsgraph)
+    evaluated = tube.evaluated_get(bpy.context.evaluated_depsgraph_get())
     mesh = [list(evaluated.matrix_world @ vertex.co) for vertex in evaluated.data.vertices]
     chosen = {
         "shoulder": "upper.L",

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,23 @@ def image() -> bytes:
 def state() -> Any:
     import bpy
 
-    from blender_jobs.imaging.flow import snapshot
+    from blender_jobs.imaging import snapshot
 
-    return snapshot(bpy.context.evaluated_depsgraph_get())
+    return snapshot.take(bpy.context.scene, faces=True)
+
+
+def passes_of(wanted: Sequence[str], geometry: Geometry, camera: Camera, labels: dict[str, Label]) -> Arrays:
+    """The passes of objects and all their copies, labelled by the objects' names."""
+    from blender_jobs.imaging.segments import Segments
+
+    segments = Segments(geometry, state()) if geometry.index is not None else None
+
+    def numbers(values: Sequence[int]) -> np.ndarray:
+        assert segments is not None
+        by_name = dict(zip(labels, values, strict=True))
+        return segments.numbers({(b.owner, b.key): by_name.get(b.owner, 0) for b in segments.bodies})
+
+    return members(wanted, geometry, camera, labels.values(), numbers, {})
 
 
 def matrix(name: str) -> np.ndarray:
@@ -155,7 +169,7 @@ def plane_and_ball(kind: str) -> Arrays:
     geometry = rendered(*ALL_BUT_ALPHA)
     labels = {"ground": Label(7, 3, matrix("ground"), UNIT_BOX), "ball": Label(65535, 2, matrix("ball"), 2 * UNIT_BOX)}
     return {
-        **members(ALL_BUT_ALPHA, geometry, camera, labels, {}),
+        **passes_of(ALL_BUT_ALPHA, geometry, camera, labels),
         **{f"expected_{name}": array for name, array in traced(camera).items()},
     }
 
@@ -228,7 +242,7 @@ def segmentation() -> Arrays:
         hit, *_, obj, _ = bpy.context.scene.ray_cast(depsgraph, eye.tolist(), (to - eye).tolist())
         cast[pixel] = geometry.objects.index(obj.name_full) + 1 if hit else 0
     labels = {name: Label(number, 1, np.eye(4), UNIT_BOX) for number, name in enumerate(geometry.objects, 1)}
-    made = members(["segmentation"], geometry, camera, labels, {})["segmentation.npy"]
+    made = passes_of(["segmentation"], geometry, camera, labels)["segmentation.npy"]
     return {"made": made, "cast": cast.reshape(HEIGHT, WIDTH), "copies": index_of(geometry, "cube5")}
 
 
@@ -287,7 +301,7 @@ def coverage() -> Arrays:
     sheet = stage.mesh("sheet", [(-2, -1, 0), (2, -1, 0), (2, 1, 0), (-2, 1, 0)], [(0, 1, 2, 3)])
     sheet.rotation_euler.z = 0.2
     geometry = rendered("alpha")
-    return members(["alpha"], geometry, camera_now(), {}, {})
+    return passes_of(["alpha"], geometry, camera_now(), {})
 
 
 @scene
@@ -307,7 +321,7 @@ def coordinates() -> Arrays:
     bpy.context.view_layer.update()
     labels = {name: Label(number, 1, matrix(name), UNIT_BOX) for number, name in enumerate(("brick", "mirrored"), 1)}
     camera = camera_now()
-    result = members(["nocs", "segmentation"], rendered("nocs", "segmentation"), camera, labels, {})
+    result = passes_of(["nocs", "segmentation"], rendered("nocs", "segmentation"), camera, labels)
     for name, label in labels.items():
         seen = result["segmentation.npy"] == label.segmentation_id
         size = np.abs(np.array(bpy.data.objects[name].scale))
@@ -323,6 +337,7 @@ def flown(change: Callable[[], None]) -> tuple[Geometry, Camera, Camera, Arrays]
     import bpy
 
     from blender_jobs.imaging.flow import flow
+    from blender_jobs.imaging.segments import Segments
 
     bpy.context.view_layer.update()
     camera, now, geometry = camera_now(), state(), rendered("flow")
@@ -330,8 +345,8 @@ def flown(change: Callable[[], None]) -> tuple[Geometry, Camera, Camera, Arrays]
     bpy.context.view_layer.update()
     camera_then, then, later = camera_now(), state(), rendered("flow")
     flows = {
-        "flow_forward": flow(geometry, camera, now, camera_then, then),
-        "flow_backward": flow(later, camera_then, then, camera, now),
+        "flow_forward": flow(geometry, Segments(geometry, now), camera, now, camera_then, then),
+        "flow_backward": flow(later, Segments(later, then), camera_then, then, camera, now),
     }
     return geometry, camera, camera_then, flows
 

@@ -325,7 +325,6 @@ def described() -> dict[str, Any]:
     camera(at=(2, -6.5, 3))
     brick = box("brick", (1, 2, 0.5), at=(0.3, 0.2, 0.1), turn=(0.4, 0.2, 1.0))
     brick.scale = (0.5, 1.5, 2.0)
-    spot = link("spot", None, at=(0.5, 0, 0))
     look = view()
     points = [(0, 0, 0), (0.5, 1, 0.25), (0, -9, 3), (0, 9, 0)]
     bare = look.describe(brick, "brick")
@@ -334,7 +333,7 @@ def described() -> dict[str, Any]:
         "camera": look.camera,
         "bare": bare,
         "own": own,
-        "spot": look.describe(spot, "spot", []),
+        "pointless": look.describe(brick, "brick", []),
         "bare rows": look.keypoints(brick).tolist(),
         "own rows": look.keypoints(brick, points).tolist(),
         "projected": look.project(bare["box3d"]).tolist(),
@@ -432,7 +431,7 @@ CATEGORIES = [
 
 @scene
 def truncated() -> dict[str, Any]:
-    """Cubes and an empty in, half in and out of the image, and behind the camera."""
+    """Cubes and edges that are seen as points: in, half in and out of the image, and behind the camera."""
     empty_scene()
     eye = camera(at=(0, -10, 0))
     eye.data.type, eye.data.ortho_scale = "ORTHO", 4
@@ -449,9 +448,7 @@ def truncated() -> dict[str, Any]:
         size = (8, 1, 3) if name == "around" else (1, 1, 1)
         obj = box(name, size, at if isinstance(at, tuple) else (at, 0, 0))
         looks[name] = obj
-    spots = {"point inside": link("spot", None, (1, 0, 0)), "point out": link("far spot", None, (9, 0, 0))}
-    for spot in spots.values():
-        spot.empty_display_size = 0
+    spots = {"point inside": box("spot", (0, 1, 0), (1, 0, 0)), "point out": box("far spot", (0, 1, 0), (9, 0, 0))}
     look = view()
     return {name: look.describe(obj, "thing", [])["truncation"] for name, obj in {**looks, **spots}.items()}
 
@@ -496,7 +493,7 @@ def declared() -> dict[str, Any]:
             label.matrix_world.tolist(),
             np.ptp(label.box, axis=0).tolist(),
         ]
-        for name, label in look.labels.items()
+        for (name, _), label in look.labels.items()
     }
     return {"taken": taken, "said": said, "labels": labels}
 
@@ -524,7 +521,8 @@ def mistakes() -> dict[str, str]:
     note("mirrored camera", view)
     eye.scale = (1, 1, 1)
     cube, hidden, gone = box("cube"), box("hidden"), box("gone")
-    hidden.hide_viewport = True
+    hidden.hide_render = True
+    empty = link("empty", None)
     stray = bpy.data.objects.new("stray", None)
     bpy.data.objects.remove(gone)
     look = view()
@@ -532,6 +530,7 @@ def mistakes() -> dict[str, str]:
     note("removed object", lambda: look.bbox(gone))
     note("object of no scene", lambda: look.bbox(stray))
     note("hidden object", lambda: look.corners(hidden))
+    note("empty", lambda: look.describe(empty, "empty", []))
     note("flat points", lambda: look.describe(cube, "cube", [1, 2, 3]))
     note("words for points", lambda: look.keypoints(cube, [["a", "b", "c"]]))
     note("infinite point", lambda: look.keypoints(cube, [[0, 0, np.inf]]))
@@ -707,14 +706,13 @@ def test_the_annotation_and_the_rows_are_the_same_numbers(seen: dict[str, Any]) 
 
 
 def test_every_annotation_has_the_same_fields(seen: dict[str, Any]) -> None:
-    """Also that of an empty without keypoints, which is a point."""
-    bare, own, spot = (seen["described"][name] for name in ("bare", "own", "spot"))
+    """Also that of an object without keypoints."""
+    bare, own, pointless = (seen["described"][name] for name in ("bare", "own", "pointless"))
     assert own["keypoint_names"] == ["a", "b", "c", "d"]
     assert (own.pop("colour"), own.pop("mass_kg")) == ("red", 2.5)
     assert bare["keypoint_names"] == [f"corner{i}" for i in range(8)]
-    assert spot["keypoint_names"] == spot["keypoints"] == spot["keypoint_depths"] == []
-    assert spot["bbox"][2:] == [0.0, 0.0]
-    assert bare.keys() == own.keys() == spot.keys()
+    assert pointless["keypoint_names"] == pointless["keypoints"] == pointless["keypoint_depths"] == []
+    assert bare.keys() == own.keys() == pointless.keys()
 
 
 def test_floats_are_floats_of_six_decimals(seen: dict[str, Any]) -> None:
@@ -726,7 +724,7 @@ def test_floats_are_floats_of_six_decimals(seen: dict[str, Any]) -> None:
         return [value]
 
     integers = {"segmentation_id", "num_keypoints", "width", "height"}
-    for name in ("bare", "own", "spot", "camera"):
+    for name in ("bare", "own", "pointless", "camera"):
         fields = seen["described"][name]
         numbers = [leaf for leaf in leaves(fields) if not isinstance(leaf, str)]
         assert [n for n in numbers if isinstance(n, int)] == [fields[key] for key in fields if key in integers]
@@ -839,7 +837,8 @@ def test_mistakes_are_answered_in_one_line_that_names_them(seen: dict[str, Any])
         "name for object": "str 'cube'",
         "removed object": "removed",
         "object of no scene": "'stray'",
-        "hidden object": "'hidden'",
+        "hidden object": "'hidden' is hidden in renders",
+        "empty": "'empty' (EMPTY) has no surface",
         "flat points": "'cube': keypoints must have the shape (N, 3), not (3,)",
         "words for points": "'cube': keypoints must be numbers",
         "infinite point": "'cube': keypoints must be finite",

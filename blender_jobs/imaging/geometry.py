@@ -5,7 +5,7 @@ Image, camera and world as in `blender_jobs.vision.camera`. `geometry_render` ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -20,8 +20,6 @@ Array = npt.NDArray[Any]
 
 _HALF_MAX = float(np.finfo(np.float16).max)
 _HALF_MIN = float(np.finfo(np.float16).tiny)
-_BOX_MARGIN = 0.01
-"""Of the box's diagonal: a surface so far out of an object's box is not the object's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +74,18 @@ def members(
     wanted: Collection[str],
     geometry: Geometry,
     camera: Camera,
-    labels: Mapping[str, Label],
+    labels: Collection[Label],
+    numbers: Callable[[Sequence[int]], Array],
     flows: Mapping[str, Array],
 ) -> dict[str, Array]:
     """Return the arrays of the passes wanted, exactly the members and dtypes of `passes.PASSES`.
-
-    Copies of an object (of collection instances, particle systems, geometry nodes) count as that object: they have
-    its ids. Normalized object coordinates are of the object itself alone, 0 on a copy elsewhere.
 
     Args:
         wanted: names of `passes.PASSES`.
         geometry: rendered for those passes.
         camera: the one that it is of, of the same size.
-        labels: what is annotated, by full name; all else has the ids 0. Names that are not seen do no harm.
+        labels: what is annotated; all else has the ids 0.
+        numbers: takes a number for each of `labels` and returns each pixel's, (H, W); 0 for what is not labelled.
         flows: the members of the pass ``flow``, as `flow.flow` makes them; all of them are taken over.
     """
 
@@ -102,9 +99,9 @@ def members(
         "distance": lambda: _distance(camera, *surface()),
         "normals": lambda: _in_camera(camera, have(geometry.normals)),
         "normals_world": lambda: have(geometry.normals),
-        "segmentation": lambda: _numbers(geometry, {name: label.segmentation_id for name, label in labels.items()}),
-        "categories": lambda: _numbers(geometry, {name: label.category_id for name, label in labels.items()}),
-        "nocs": lambda: _object_coordinates(geometry, *surface()[1:], labels),
+        "segmentation": lambda: numbers([label.segmentation_id for label in labels]),
+        "categories": lambda: numbers([label.category_id for label in labels]),
+        "nocs": lambda: _object_coordinates(numbers(range(1, len(labels) + 1)), *surface()[1:], list(labels)),
         "albedo": lambda: have(geometry.albedo).clip(-_HALF_MAX, _HALF_MAX),
         "alpha": lambda: have(geometry.alpha),
     }
@@ -113,12 +110,6 @@ def members(
         made |= flows
     table = {name: member for described in PASSES.values() for name, member in described.items()}
     return {name: array.astype(table[name].dtype, copy=False) for name, array in made.items()}
-
-
-def _numbers(geometry: Geometry, ids: Mapping[str, int]) -> npt.NDArray[np.uint16]:
-    """The number of each pixel's object, (H, W); 0 for nothing and for names that have none."""
-    table = np.array([0, *(ids.get(name, 0) for name in geometry.objects)], dtype=np.uint16)
-    return table[have(geometry.index)]
 
 
 def _in_camera(camera: Camera, directions: Array) -> Array:
@@ -137,29 +128,22 @@ def _distance(camera: Camera, pixels: FloatArray, world: FloatArray, flat: Array
 
 
 def _object_coordinates(
-    geometry: Geometry, world: FloatArray, flat: Array, labels: Mapping[str, Label]
+    shown: Array, world: FloatArray, flat: Array, labels: Sequence[Label]
 ) -> npt.NDArray[np.float16]:
-    """(H, W, 3) NOCS of world points (N, 3) at flat positions (N,).
+    """(H, W, 3) NOCS of world points (N, 3) at flat positions (N,); `shown` counts the labels from 1, (H, W).
 
     Wang et al., Normalized Object Coordinate Space for Category-Level 6D Object Pose and Size Estimation, CVPR 2019.
     In the frame that an annotation's rigid ``pose`` moves, scale applied: (point - box centre) / box diagonal + 0.5.
     """
-    index = have(geometry.index)
-    coordinates = np.zeros((*index.shape, 3), dtype=np.float16)
-    seen = index.ravel()[flat]
-    for number in np.unique(seen).tolist():
-        label = labels.get(geometry.objects[number - 1])
-        if label is None:
-            continue
-        chosen = seen == number
+    coordinates = np.zeros((*shown.shape, 3), dtype=np.float16)
+    seen = shown.ravel()[flat]
+    for number in np.unique(seen[seen > 0]).tolist():
+        label, chosen = labels[number - 1], seen == number
         to_own = np.linalg.inv(rigid(label.matrix_world))
         low, high = extent(transform(to_own @ label.matrix_world, label.box))
         diagonal = max(float(np.linalg.norm(high - low)), 1e-30)
         own = transform(to_own, world[chosen])
-        margin = _BOX_MARGIN * diagonal
-        inside = ((own >= low - margin) & (own <= high + margin)).all(axis=1)
-        normalized = ((own - (low + high) / 2) / diagonal + 0.5) * inside[:, None]
-        coordinates.reshape(-1, 3)[flat[chosen]] = normalized
+        coordinates.reshape(-1, 3)[flat[chosen]] = (own - (low + high) / 2) / diagonal + 0.5
     return coordinates
 
 

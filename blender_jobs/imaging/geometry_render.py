@@ -15,8 +15,9 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.imaging import exr, opaque
+from blender_jobs.imaging import exr, handlers, opaque
 from blender_jobs.imaging.geometry import Geometry
+from blender_jobs.imaging.snapshot import view_layer
 from blender_jobs.job import JobError
 
 Change = tuple[Any, str, Any]
@@ -26,9 +27,6 @@ _MAX_OBJECTS = 32767
 """The highest `pass_index` that Blender takes."""
 _UNSEEN_TYPES = frozenset(["ARMATURE", "CAMERA", "EMPTY", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"])
 """The types of objects that have no surface."""
-
-_LEAST_ALPHA = 0.05
-"""Below, a surface is looked through. Not Blender's 0.5: by chance, a ray ends at what is fainter and finds nothing."""
 
 _SETTINGS: list[tuple[str, Any]] = [
     ("render.engine", "CYCLES"),
@@ -55,6 +53,7 @@ _SETTINGS: list[tuple[str, Any]] = [
     ("cycles.film_transparent_glass", False),
     ("cycles.max_bounces", 0),
     ("cycles.transparent_max_bounces", 128),  # a ray may go through many cut-out leaves
+    ("cycles.min_transparent_bounces", 128),  # or it ends by chance at what is faint, and finds nothing
 ]
 """Of the scene, in both renders."""
 _CENTRE: list[tuple[str, Any]] = [
@@ -86,22 +85,27 @@ _QUIET_OVERRIDE = (4, 5, 0)
 _ALBEDO_NAMES = ("DiffCol", "Diffuse Color")
 
 
-def render_geometry(scene: bpy.types.Scene, wanted: Collection[str], scratch: Path) -> Geometry:
+def render_geometry(
+    scene: bpy.types.Scene, wanted: Collection[str], scratch: Path, unseen: Collection[str] = ()
+) -> Geometry:
     """Return what the scene's camera sees in the present frame, for the passes wanted (names of `passes.PASSES`).
 
     The frame is not changed. Seen is what a render shows of the context's view layer: render levels of modifiers,
-    `hide_render`. Where a material's alpha is below 0.05 it is looked through; elsewhere it counts whole, glass too.
+    `hide_render`. Where a material's alpha is below `opaque.LEAST_ALPHA` it is looked through; elsewhere it counts
+    whole, glass too. Volumes are looked through.
     Copies (of collection instances, particles, geometry nodes) have the index of the object that they are copies of.
 
     Args:
         scene: with a camera; the context's.
         wanted: which arrays are needed follows from them. Nothing is rendered for an empty collection.
         scratch: folder for the file that Blender writes.
+        unseen: full names of objects that have a surface and count as nothing: shadow catchers.
 
     Raises:
         JobError: the scene cannot be rendered.
     """
-    objects = sorted((obj for obj in bpy.data.objects if obj.type not in _UNSEEN_TYPES), key=_full_name)
+    there = (obj for obj in bpy.data.objects if obj.type not in _UNSEEN_TYPES and obj.name_full not in unseen)
+    objects = sorted(there, key=_full_name)
     if len(objects) > _MAX_OBJECTS:
         raise JobError(f"{len(objects)} objects; Blender tells {_MAX_OBJECTS} apart in passes, so leave some out")
     arrays: dict[str, Any] = {}
@@ -109,10 +113,10 @@ def render_geometry(scene: bpy.types.Scene, wanted: Collection[str], scratch: Pa
     common = [*_of_scene(scene, [*_SETTINGS, *_FILE]), *_of_camera(scene), *_of_layers(scene), *_of_lights()]
     if passes - {"alpha"}:
         changes = [*common, *_of_scene(scene, _CENTRE), *_of_passes(scene, passes)]
-        with _shading(scene, passes), numbered(objects), changed(changes):
+        with handlers.all_off(), _shading(scene, passes), numbered(objects, unseen), changed(changes):
             arrays = _arrays(_channels(scene, scratch), passes)
     if "alpha" in passes:
-        with _shading(scene, {"alpha"}), changed([*common, *_of_scene(scene, _COVERAGE)]):
+        with handlers.all_off(), _shading(scene, {"alpha"}), changed([*common, *_of_scene(scene, _COVERAGE)]):
             covered = _channels(scene, scratch)["Combined.A"]
             arrays["alpha"] = (covered.clip(0, 1) * 255).round().astype(np.uint8)
     return Geometry(objects=tuple(obj.name_full for obj in objects), **arrays)
@@ -134,11 +138,15 @@ def changed(changes: Iterable[Change]) -> Iterator[None]:
 
 
 @contextmanager
-def numbered(objects: Iterable[bpy.types.Object]) -> Iterator[None]:
-    """Give the objects the pass indices from 1, in their order; all objects have their own again afterwards."""
+def numbered(objects: Iterable[bpy.types.Object], unseen: Collection[str] = ()) -> Iterator[None]:
+    """Give the objects the pass indices from 1, in their order; all objects have their own again afterwards.
+
+    Those whose full names are in `unseen` have 0 meanwhile.
+    """
     before = {obj: obj.pass_index for obj in bpy.data.objects}
     try:
-        _number({**before, **{obj: number for number, obj in enumerate(objects, 1)}})
+        none = {obj: 0 for obj in before if obj.name_full in unseen}
+        _number({**before, **none, **{obj: number for number, obj in enumerate(objects, 1)}})
         yield
     finally:
         _number(before)
@@ -182,12 +190,12 @@ def _of_camera(scene: bpy.types.Scene) -> Iterator[Change]:
 
 def _of_layers(scene: bpy.types.Scene) -> Iterator[Change]:
     """The context's view layer alone, and no sky: nothing is lit, and a large sky takes long to load."""
-    chosen = _layer(scene)
+    chosen = view_layer(scene)
     for layer in scene.view_layers:
         yield layer, "use", layer == chosen
     yield chosen, "use_sky", False
     yield chosen, "samples", 0
-    yield chosen, "pass_alpha_threshold", _LEAST_ALPHA
+    yield chosen, "pass_alpha_threshold", opaque.LEAST_ALPHA
 
 
 def _of_lights() -> Iterator[Change]:
@@ -197,7 +205,7 @@ def _of_lights() -> Iterator[Change]:
 
 
 def _of_passes(scene: bpy.types.Scene, wanted: set[str]) -> Iterator[Change]:
-    layer = _layer(scene)
+    layer = view_layer(scene)
     yield layer, "use_pass_z", True
     yield layer, "use_pass_object_index", True
     yield layer, "use_pass_normal", bool(wanted & {"normals", "normals_world"})
@@ -207,16 +215,13 @@ def _of_passes(scene: bpy.types.Scene, wanted: set[str]) -> Iterator[Change]:
 @contextmanager
 def _shading(scene: bpy.types.Scene, wanted: set[str]) -> Iterator[None]:
     """Leave the materials out where nothing wanted depends on them, which makes a render three times as fast."""
-    layer = _layer(scene)
+    layer = view_layer(scene)
     if bpy.app.version < _QUIET_OVERRIDE or wanted & _SHADED or not opaque.all_opaque(layer):
-        yield
+        with opaque.clear_air():
+            yield
         return
     with opaque.shining() as material, changed([(layer, "material_override", material)]):
         yield
-
-
-def _layer(scene: bpy.types.Scene) -> bpy.types.ViewLayer:
-    return bpy.context.view_layer if bpy.context.scene == scene else scene.view_layers[0]
 
 
 def _channels(scene: bpy.types.Scene, scratch: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -229,7 +234,7 @@ def _channels(scene: bpy.types.Scene, scratch: Path) -> dict[str, npt.NDArray[np
         raise JobError(f"Cycles cannot render this scene's passes: {' '.join(str(error).split())}") from None
     channels = exr.read(path.read_bytes())
     path.unlink()
-    layer = f"{_layer(scene).name}."
+    layer = f"{view_layer(scene).name}."
     return {name[len(layer) :]: array for name, array in channels.items() if name.startswith(layer)}
 
 
@@ -244,8 +249,10 @@ def _arrays(channels: dict[str, npt.NDArray[np.float32]], wanted: set[str]) -> d
     if wanted & {"normals", "normals_world"}:
         normals = np.stack([channels[f"Normal.{axis}"] for axis in "XYZ"], axis=-1)
         lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
-        arrays["normals"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+        normals = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+        arrays["normals"] = np.where(nothing[..., None], np.float32(0), normals)
     if "albedo" in wanted:
         name = next(name for name in _ALBEDO_NAMES if f"{name}.R" in channels)
-        arrays["albedo"] = np.stack([channels[f"{name}.{channel}"] for channel in "RGB"], axis=-1)
+        colours = np.stack([channels[f"{name}.{channel}"] for channel in "RGB"], axis=-1)
+        arrays["albedo"] = np.where(nothing[..., None], np.float32(0), colours)
     return arrays

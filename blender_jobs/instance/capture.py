@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import bpy
+import numpy as np
 import numpy.typing as npt
 
 from blender_jobs import lens, seeds
-from blender_jobs.imaging import geometry, render
-from blender_jobs.imaging.geometry import Geometry
+from blender_jobs.imaging import geometry, handlers, render, snapshot
 from blender_jobs.imaging.geometry_render import render_geometry
+from blender_jobs.imaging.segments import Segments
 from blender_jobs.instance import sample
 from blender_jobs.instance.loading import blame
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import Render
 from blender_jobs.view import View
+from blender_jobs.vision.surfaces import Snapshot
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Shot:
     camera: str
     """The camera object's name; empty for the scene's own."""
     view: View
-    geometry: Geometry
+    segments: Callable[[], Segments]
     members: dict[str, bytes]
     """The image and the annotations."""
 
@@ -47,9 +50,17 @@ class Shot:
             passes: those wanted.
             flows: the members of the pass ``flow``, where it is wanted.
         """
-        arrays = geometry.members(passes, self.geometry, self.view.lens, self.view.labels, flows) if passes else {}
+        arrays = self._arrays(passes, flows) if passes else {}
         members = {**self.members, **{name: sample.npy(array) for name, array in arrays.items()}}
         return {f"{self.camera}.{name}" if self.camera else name: content for name, content in members.items()}
+
+    def _arrays(self, passes: list[str], flows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        segments, labels = self.segments(), self.view.labels
+
+        def numbers(values: Sequence[int]) -> npt.NDArray[np.uint16]:
+            return segments.numbers(dict(zip(labels, values, strict=True)))
+
+        return geometry.members(passes, segments.geometry, self.view.lens, labels.values(), numbers, flows)
 
 
 def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) -> Shot:
@@ -66,18 +77,21 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
         JobError: there is no such camera, the scene cannot be rendered, or `annotate` fails.
     """
     scene, described, settings = bpy.context.scene, order.described, order.render
-    aim(camera, order.job.path)
+    aimed = aim(camera, order.job.path)
     if hasattr(scene, "cycles"):
         number = described.cameras.index(camera) if camera else 0
         scene.cycles.seed = seeds.frame_seed(order.seed, moment.episode, moment.frame, number)
-    with blame(order.job.path, "camera"), lens.ideal(scene) as warp:
-        image = render.render_image(scene, settings, scratch, warp)
-        seen = render_geometry(scene, described.passes, scratch)
-    if warp is not None:
-        seen = seen.mapped(warp.nearest)
+    with blame(order.job.path, "camera"):
+        seen = snapshot.take(scene)
+        with handlers.frame_handlers_off(), lens.ideal(scene, seen.camera) as warp:
+            image = render.render_image(scene, settings, scratch, warp)
+    if scene.camera != aimed:
+        raise JobError(f"{order.job.path}: the scene's camera changed during the render; a handler or a marker set it")
+    look = _Look(order, seen, scratch)
+    if described.passes:
+        look()
     with blame(order.job.path, "annotate"):
-        counted = seen if "segmentation" in described.passes else None
-        view = View(scene, geometry=counted, categories=described.categories)
+        view = View(scene, seen, look, "segmentation" in described.passes, described.categories)
         annotations = job.annotate(view)
         common = {
             "camera": view.camera,
@@ -86,11 +100,43 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
             "frame": moment.frame,
             "seed": order.seed,
         }
-        return Shot(camera, view, seen, sample.members(settings.image, image, common, annotations))
+        return Shot(camera, view, look, sample.members(settings.image, image, common, annotations))
 
 
-def aim(camera: str, job_path: str) -> None:
-    """Make a camera the scene's, or make sure that the scene has one of its own.
+class _Look:
+    """Renders what each pixel shows, once it is asked for: for the passes, and where the pixels alone tell."""
+
+    def __init__(self, order: Render, seen: Snapshot, scratch: Path) -> None:
+        self._order, self._seen, self._scratch = order, seen, scratch
+        self._camera = bpy.context.scene.camera
+
+    def __call__(self) -> Segments:
+        return self._segments
+
+    @cached_property
+    def _segments(self) -> Segments:
+        scene, seen, before = bpy.context.scene, self._seen, bpy.context.scene.camera
+        wanted = self._order.described.passes or ["segmentation"]
+        catchers = {name for name, bodies in seen.bodies.items() if all(b.unseen and b.hides for b in bodies.values())}
+        scene.camera = self._camera
+        try:
+            with blame(self._order.job.path, "camera"), lens.ideal(scene, seen.camera) as warp:
+                return Segments(render_geometry(scene, wanted, self._scratch, catchers), seen, warp)
+        finally:
+            scene.camera = before
+
+
+def unbind_markers(scene: bpy.types.Scene) -> list[str]:
+    """Take the cameras from the scene's timeline markers, which would win over the chosen one; return their names."""
+    bound = [marker for marker in scene.timeline_markers if marker.camera is not None]
+    names = sorted({marker.camera.name for marker in bound})
+    for marker in bound:
+        marker.camera = None
+    return names
+
+
+def aim(camera: str, job_path: str) -> bpy.types.Object:
+    """Make a camera the scene's, or make sure that the scene has one of its own; return it.
 
     Raises:
         JobError: there is none.
@@ -103,3 +149,4 @@ def aim(camera: str, job_path: str) -> None:
         scene.camera = found
     elif scene.camera is None:
         raise JobError(f"{job_path}: the scene has no camera; make one in setup(): stage.camera(...)")
+    return scene.camera

@@ -73,7 +73,7 @@ class Player:
         before: motion.State | None = None
         now: motion.State | None = None
         for frame in self._frames(job, rng, wanted[0], wanted[-1] + 1):
-            following = motion.present(self.order, now)
+            following = motion.present(self.order)
             if now is not None and shots:
                 yield frame - 1, self._members(shots, motion.Window(before, now, following))
             shots = self._shots(job, capture.Moment(episode, frame)) if frame in wanted else []

@@ -10,36 +10,28 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs import lens
-from blender_jobs.imaging import flow
+from blender_jobs.imaging import flow, snapshot
 from blender_jobs.instance import capture
 from blender_jobs.instance.loading import blame
 from blender_jobs.orders import Render
-from blender_jobs.vision.camera import Camera
+from blender_jobs.vision.surfaces import Snapshot
+
+State = Mapping[str, Snapshot]
+"""One frame, by the names in `Described.cameras`, or under the empty name for the scene's own camera."""
 
 
-@dataclass(frozen=True)
-class State:
-    """One frame's surfaces and cameras; refers to nothing of Blender's."""
-
-    surfaces: flow.Snapshot
-    cameras: Mapping[str, Camera]
-    """By the names in `Described.cameras`, or the scene's own under the empty name."""
-
-
-def present(order: Render, before: State | None) -> State:
-    """Return the state of the present frame; what has not changed since `before` is shared with it.
+def present(order: Render) -> State:
+    """Return the state of the present frame.
 
     Raises:
         JobError: a camera is missing, or cannot be described.
     """
-    scene, depsgraph = bpy.context.scene, bpy.context.evaluated_depsgraph_get()
-    cameras = {}
+    states = {}
     for name in order.described.cameras or [""]:
         capture.aim(name, order.job.path)
         with blame(order.job.path, "camera"):
-            cameras[name] = lens.scene_camera(scene, depsgraph)
-    return State(flow.snapshot(depsgraph, before.surfaces if before else None), cameras)
+            states[name] = snapshot.take(bpy.context.scene, faces=True)
+    return states
 
 
 @dataclass(frozen=True)
@@ -61,5 +53,5 @@ class Window:
         return {"flow_forward.npy": forward, "flow_backward.npy": backward}
 
     def _flow(self, shot: capture.Shot, then: State) -> npt.NDArray[np.float32]:
-        now, camera = self.now, shot.camera
-        return flow.flow(shot.geometry, now.cameras[camera], now.surfaces, then.cameras[camera], then.surfaces)
+        segments, now, after = shot.segments(), self.now[shot.camera], then[shot.camera]
+        return flow.flow(segments.geometry, segments, now.camera, now, after.camera, after)

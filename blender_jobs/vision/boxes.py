@@ -197,6 +197,16 @@ def _around(pixels: FloatArray) -> Box:
     return box
 
 
+def united(first: Box, second: Box) -> Box:
+    """The box around two boxes; one of zeros is none."""
+    if not (any(first) and any(second)):
+        return list(first if any(first) else second)
+    low = [min(a, b) for a, b in zip(first[:2], second[:2], strict=True)]
+    high = [max(first[axis] + first[axis + 2], second[axis] + second[axis + 2]) for axis in (0, 1)]
+    box: Box = rounded([*low, high[0] - low[0], high[1] - low[1]]).tolist()
+    return box
+
+
 def truncation(camera: Camera, unclipped: Box) -> float:
     """The fraction of the unclipped box's area that is outside the image: 0 for none, 1 for all, or for no box.
 

@@ -15,6 +15,7 @@ other processors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,28 +32,35 @@ DECIMALS = 6
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def rounded(values: npt.ArrayLike) -> FloatArray:
-    """`values` as float64 to the precision that annotations are written in: 6 decimals, and never -0.0."""
-    result: FloatArray = np.asarray(values, dtype=np.float64).round(DECIMALS) + 0.0
+def rounded(values: npt.ArrayLike, decimals: int = DECIMALS) -> FloatArray:
+    """`values` as float64 to the precision that annotations are written in, and never -0.0."""
+    result: FloatArray = np.asarray(values, dtype=np.float64).round(decimals) + 0.0
     return result
 
 
-def transform(matrix: FloatArray, points: FloatArray) -> FloatArray:
+def transform(matrix: FloatArray, points: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """Points (N, 3) moved by an affine matrix (4, 4)."""
     return _affine(matrix[:3], points)
 
 
-def _affine(rows: FloatArray, points: FloatArray) -> FloatArray:
+def inverse_transform(matrix: FloatArray, points: FloatArray) -> FloatArray:
+    """Points (N, 3) moved back by an affine matrix (4, 4); one that flattens (a scale of 0) has an inverse, too."""
+    inverse: FloatArray = np.linalg.pinv(matrix[:3, :3])
+    moved: FloatArray = (points - matrix[:3, 3]) @ inverse.T
+    return moved
+
+
+def _affine(rows: FloatArray, points: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """Points (N, 3) to (N, M) by the rows (M, 4) of an affine matrix."""
     x, y, z = np.ascontiguousarray(points.T)
     a, b, c, d = rows.T[:, :, None]
     return np.ascontiguousarray((a * x + b * y + c * z + d).T)
 
 
-def extent(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+def extent(points: npt.NDArray[np.floating[Any]]) -> tuple[FloatArray, FloatArray]:
     """The lowest and the highest value of each column: (N, D), N > 0, to (D,) each."""
     columns = np.ascontiguousarray(points.T)  # numpy goes down long narrow columns at a tenth of the speed
-    return columns.min(axis=1), columns.max(axis=1)
+    return columns.min(axis=1).astype(np.float64), columns.max(axis=1).astype(np.float64)
 
 
 def rigid(matrix: FloatArray) -> FloatArray:
@@ -111,6 +119,8 @@ class Camera:
     clip_end: float
     distortion: Coefficients = ()
     """OpenCV's coefficients, see `vision.distortion`; none for an ideal lens. The image is the distorted one."""
+    decimals: int = DECIMALS
+    """Of all that is annotated in this camera's view: as many as keep rounding below a hundredth of a pixel."""
 
     @classmethod
     def from_opengl(
@@ -148,19 +158,26 @@ class Camera:
                 f"camera {name!r} is mirrored, sheared or flattened, which no OpenCV pose can say:"
                 " apply its scale, and its parents' (Object > Apply > Scale)"
             )
+        K = rounded(intrinsics(type, size, projection))
+        decimals = _decimals(type, float(K.diagonal()[:2].max()), clip[0])
         camera = cls(
             name=name,
             type=type,
             width=size[0],
             height=size[1],
-            K=rounded(intrinsics(type, size, projection)),
-            cam_to_world=rounded(pose @ _OPENCV_FROM_OPENGL),
-            clip_start=float(rounded(clip[0])),
-            clip_end=float(rounded(clip[1])),
+            K=K,
+            cam_to_world=rounded(pose @ _OPENCV_FROM_OPENGL, decimals),
+            clip_start=float(rounded(clip[0], decimals)),
+            clip_end=float(rounded(clip[1], decimals)),
             distortion=_coefficients(name, type, distortion),
+            decimals=decimals,
         )
         _ = camera.ideal  # what it cannot undo is refused here
         return camera
+
+    def rounded(self, values: npt.ArrayLike) -> FloatArray:
+        """`values` as float64 to `decimals`."""
+        return rounded(values, self.decimals)
 
     @cached_property
     def world_to_cam(self) -> FloatArray:
@@ -286,6 +303,22 @@ class Camera:
             "clip_end": self.clip_end,
             "distortion": list(self.distortion),
         }
+
+
+def _decimals(type: str, focal: float, clip_start: float) -> int:
+    """How many decimals keep rounding of poses and places below a hundredth of a pixel, at least `DECIMALS`.
+
+    Rounded to d decimals, a direction is off by half of 10^-d and a pixel by `focal` times that; a place, seen from no
+    nearer than the near plane, by `focal / clip_start` times that, and for most of what is in view by a tenth of it.
+
+    Args:
+        type: ``PERSP`` or ``ORTHO``.
+        focal: pixels; pixels per metre for ``ORTHO``.
+        clip_start: metres.
+    """
+    directions = focal
+    places = focal / max(clip_start, 1e-9) / 10 if type == "PERSP" else focal
+    return max(DECIMALS, math.ceil(math.log10(max(directions, places, 1.0))) + 2)
 
 
 def _coefficients(camera: str, type: str, values: Sequence[float]) -> Coefficients:

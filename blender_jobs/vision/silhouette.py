@@ -13,6 +13,8 @@ side compute the same volume for it, so that no pixel falls between them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,40 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 
-def silhouette(camera: Camera, vertices: FloatArray, triangles: npt.NDArray[np.int32]) -> BoolArray:
-    """The pixels that triangles cover, bool (H, W).
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A part of an image: the pixels that something covers, and no larger than that asks for."""
+
+    top: int
+    left: int
+    covered: BoolArray
+    """(h, w)"""
+
+    def of(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the values (N,) of an image (H, W) at the covered pixels in it."""
+        height, width = self.covered.shape
+        top, left = max(self.top, 0), max(self.left, 0)
+        part = image[top : self.top + height, left : self.left + width]
+        at = self.covered[top - self.top :, left - self.left :][: part.shape[0], : part.shape[1]]
+        values: npt.NDArray[Any] = part[at]
+        return values
+
+    def grown(self) -> Patch:
+        """Return what is covered and the pixels next to it, corners too; it may reach a pixel out of the image."""
+        wide = np.pad(self.covered, 2)
+        rows = wide[:-2] | wide[1:-1] | wide[2:]
+        return Patch(self.top - 1, self.left - 1, rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])
+
+    def within(self, height: int, width: int) -> BoolArray:
+        """Return the whole image, (height, width)."""
+        image = np.zeros((height, width), dtype=bool)
+        rows, columns = self.covered.shape
+        image[self.top : self.top + rows, self.left : self.left + columns] = self.covered
+        return image
+
+
+def silhouette(camera: Camera, vertices: FloatArray, triangles: npt.NDArray[np.int32]) -> Patch:
+    """The pixels that triangles cover.
 
     For a lens that distorts, those that the undistorted image shows covered, looked up as `Warp.nearest` does:
     just as passes that are rendered undistorted.
@@ -39,21 +73,36 @@ def silhouette(camera: Camera, vertices: FloatArray, triangles: npt.NDArray[np.i
         triangles: (T, 3) indices of vertices.
     """
     ideal = camera.ideal
-    corners = ideal.homogeneous(vertices)[triangles]
+    patch = _covered(ideal, ideal.homogeneous(vertices)[triangles])
+    warp = warp_of(camera)
+    return patch if warp is None else Patch(0, 0, warp.nearest(patch.within(ideal.height, ideal.width)))
+
+
+def _covered(ideal: Camera, corners: FloatArray) -> Patch:
+    """The pixels that triangles (T, 3, 4) cover, of a camera that does not distort."""
     first, past = _rows(ideal, corners)
+    present = past > first
+    corners, first, past = corners[present], first[present], past[present]
+    if not len(corners):
+        return Patch(0, 0, np.zeros((0, 0), dtype=bool))
+    top, bottom = int(first.min()), int(past.max())
     conditions = _conditions(ideal, corners)
-    changes = np.zeros(ideal.height * (ideal.width + 1), dtype=np.int64)
+    spans = []
     for chosen in _chunks(past - first):
         rows = past[chosen] - first[chosen]
         triangle = chosen.repeat(rows)
         row = first[triangle] + np.arange(len(triangle)) - (rows.cumsum() - rows).repeat(rows)
         left, right = _spans(conditions[triangle], row + 0.5, ideal.width)
-        start = row * (ideal.width + 1)
-        changes += np.bincount(start + left, minlength=len(changes))
-        changes -= np.bincount(start + right, minlength=len(changes))
-    covered = changes.cumsum().reshape(ideal.height, -1)[:, :-1] > 0
-    warp = warp_of(camera)
-    return covered if warp is None else warp.nearest(covered)
+        some = right > left
+        spans.append((row[some] - top, left[some], right[some]))
+    row, left, right = (np.concatenate(column) for column in zip(*spans, strict=True))
+    if not len(row):
+        return Patch(0, 0, np.zeros((0, 0), dtype=bool))
+    start, width = int(left.min()), int(right.max() - left.min())
+    cells = (bottom - top) * (width + 1)
+    changes = np.bincount(row * (width + 1) + left - start, minlength=cells)
+    changes -= np.bincount(row * (width + 1) + right - start, minlength=cells)
+    return Patch(top, start, changes.cumsum().reshape(bottom - top, -1)[:, :-1] > 0)
 
 
 def _rows(camera: Camera, corners: FloatArray) -> tuple[IntArray, IntArray]:

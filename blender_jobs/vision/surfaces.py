@@ -1,0 +1,162 @@
+"""The surfaces that a render shows in one frame, as arrays: numpy alone, no Blender.
+
+Boxes, silhouettes, visibility, object coordinates and flow are computed from these, and from nothing else of the scene.
+`blender_jobs.imaging.snapshot` takes them out of Blender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blender_jobs.vision.camera import Camera, FloatArray, extent, transform
+
+Key = tuple[Any, ...]
+"""Which of an object's bodies: () for itself; for a copy the full name of what makes it, then Blender's numbers."""
+
+THROUGH, UNSURE, SOLID = 0, 1, 2
+"""How a surface covers what is behind it: it is looked through; only the rendered pixels tell; it covers it."""
+
+Cover = npt.NDArray[np.uint8]
+
+_BOX_ENDS = np.array(
+    [[0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 1, 0], [1, 0, 0], [1, 0, 1], [1, 1, 1], [1, 1, 0]], dtype=bool
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """A mesh's polygons, by which two states of one mesh are matched."""
+
+    corners: npt.NDArray[np.int32]
+    """(C,): the vertices of all faces, one face after another."""
+    starts: npt.NDArray[np.int32]
+    """(F,): where each face begins among the corners."""
+
+    def same(self, other: Faces) -> bool:
+        """Whether the other faces join the same vertices."""
+        return np.array_equal(self.corners, other.corners) and np.array_equal(self.starts, other.starts)
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A triangle mesh in its object's own frame, shared by all copies of it."""
+
+    vertices: npt.NDArray[np.float32]
+    """(V, 3); among them those that no triangle has."""
+    triangles: npt.NDArray[np.int32]
+    """(T, 3) numbers of vertices."""
+    faces: Faces | None = None
+    """None where nobody asked for them, or where the surface is made of strands or points."""
+
+    @cached_property
+    def extent(self) -> tuple[FloatArray, FloatArray]:
+        """The lowest and the highest of x, y, z, (3,) each, of all vertices."""
+        return extent(self.vertices)
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """One surface in the scene: an object's own, or that of one copy of it."""
+
+    owner: str
+    """The object's full name (`bpy.types.ID.name_full`), which tells objects of several libraries apart."""
+    name: str
+    """The object's name."""
+    key: Key
+    matrix: FloatArray
+    """(4, 4): its own frame to the world, scale included."""
+    mesh: Mesh
+    cover: Cover
+    """(T,) of `THROUGH`, `UNSURE`, `SOLID`; or (1,) for all triangles alike."""
+    unseen: str = ""
+    """Why the picture does not show it, as the end of a sentence; empty: it does, where nothing hides it."""
+    hides: bool = True
+    """Whether it hides what is behind it; a holdout does, and is not seen itself."""
+    displaced: bool = False
+    """Whether its material moves its surface, which only the rendered pixels tell."""
+
+    @cached_property
+    def triangles(self) -> npt.NDArray[np.int32]:
+        """(T, 3) numbers of `vertices`: the triangles that can be seen."""
+        if len(self.cover) == 1:
+            return self.mesh.triangles if self.cover[0] else self.mesh.triangles[:0]
+        return self.mesh.triangles[self.cover > THROUGH]
+
+    @cached_property
+    def vertices(self) -> FloatArray:
+        """(V, 3), world: the mesh's vertices, numbered as there."""
+        return transform(self.matrix, self.mesh.vertices)
+
+    @cached_property
+    def outline(self) -> FloatArray:
+        """(N, 3), world: the vertices that a visible triangle has."""
+        return self.vertices if self._all_used else self.vertices[self._used]
+
+    @cached_property
+    def outline_triangles(self) -> npt.NDArray[np.int32]:
+        """(T, 3) numbers of `outline`: the triangles that can be seen."""
+        if self._all_used:
+            return self.triangles
+        return (np.cumsum(self._used, dtype=np.int32) - np.int32(1))[self.triangles]
+
+    @cached_property
+    def box(self) -> FloatArray:
+        """(8, 3): the corners of the box around what can be seen, in its own frame, as Blender's `bound_box` has them.
+
+        With - and + for the ends of x, y, z: ---, --+, -++, -+-, +--, +-+, +++, ++-.
+        """
+        low, high = self.mesh.extent if self._all_used else extent(self.mesh.vertices[self._used])
+        return np.where(_BOX_ENDS, high, low)
+
+    @cached_property
+    def _used(self) -> npt.NDArray[np.bool_]:
+        used = np.zeros(len(self.mesh.vertices), dtype=bool)
+        used[self.triangles.ravel()] = True
+        return used
+
+    @cached_property
+    def _all_used(self) -> bool:
+        return bool(self._used.all())
+
+    def to_world(self, points: FloatArray) -> FloatArray:
+        """Points (N, 3) from its own frame to the world."""
+        return transform(self.matrix, points)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One frame as a render evaluates it; refers to nothing of Blender's."""
+
+    camera: Camera
+    layer: str
+    """The view layer's name."""
+    bodies: Mapping[str, Mapping[Key, Body]] = field(default_factory=dict)
+    """By the full name of the object; what has no surface is not among them."""
+    matrices: Mapping[str, FloatArray] = field(default_factory=dict)
+    """(4, 4), own frame to world, by the full name: all objects that take part in the render, copies apart."""
+    bones: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]] = field(default_factory=dict)
+    """Head and tail (3,) of each bone by name, in the armature's own frame, by the armature's full name."""
+
+    @cached_property
+    def all_bodies(self) -> list[Body]:
+        """All bodies, in Blender's order."""
+        return [body for bodies in self.bodies.values() for body in bodies.values()]
+
+
+def joined(meshes: list[Mesh], covers: list[Cover]) -> tuple[Mesh, Cover]:
+    """Several surfaces of one object as one: its mesh and its hair, say."""
+    if len(meshes) == 1:
+        return meshes[0], covers[0]
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
+    triangles = [mesh.triangles + start for mesh, start in zip(meshes, starts.tolist(), strict=True)]
+    spread = [
+        np.broadcast_to(cover, len(mesh.triangles)).astype(np.uint8) for mesh, cover in zip(meshes, covers, strict=True)
+    ]
+    mesh = Mesh(np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(triangles).astype(np.int32))
+    return mesh, np.concatenate(spread)

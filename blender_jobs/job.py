@@ -43,6 +43,9 @@ class Job:
     """Names of camera objects: each frame is rendered and annotated with each of them, and the members are named after
     them (``left.png``, ``left.json``, ...). Empty: the scene's camera alone, members without a prefix."""
 
+    view_layer: str = ""
+    """The view layer that picture, passes and annotations are of; empty: the active one."""
+
     categories: Sequence[Category | str] = ()
     """The classes that `View.describe` may name, with their keypoint templates. Empty: any."""
 

@@ -122,8 +122,7 @@ def rays(folder: Path) -> Any:
         smooth.levels = smooth.render_levels = 1  # the rays meet what the viewport shows
         wall = stage.cube("wall")
         wall.location, wall.scale = (1, -2, 0), (1, 0.2, 4)
-        beside = stage.cube("beside")
-        beside.location = (50, 0, 0)
+        stage.cube("beside").location = (50, 0, 0)
         bpy.context.view_layer.update()
         look = View(world)
         columns, rows = np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5)
@@ -131,7 +130,10 @@ def rays(folder: Path) -> Any:
         starts = look.lens.unproject(pixels)
         pixels[:, 2] = 100
         ways = look.lens.unproject(pixels) - starts
-        first = [world.ray_cast(bpy.context.evaluated_depsgraph_get(), a, b)[4] for a, b in zip(starts.tolist(), ways.tolist(), strict=True)]
+        first = [
+            world.ray_cast(bpy.context.evaluated_depsgraph_get(), a, b)[4]
+            for a, b in zip(starts.tolist(), ways.tolist(), strict=True)
+        ]
         wall.hide_viewport = True
         bpy.context.view_layer.update()
         alone = [
@@ -144,7 +146,9 @@ def rays(folder: Path) -> Any:
         taken = snapshot.take(world)
         shown = Segments(Geometry((head.name_full, wall.name_full), index=index), taken)
         look = View(world, taken, look=lambda: shown, counted=True)  # noqa: B023 - asked within this round
-        head_fields, wall_fields, *others = (look.describe(obj, "thing") for obj in (head, wall, beside))
+        head_fields, wall_fields, *others = (
+            look.describe(obj, "thing") for obj in (head, wall, bpy.data.objects["beside"])
+        )
         fields = ["visible_pixels", "silhouette_pixels", "visible_fraction"]
         seen.append(
             {

@@ -1,4 +1,7 @@
-"""Handlers that a job or a trusted ``.blend`` registers: they run once a frame, and no episode inherits another's."""
+"""Handlers that a job or a trusted ``.blend`` registers: they run once a frame, and no episode inherits another's.
+
+State: Blender's own lists in `bpy.app.handlers`; `_INITIAL` are those before any job was loaded.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,17 @@ Registered = dict[str, list[Callable[..., Any]]]
 """The handlers by the name of their list in `bpy.app.handlers`."""
 
 
-def registered() -> Registered:
+def _registered() -> Registered:
     """Return all handlers as they are now."""
     return {name: list(found) for name in dir(bpy.app.handlers) if isinstance(found := _list(name), list)}
 
 
-def restore(handlers: Registered) -> None:
-    """Register these handlers and no others: those that a scene before registered are gone."""
+def reset() -> None:
+    """Leave only the handlers that were there before any scene: an episode inherits none from another."""
+    _restore(_INITIAL)
+
+
+def _restore(handlers: Registered) -> None:
     for name, wanted in handlers.items():
         _list(name)[:] = wanted
 
@@ -56,8 +63,11 @@ def _off(names: Sequence[str]) -> Iterator[None]:
             _list(name).clear()
         yield
     finally:
-        restore(before)
+        _restore(before)
 
 
 def _list(name: str) -> Any:
     return getattr(bpy.app.handlers, name)
+
+
+_INITIAL = _registered()

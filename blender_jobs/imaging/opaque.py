@@ -90,18 +90,26 @@ def shining() -> Iterator[bpy.types.Material]:
 
 @contextmanager
 def clear_air() -> Iterator[None]:
-    """Volumes are left out of materials and worlds: rays that scatter in them would never reach a surface."""
-    cut = []
+    """Volumes are left out of materials and worlds: rays that scatter in them would never reach a surface.
+
+    What is a volume alone is looked through meanwhile.
+    """
+    cut, added = [], []
     for owner in (*bpy.data.materials, *bpy.data.worlds):
         tree = owner.node_tree
-        for node in tree.nodes if tree else ():
+        for node in list(tree.nodes) if tree else ():
             if node.type in ("OUTPUT_MATERIAL", "OUTPUT_WORLD") and node.inputs["Volume"].is_linked:
                 link = node.inputs["Volume"].links[0]
                 cut.append((tree, link.from_socket, link.to_socket))
                 tree.links.remove(link)
+                if node.type == "OUTPUT_MATERIAL" and not node.inputs["Surface"].is_linked:
+                    added.append((tree, tree.nodes.new("ShaderNodeBsdfTransparent")))
+                    tree.links.new(added[-1][1].outputs[0], node.inputs["Surface"])
     try:
         yield
     finally:
+        for tree, node in added:
+            tree.nodes.remove(node)
         for tree, source, target in cut:
             tree.links.new(source, target)
 

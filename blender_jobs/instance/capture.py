@@ -16,7 +16,7 @@ from blender_jobs import lens, seeds
 from blender_jobs.imaging import geometry, handlers, render, snapshot
 from blender_jobs.imaging.geometry_render import render_geometry
 from blender_jobs.imaging.segments import Segments
-from blender_jobs.instance import sample
+from blender_jobs.instance import sample, viewpoint
 from blender_jobs.instance.loading import blame
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import Render
@@ -77,7 +77,7 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
         JobError: there is no such camera, the scene cannot be rendered, or `annotate` fails.
     """
     scene, described, settings = bpy.context.scene, order.described, order.render
-    aimed = aim(camera, order.job.path)
+    aimed = viewpoint.aim(camera, order.job.path)
     if hasattr(scene, "cycles"):
         number = described.cameras.index(camera) if camera else 0
         scene.cycles.seed = seeds.frame_seed(order.seed, moment.episode, moment.frame, number)
@@ -124,29 +124,3 @@ class _Look:
                 return Segments(render_geometry(scene, wanted, self._scratch, catchers), seen, warp)
         finally:
             scene.camera = before
-
-
-def unbind_markers(scene: bpy.types.Scene) -> list[str]:
-    """Take the cameras from the scene's timeline markers, which would win over the chosen one; return their names."""
-    bound = [marker for marker in scene.timeline_markers if marker.camera is not None]
-    names = sorted({marker.camera.name for marker in bound})
-    for marker in bound:
-        marker.camera = None
-    return names
-
-
-def aim(camera: str, job_path: str) -> bpy.types.Object:
-    """Make a camera the scene's, or make sure that the scene has one of its own; return it.
-
-    Raises:
-        JobError: there is none.
-    """
-    scene = bpy.context.scene
-    if camera:
-        found = scene.objects.get(camera)
-        if found is None or found.type != "CAMERA":
-            raise JobError(f"{job_path}: the scene has no camera {camera!r}, which the job's `cameras` names")
-        scene.camera = found
-    elif scene.camera is None:
-        raise JobError(f"{job_path}: the scene has no camera; make one in setup(): stage.camera(...)")
-    return scene.camera

@@ -11,6 +11,7 @@ from typing import Any
 from blender_jobs import assets, passes
 from blender_jobs.categories import as_coco
 from blender_jobs.imaging import devices, render
+from blender_jobs.instance import viewpoint
 from blender_jobs.instance.blend import external_files
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
@@ -138,6 +139,7 @@ def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[
     """Build the scene as each episode will; return the files that this reads, and what the user should know."""
     assets.begin(request.job.base, None)
     notes = build_scene(job, request.job, described, request.render)
+    notes += viewpoint.choose(job.view_layer, request.job.path)
     blend = [Path(described.blend)] if described.blend else []
     return [*blend, *external_files(), *assets.used()], notes
 

@@ -11,8 +11,8 @@ import bpy
 import numpy as np
 
 from blender_jobs import assets, seeds
-from blender_jobs.imaging import properties, render
-from blender_jobs.instance import capture, motion, simulation
+from blender_jobs.imaging import handlers, properties, render
+from blender_jobs.instance import capture, motion, simulation, viewpoint
 from blender_jobs.instance.blend import external_files
 from blender_jobs.instance.capture import Shot
 from blender_jobs.instance.loading import blame
@@ -53,6 +53,7 @@ class Player:
         for file in external_files():
             assets.use(file)
         scene = bpy.context.scene
+        viewpoint.choose(job.view_layer, self.order.job.path)
         properties.apply(scene, render.pinned(self.order.render))
         scene.render.threads = self.order.threads
         if self.order.save_blend:  # now, for the frames may be what Blender does not survive
@@ -83,6 +84,7 @@ class Player:
         """Return the job with its scene built and nothing drawn yet."""
         if self._job is not None and self.job_class.reuse_scene:
             return self._job
+        handlers.reset()
         with self._blame("__init__"):
             self._job = self.job_class(**self.fields)
         build_scene(self._job, self.order.job, self.order.described, self.order.render)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blender_jobs.imaging import flow, snapshot
-from blender_jobs.instance import capture
+from blender_jobs.instance import capture, viewpoint
 from blender_jobs.instance.loading import blame
 from blender_jobs.orders import Render
 from blender_jobs.vision.surfaces import Snapshot
@@ -28,7 +28,7 @@ def present(order: Render) -> State:
     """
     states = {}
     for name in order.described.cameras or [""]:
-        capture.aim(name, order.job.path)
+        viewpoint.aim(name, order.job.path)
         with blame(order.job.path, "camera"):
             states[name] = snapshot.take(bpy.context.scene, faces=True)
     return states

@@ -53,6 +53,13 @@ def cover(material: Any) -> int:
     return SOLID if low >= LEAST_ALPHA else UNSURE
 
 
+def holds_out(material: Any) -> bool:
+    """Whether a material cuts a hole into the picture."""
+    output = _output(material)
+    surface = None if output is None else _linked(output.inputs["Surface"])
+    return surface is not None and surface.node.type == "HOLDOUT"
+
+
 def displaces(material: Any) -> bool:
     """Whether a material moves the surface itself, and not only its normals."""
     output = _output(material)
@@ -127,7 +134,8 @@ def _is_plain(material: Any) -> bool:
     if output is None:
         return True
     moved = output.inputs["Displacement"].is_linked or output.inputs["Volume"].is_linked
-    return not moved and cover(material) == SOLID and _alpha_of(output.inputs["Surface"], 0)[0] >= 1
+    holes = any(node.type == "HOLDOUT" for node in material.node_tree.nodes)
+    return not (moved or holes) and _alpha_of(output.inputs["Surface"], 0)[0] >= 1
 
 
 def _output(material: Any) -> Any:

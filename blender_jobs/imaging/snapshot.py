@@ -19,7 +19,7 @@ from blender_jobs.imaging.properties import temporarily
 from blender_jobs.job import JobError
 from blender_jobs.lens import image_size, scene_camera
 from blender_jobs.vision import strands
-from blender_jobs.vision.camera import FloatArray, inverse_transform
+from blender_jobs.vision.camera import FloatArray, inverse_transform, transform
 from blender_jobs.vision.surfaces import SOLID, Body, Cover, Faces, Key, Mesh, Snapshot, joined
 
 Result = TypeVar("Result")
@@ -142,7 +142,10 @@ class _Taker:
                     bones[name] = posed(obj)
             for body in self._bodies(instance, name, key, matrix):
                 found.setdefault(name, {}).setdefault(key, []).append(body)
-        bodies = {name: {key: _one(parts) for key, parts in by_key.items()} for name, by_key in found.items()}
+        bodies = {
+            name: {key: _one(parts, parts[0].matrix if key else matrices.get(name)) for key, parts in by_key.items()}
+            for name, by_key in found.items()
+        }
         camera = scene_camera(self._scene, self._depsgraph, self._size)
         return Snapshot(camera, self._depsgraph.view_layer.name, bodies, matrices, bones)
 
@@ -158,7 +161,8 @@ class _Taker:
             if mesh is not None:
                 parts.append((mesh, self._cover(obj)))
         if instance.show_particles and self._layer.use_strand:
-            parts += [(mesh, _uniform(SOLID)) for mesh in _hair(obj, matrix)]
+            slots, _ = self._materials(obj)
+            parts += [(mesh, _uniform(slots[min(slot, len(slots) - 1)])) for mesh, slot in _hair(obj, matrix)]
         if not parts:
             return
         unseen, hides = self._sight(instance)
@@ -205,6 +209,13 @@ class _Taker:
             return "it is a holdout, a hole in the picture", True
         if maker.indirect_only_get(view_layer=self._layer):
             return "it is seen indirectly only (its collection is set so)", False
+        used = (
+            [self._layer.material_override]
+            if self._layer.material_override
+            else [m.material for m in obj.material_slots]
+        )
+        if used and all(map(opaque.holds_out, used)):
+            return "its material is a holdout, a hole in the picture", True
         if obj.is_shadow_catcher or maker.is_shadow_catcher:
             return "it is a shadow catcher, of which the picture shows the shadows alone", True
         return "", True
@@ -223,13 +234,24 @@ def _key(instance: Any) -> Key:
     return (instance.parent.original.name_full, *reversed(numbers))
 
 
-def _one(parts: list[Body]) -> Body:
-    if len(parts) == 1:
-        return parts[0]
+def _one(parts: list[Body], frame: FloatArray | None) -> Body:
+    """Return the surfaces of one object as one: its faces and its hair, or pieces that geometry nodes place."""
     first = parts[0]
-    mesh, cover = joined([part.mesh for part in parts], [part.cover for part in parts])
-    unseen = next((part.unseen for part in parts if part.unseen), "") if all(part.unseen for part in parts) else ""
-    return Body(first.owner, first.name, first.key, first.matrix, mesh, cover, unseen, first.hides, first.displaced)
+    matrix = first.matrix if frame is None else frame
+    if len(parts) == 1 and np.array_equal(matrix, first.matrix):
+        return first
+    meshes = [_moved(part.mesh, part.matrix, matrix) for part in parts]
+    mesh, cover = joined(meshes, [part.cover for part in parts])
+    unseen = first.unseen if all(part.unseen for part in parts) else ""
+    return Body(first.owner, first.name, first.key, matrix, mesh, cover, unseen, first.hides, first.displaced)
+
+
+def _moved(mesh: Mesh, matrix: FloatArray, frame: FloatArray) -> Mesh:
+    """Return a mesh whose own frame is `matrix` in another frame; (4, 4) each, to the world."""
+    if np.array_equal(matrix, frame):
+        return mesh
+    places = inverse_transform(frame, transform(matrix, mesh.vertices))
+    return Mesh(places.astype(np.float32), mesh.triangles, mesh.faces)
 
 
 def _uniform(cover: int) -> Cover:
@@ -277,8 +299,8 @@ def _radii(data: Any, count: int) -> FloatArray:
     return _column(radius.data, "value", np.float32, 1).astype(np.float64)
 
 
-def _hair(obj: Any, matrix: FloatArray) -> Iterator[Mesh]:
-    """Yield the strands of an object's particle systems as tubes, in the object's own frame."""
+def _hair(obj: Any, matrix: FloatArray) -> Iterator[tuple[Mesh, int]]:
+    """Yield the strands of an object's particle systems as tubes, in its own frame, and their materials' slots."""
     shown = {
         modifier.particle_system.name: modifier.show_render
         for modifier in obj.modifiers
@@ -298,7 +320,7 @@ def _hair(obj: Any, matrix: FloatArray) -> Iterator[Mesh]:
         count = len(numbers) // steps
         taper = np.linspace(settings.root_radius, settings.tip_radius, steps) * settings.radius_scale / 2
         own = inverse_transform(matrix, np.array(places, dtype=np.float64))
-        yield strands.tubes(own, np.full(count, steps, dtype=np.int64), np.tile(taper, count))
+        yield strands.tubes(own, np.full(count, steps, dtype=np.int64), np.tile(taper, count)), settings.material - 1
 
 
 def _column(collection: Any, name: str, dtype: Any, width: int) -> npt.NDArray[Any]:

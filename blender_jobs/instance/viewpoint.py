@@ -65,6 +65,8 @@ def _unbind_markers(scene: bpy.types.Scene) -> list[str]:
     """Take the cameras from the scene's timeline markers, which would win over the chosen one; return their names."""
     bound = [marker for marker in scene.timeline_markers if marker.camera is not None]
     names = sorted({marker.camera.name for marker in bound})
+    camera = scene.camera
     for marker in bound:
-        marker.camera = None
+        marker.camera = None  # which sets the scene's camera to another marker's
+    scene.camera = camera
     return names

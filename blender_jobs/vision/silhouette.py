@@ -73,20 +73,20 @@ def silhouette(camera: Camera, vertices: FloatArray, triangles: npt.NDArray[np.i
         triangles: (T, 3) indices of vertices.
     """
     ideal = camera.ideal
-    patch = _covered(ideal, ideal.homogeneous(vertices)[triangles])
+    patch = _covered(ideal, ideal.homogeneous(vertices), triangles)
     warp = warp_of(camera)
     return patch if warp is None else Patch(0, 0, warp.nearest(patch.within(ideal.height, ideal.width)))
 
 
-def _covered(ideal: Camera, corners: FloatArray) -> Patch:
-    """The pixels that triangles (T, 3, 4) cover, of a camera that does not distort."""
-    first, past = _rows(ideal, corners)
-    present = past > first
-    corners, first, past = corners[present], first[present], past[present]
-    if not len(corners):
+def _covered(ideal: Camera, image: FloatArray, triangles: npt.NDArray[np.int32]) -> Patch:
+    """The pixels that triangles (T, 3), numbers of homogeneous points (V, 4), cover; the camera does not distort."""
+    first, past = _rows(ideal, image, triangles)
+    present = np.flatnonzero(past > first)
+    first, past = first[present], past[present]
+    if not len(present):
         return Patch(0, 0, np.zeros((0, 0), dtype=bool))
     top, bottom = int(first.min()), int(past.max())
-    conditions = _conditions(ideal, corners)
+    conditions = _conditions(ideal, image[triangles[present]])
     spans = []
     for chosen in _chunks(past - first):
         rows = past[chosen] - first[chosen]
@@ -105,11 +105,23 @@ def _covered(ideal: Camera, corners: FloatArray) -> Patch:
     return Patch(top, start, changes.cumsum().reshape(bottom - top, -1)[:, :-1] > 0)
 
 
-def _rows(camera: Camera, corners: FloatArray) -> tuple[IntArray, IntArray]:
-    """The first and the past-the-last row of pixel centres that triangles (T, 3, 4) may cover, (T,) each.
+def _rows(camera: Camera, image: FloatArray, triangles: npt.NDArray[np.int32]) -> tuple[IntArray, IntArray]:
+    """The first and the past-the-last row of pixel centres that triangles may cover, (T,) each."""
+    before = image[:, 3] < camera.clip_start
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = image[:, 1] / image[:, 2]
+    a, b, c = triangles.T
+    low, high = np.minimum(np.minimum(y[a], y[b]), y[c]), np.maximum(np.maximum(y[a], y[b]), y[c])
+    if before.any():
+        cut = np.flatnonzero(before[a] | before[b] | before[c])
+        low[cut], high[cut] = _beyond(camera, image[triangles[cut]])
+    first = np.ceil(low - 0.5 - _SLACK).clip(0, camera.height).astype(np.int64)
+    past = (np.floor(high - 0.5 + _SLACK) + 1).clip(0, camera.height).astype(np.int64)
+    return first, np.maximum(first, past)
 
-    Of a triangle that the near plane cuts, what lies beyond it counts.
-    """
+
+def _beyond(camera: Camera, corners: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The lowest and the highest y of what lies of triangles (T, 3, 4) beyond the near plane, (T,) each."""
     following = np.roll(corners, -1, axis=1)
     beyond = corners[..., 3] >= camera.clip_start
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -117,10 +129,7 @@ def _rows(camera: Camera, corners: FloatArray) -> tuple[IntArray, IntArray]:
         cuts = corners + t[..., None] * (following - corners)
         y = np.concatenate([corners[..., 1] / corners[..., 2], cuts[..., 1] / cuts[..., 2]], axis=1)
     known = np.concatenate([beyond, beyond != np.roll(beyond, -1, axis=1)], axis=1)
-    low, high = np.where(known, y, np.inf).min(axis=1), np.where(known, y, -np.inf).max(axis=1)
-    first = np.ceil(low - 0.5 - _SLACK).clip(0, camera.height).astype(np.int64)
-    past = (np.floor(high - 0.5 + _SLACK) + 1).clip(0, camera.height).astype(np.int64)
-    return first, np.maximum(first, past)
+    return np.where(known, y, np.inf).min(axis=1), np.where(known, y, -np.inf).max(axis=1)
 
 
 def _conditions(camera: Camera, corners: FloatArray) -> FloatArray:

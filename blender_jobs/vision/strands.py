@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from blender_jobs.vision.camera import FloatArray
 from blender_jobs.vision.surfaces import Mesh
 
-_SIDES = 4
+_SIDES = 6
+_WIDER = (1 + 1 / np.cos(np.pi / _SIDES)) / 2
+"""Of the radius: where the corners of a tube are, so that it covers about as much as a round one."""
 _OCTAHEDRON = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
 _OCTAHEDRON_FACES = np.array(
     [[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]], dtype=np.int32
@@ -18,7 +22,7 @@ _MOST_BALLS = 10_000
 
 
 def tubes(points: FloatArray, sizes: npt.NDArray[np.int64], radii: FloatArray) -> Mesh:
-    """Return strands as tubes of four sides; a strand of fewer than two points is left out.
+    """Return strands as tubes of six sides; a strand of fewer than two points is left out.
 
     Args:
         points: (P, 3), the points of all strands, one strand after another.
@@ -33,7 +37,7 @@ def tubes(points: FloatArray, sizes: npt.NDArray[np.int64], radii: FloatArray) -
     before = ends[ends > 0]
     same = strand[before - 1] == strand[before]
     along[before[same]] = along[before[same] - 1]
-    around = _ring(along) * radii[:, None, None]  # (P, sides, 3)
+    around = _ring(along) * (_WIDER * radii)[:, None, None]  # (P, sides, 3)
     vertices = (points[:, None] + around).reshape(-1, 3)
     side = np.arange(_SIDES)
     following = (side + 1) % _SIDES
@@ -63,7 +67,8 @@ def _ring(along: FloatArray) -> FloatArray:
     across = _cross(ahead, other)
     across /= np.maximum(np.sqrt((across * across).cumsum(axis=1)[:, -1:]), 1e-30)
     up = _cross(ahead, across)
-    return np.stack([across, up, -across, -up], axis=1)
+    turns = [2 * math.pi * side / _SIDES for side in range(_SIDES)]
+    return np.stack([math.cos(turn) * across + math.sin(turn) * up for turn in turns], axis=1)
 
 
 def _cross(a: FloatArray, b: FloatArray) -> FloatArray:

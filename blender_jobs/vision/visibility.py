@@ -25,7 +25,14 @@ _SPACING = 4 * float(np.finfo(np.float32).eps)
 _SLACK = 1e-6
 """Pixels by which a triangle's bounds are widened: the volumes decide, not the bounds."""
 
-_NONE = np.zeros(0)
+_SLOPE = 100
+"""Tolerances by which a pixel's centre may be nearer than a point in the pixel, on a surface that is seen aslant."""
+_GROUP = 128
+"""Triangles."""
+_TILE = 8
+"""Pixels."""
+_MOST_PAIRS = 1 << 20
+"""Of points and triangles that are looked at together."""
 
 IntArray = npt.NDArray[np.int64]
 PixelTest = Callable[[FloatArray, FloatArray], npt.NDArray[np.bool_]]
@@ -46,8 +53,16 @@ class Hits:
     """(M,) whether only the rendered pixels tell if the surface covers what is behind it."""
 
 
+_NO_HITS = Hits(
+    np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float64), np.zeros(0, dtype=bool)
+)
+
+
 class Occluders:
     """The surfaces of a frame that hide what is behind them, as one camera sees them.
+
+    All their triangles lie one after another, neighbours in the image close together, in groups whose bounds are known:
+    a line of sight is held against the groups first, then against the triangles of a few.
 
     Args:
         camera: the camera.
@@ -56,8 +71,7 @@ class Occluders:
 
     def __init__(self, camera: Camera, bodies: Sequence[Body]) -> None:
         self._camera = camera.ideal
-        self.bodies = [body for body in bodies if body.hides and len(body.mesh.triangles)]
-        self._images: dict[int, FloatArray] = {}
+        self.bodies = [body for body in bodies if body.hides and body.cover.any() and len(body.mesh.triangles)]
 
     def hits(self, sights: FloatArray, limits: FloatArray) -> Hits:
         """Return where lines of sight meet triangles nearer than a limit.
@@ -66,73 +80,142 @@ class Occluders:
             sights: (K, 2), x and y in the undistorted image.
             limits: (K,), depths.
         """
-        low, high, near = self._bounds
-        met: list[tuple[IntArray, IntArray, FloatArray, npt.NDArray[np.bool_]]] = []
-        for number, (left_top, right_bottom, nearest) in enumerate(zip(low, high, near.tolist(), strict=True)):
-            x, y = sights.T
-            inside = (x >= left_top[0]) & (x <= right_bottom[0]) & (y >= left_top[1]) & (y <= right_bottom[1])
-            chosen = np.flatnonzero(inside & (limits > nearest))
-            if len(chosen):
-                point, depth, unsure = self._met(number, sights[chosen], limits[chosen])
-                met.append((chosen[point], np.full(len(point), number), depth, unsure))
-        points, bodies, depths, unsures = zip(*met, strict=True) if met else ([_NONE], [_NONE], [_NONE], [_NONE > 0])
+        found = [_NO_HITS]
+        if self.bodies and len(sights):
+            groups = self._groups
+            point, group = np.nonzero(groups.bounds.hold(sights, limits))
+            pairs = groups.sizes[group].cumsum()
+            for part in np.split(np.arange(len(group)), np.flatnonzero(np.diff(pairs // _MOST_PAIRS)) + 1):
+                found.append(self._met(point[part], group[part], sights, limits))
         return Hits(
-            np.concatenate(points).astype(np.int64),
-            np.concatenate(bodies).astype(np.int64),
-            np.concatenate(depths).astype(np.float64),
-            np.concatenate(unsures),
+            np.concatenate([hits.point for hits in found]),
+            np.concatenate([hits.body for hits in found]),
+            np.concatenate([hits.depth for hits in found]),
+            np.concatenate([hits.unsure for hits in found]),
         )
 
-    @cached_property
-    def _bounds(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        return image_bounds(self._camera, self.bodies)
-
-    def _met(
-        self, number: int, sights: FloatArray, limits: FloatArray
-    ) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
-        """Which points' lines meet a body's triangles, at which depth, and whether those are unsure: (M,) each."""
-        body, image = self.bodies[number], self._image(number)
-        triangles = body.mesh.triangles
-        triangle, point = self._candidates(image, triangles, sights)
-        cover = body.cover if len(body.cover) == 1 else body.cover[triangle]
-        solid = np.broadcast_to(cover > THROUGH, triangle.shape)
-        triangle, point = triangle[solid], point[solid]
-        corners = image[triangles[triangle]]
-        inside, depth = _crossed(corners, sights[point])
+    def _met(self, point: IntArray, group: IntArray, sights: FloatArray, limits: FloatArray) -> Hits:
+        """Hold lines of sight against the triangles of groups, in pairs (P,) of point and group."""
+        triangles, groups = self._triangles, self._groups
+        sizes = groups.sizes[group]
+        triangle = (groups.starts[group] - (sizes.cumsum() - sizes)).repeat(sizes) + np.arange(sizes.sum())
+        point = point.repeat(sizes)
+        near = triangles.bounds.at(triangle).hold_each(sights[point], limits[point])
+        triangle, point = triangle[near], point[near]
+        inside, depth = _crossed(triangles.image[triangles.corners[triangle]], sights[point])
         met = inside & (depth >= self._camera.clip_start) & (depth < limits[point])
-        unsure = np.broadcast_to(cover == UNSURE, solid.shape)[solid]
-        return point[met], depth[met], unsure[met]
+        triangle = triangle[met]
+        return Hits(point[met], triangles.body[triangle], depth[met], triangles.cover[triangle] == UNSURE)
 
-    def _image(self, number: int) -> FloatArray:
-        """A body's vertices in the undistorted image, homogeneous (V, 4)."""
-        if number not in self._images:
-            self._images[number] = self._camera.homogeneous(self.bodies[number].vertices)
-        return self._images[number]
+    @cached_property
+    def _triangles(self) -> _Triangles:
+        """All triangles that are not looked through; those of one body and one part of the image together."""
+        bodies = self.bodies
+        vertices = [body.mesh.vertices for body in bodies]
+        counts = np.array([len(entry) for entry in vertices])
+        owner = np.arange(len(bodies)).repeat(counts)
+        x, y, z = np.concatenate(vertices).T.astype(np.float64)
+        rows = np.array([body.matrix for body in bodies])[owner].transpose(1, 2, 0)  # (4, 4, V)
+        world = np.stack([a * x + b * y + c * z + d for a, b, c, d in rows[:3]], axis=1)
+        image = self._camera.homogeneous(world)
+        starts = (counts.cumsum() - counts).tolist()
+        corners = np.concatenate([body.mesh.triangles + start for body, start in zip(bodies, starts, strict=True)])
+        sizes = [len(body.mesh.triangles) for body in bodies]
+        cover = np.concatenate([np.broadcast_to(b.cover, size) for b, size in zip(bodies, sizes, strict=True)])
+        body = np.arange(len(bodies)).repeat(sizes)
+        bounds = _bounds_of(image, corners, self._camera.clip_start)
+        order = np.lexsort((bounds.tiles(), body)) if len(body) > _GROUP else np.arange(len(body))
+        order = order[(cover[order] > THROUGH) & (bounds.low[0, order] <= bounds.high[0, order])]
+        return _Triangles(image, corners[order], body[order], cover[order], bounds.at(order))
 
-    def _candidates(
-        self, image: FloatArray, triangles: npt.NDArray[np.int32], sights: FloatArray
-    ) -> tuple[IntArray, IntArray]:
-        """Pairs (M,) of triangles and points in whose bounds these lie; all points for what the near plane cuts."""
-        beyond = image[:, 3] >= self._camera.clip_start
-        with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = (image[:, axis] / image[:, 2] for axis in (0, 1))
-        before = ~beyond[triangles]
-        cut, gone = before.any(axis=1), before.all(axis=1)
-        order = np.argsort(sights[:, 0], kind="stable")
-        columns = sights[order, 0]
-        low, high = _ends(x, triangles)
-        first = np.where(cut, 0, np.searchsorted(columns, low - _SLACK))
-        past = np.where(cut, len(columns), np.searchsorted(columns, high + _SLACK, side="right"))
-        counts = np.where(gone, 0, np.maximum(past - first, 0))
-        present = np.flatnonzero(counts)
-        counts = counts[present]
-        triangle = present.repeat(counts)
-        within = np.arange(len(triangle)) - (counts.cumsum() - counts).repeat(counts)
-        point = order[first[triangle] + within]
-        top, bottom = _ends(y, triangles[present])
-        row = sights[point, 1]
-        near = (row >= (top - _SLACK).repeat(counts)) & (row <= (bottom + _SLACK).repeat(counts)) | cut[triangle]
-        return triangle[near], point[near]
+    @cached_property
+    def _groups(self) -> _Groups:
+        triangles = self._triangles
+        count = len(triangles.body)
+        within = np.arange(count) - np.searchsorted(triangles.body, triangles.body)
+        starts = np.flatnonzero(within % _GROUP == 0)
+        if not count:
+            return _Groups(starts, starts, triangles.bounds)
+        low, high = (
+            fold.reduceat(ends, starts, axis=1)
+            for fold, ends in ((np.minimum, triangles.bounds.low), (np.maximum, triangles.bounds.high))
+        )
+        near = np.minimum.reduceat(triangles.bounds.near, starts)
+        return _Groups(starts, np.diff(starts, append=count), _Bounds(low, high, near))
+
+
+@dataclass(frozen=True, eq=False)
+class _Bounds:
+    """Where in the image things are."""
+
+    low: FloatArray
+    """(2, N), x and y."""
+    high: FloatArray
+    """(2, N)"""
+    near: FloatArray
+    """(N,), the least depth."""
+
+    def at(self, chosen: IntArray) -> _Bounds:
+        return _Bounds(self.low[:, chosen], self.high[:, chosen], self.near[chosen])
+
+    def hold(self, sights: FloatArray, limits: FloatArray) -> npt.NDArray[np.bool_]:
+        """Whether points (K, 2) lie within them, and their limits (K,) behind their nearest: (K, N)."""
+        x, y = sights.T[:, :, None]
+        columns = (x >= self.low[0]) & (x <= self.high[0])
+        held: npt.NDArray[np.bool_] = columns & (y >= self.low[1]) & (y <= self.high[1])
+        return held & (limits[:, None] > self.near)
+
+    def hold_each(self, sights: FloatArray, limits: FloatArray) -> npt.NDArray[np.bool_]:
+        """As `hold`, each point against the bounds of its own number: (N, 2) and (N,) to (N,)."""
+        held: npt.NDArray[np.bool_] = ((sights >= self.low.T) & (sights <= self.high.T)).all(axis=1)
+        return held & (limits > self.near)
+
+    def tiles(self) -> IntArray:
+        """(N,): numbers that are alike for what lies close together in the image."""
+        column, row = (self.low.clip(-_TILE, 2**15) // _TILE).astype(np.int64)
+        numbers: IntArray = row * 2**15 + column
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class _Triangles:
+    image: FloatArray
+    """(V, 4), homogeneous."""
+    corners: npt.NDArray[np.int32]
+    """(T, 3) numbers of vertices."""
+    body: IntArray
+    """(T,), ascending."""
+    cover: npt.NDArray[np.uint8]
+    """(T,)"""
+    bounds: _Bounds
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """Triangles that follow one another."""
+
+    starts: IntArray
+    sizes: IntArray
+    bounds: _Bounds
+
+
+def _bounds_of(image: FloatArray, corners: npt.NDArray[np.int32], clip_start: float) -> _Bounds:
+    """The bounds of triangles (T, 3), numbers of homogeneous points (V, 4).
+
+    Infinite where the near plane cuts one; the lowest above the highest where all of it is before that plane.
+    """
+    depth = image[:, 3]
+    before = depth < clip_start
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = [image[:, axis] / image[:, 2] for axis in (0, 1)]
+    a, b, c = (np.ascontiguousarray(column) for column in corners.T)
+    low = np.stack([np.minimum(np.minimum(x[a], x[b]), x[c]) - _SLACK for x in columns])
+    high = np.stack([np.maximum(np.maximum(x[a], x[b]), x[c]) + _SLACK for x in columns])
+    if before.any():
+        some, every = before[a] | before[b] | before[c], before[a] & before[b] & before[c]
+        low[:, some], high[:, some] = -np.inf, np.inf
+        low[:, every], high[:, every] = np.inf, -np.inf
+    return _Bounds(low, high, np.minimum(np.minimum(depth[a], depth[b]), depth[c]))
 
 
 def image_bounds(camera: Camera, bodies: Sequence[Body]) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -212,15 +295,10 @@ def visibility(
         point = hits.point[asked]
         halfway = (hits.depth[asked] + depth[point]) / 2
         hidden[point[nearer(pixels[inside[point], :2], halfway)] if nearer else point] = True
+    if nearer and any(body.displaced for body in occluders.bodies):
+        hidden |= nearer(pixels[inside, :2], depth - _SLOPE * tolerances(camera, world[inside], depth))
     flags[inside] += np.logical_not(hidden)
     return flags
-
-
-def _ends(values: FloatArray, triangles: npt.NDArray[np.int32]) -> tuple[FloatArray, FloatArray]:
-    """The least and the greatest of values (V,) at the corners of triangles (T, 3): (T,) each."""
-    a, b, c = (values[corner] for corner in triangles.T)
-    with np.errstate(invalid="ignore"):
-        return np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
 
 
 def _crossed(corners: FloatArray, sights: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:

@@ -28,14 +28,17 @@ def plain_path(curve: bpy.types.FCurve) -> str:
     return _BY_NAME.sub(r".\2", curve.data_path).lstrip(".")
 
 
-def mute(block: bpy.types.ID, chosen: Callable[[str], bool]) -> list[str]:
-    """Silence the curves whose `plain_path` is chosen; return these paths, sorted."""
-    found = set()
-    for curve in curves(block):
-        if chosen(path := plain_path(curve)):
-            found.add(path)
+def silence(block: bpy.types.ID, chosen: Callable[[str], bool]) -> list[str]:
+    """Take the curves away whose `plain_path` is chosen; return these paths, sorted."""
+    found = {curve: path for curve in curves(block) if chosen(path := plain_path(curve))}
+    for curve in found:
+        if curve.driver is None:
             curve.mute = True
-    return sorted(found)
+    if found:  # a driver that is muted still sets what it set before
+        drivers = block.animation_data.drivers
+        for curve in [curve for curve in drivers if chosen(plain_path(curve))]:
+            drivers.remove(curve)
+    return sorted(set(found.values()))
 
 
 def _with_inner(strips: Any) -> Iterator[Any]:

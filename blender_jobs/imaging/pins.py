@@ -1,7 +1,7 @@
 """The plan's render settings, held against a scene's own animation and a job's hooks, and checked where it counts.
 
 What a render takes is its own evaluation of the scene, in which animation wins over whatever is set: so curves on
-these settings are muted, and what the render found is compared with what was set.
+these settings are taken away, and what the render found is compared with what was set.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from blender_jobs.imaging import animation
 from blender_jobs.imaging.properties import Settings, has, value_at
 from blender_jobs.job import JobError
 
-_ALSO = frozenset(["camera", "cycles.seed", "frame_current", "render.threads"])
+_ALSO = frozenset(["cycles.seed", "frame_current", "render.threads"])
 """Not in the plan by a value, but not the animation's to set either."""
 
 
@@ -31,9 +31,9 @@ def hold(scene: bpy.types.Scene, pins: Settings) -> None:
             layer.samples = 0  # would count instead of the scene's
 
 
-def mute_animation(scene: bpy.types.Scene, pins: Collection[str]) -> list[str]:
-    """Silence keyframes, NLA strips and drivers that set what is pinned; return the settings' paths, sorted."""
-    return animation.mute(scene, lambda path: path in pins or path in _ALSO or _is_samples_of_a_layer(path))
+def silence_animation(scene: bpy.types.Scene, pins: Collection[str]) -> list[str]:
+    """Take away keyframes, NLA strips' and drivers that set what is pinned; return the settings' paths, sorted."""
+    return animation.silence(scene, lambda path: path in pins or path in _ALSO or _is_samples_of_a_layer(path))
 
 
 def check(scene: bpy.types.Scene, pins: Settings) -> None:
@@ -55,7 +55,7 @@ def as_set(scene: bpy.types.Scene, paths: Collection[str]) -> Iterator[None]:
         JobError: something in the scene made them otherwise, in the evaluation that was rendered.
     """
     wrong: dict[str, tuple[Any, Any]] = {}
-    set_to = {path: value_at(scene, path) for path in paths if has(scene, path)}
+    set_to = {path: value_at(scene, path) for path in {*paths, *_ALSO} if has(scene, path)}
 
     def look(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
         if depsgraph is None or depsgraph.mode != "RENDER":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,26 +118,53 @@ def choose(rng: np.random.Generator, folder: AnyPath, patterns: str | Sequence[s
     return files[int(rng.integers(len(files)))]
 
 
-def digest(paths: Iterable[AnyPath]) -> list[Asset]:
+def digest(paths: Iterable[AnyPath], blend: AnyPath = "") -> list[Asset]:
     """Return all files that `paths` name, folders with all that is beneath them, sorted by name.
 
+    Args:
+        paths: files and folders.
+        blend: the job's ``.blend``: what lies below its folder is named from there.
+
     Raises:
-        JobError: a path does not exist, or two different files would have the same name in the plan.
+        JobError: a path does not exist.
     """
-    found: dict[str, Asset] = {}
+    files: dict[Path, Path] = {}
     for path in paths:
         given = _absolute(path)
         if not given.exists():
             raise JobError(f"{given} does not exist (relative paths start at the job's folder, {_state.folder})")
-        root = given.parent if given.is_dir() else given.parent.parent
-        base = _state.folder if given.is_relative_to(_state.folder) else root
         for file in _files(given):
-            asset = Asset(file.relative_to(base).as_posix(), str(file), file.stat().st_size, _sha256(file))
-            if found.setdefault(asset.name, asset).path != asset.path:
-                raise JobError(
-                    f"{file} and {found[asset.name].path} are both {asset.name} to the plan: rename a folder"
-                )
-    return [found[name] for name in sorted(found)]
+            files.setdefault(file, _base(file, given, blend))
+    assets = [Asset(name, str(file), file.stat().st_size, _sha256(file)) for file, name in _names(files).items()]
+    return sorted(assets, key=lambda asset: asset.name)
+
+
+def names(files: Iterable[AnyPath], blend: AnyPath = "") -> list[str]:
+    """Return what the plan calls files that are perhaps not there, sorted; as in `digest`."""
+    places = [_absolute(file) for file in files]
+    return sorted(_names({file: _base(file, file, blend) for file in places}).values())
+
+
+def _base(file: Path, given: Path, blend: AnyPath) -> Path:
+    """Return where a file's name in the plan starts; `given` is the file, or the folder that it was found through."""
+    if file.is_relative_to(_state.folder):
+        return _state.folder
+    home = _absolute(blend).parent if blend else None
+    if home is not None and file.is_relative_to(home):
+        return home.parent
+    return given.parent if given.is_dir() else given.parent.parent
+
+
+def _names(bases: Mapping[Path, Path]) -> dict[Path, str]:
+    """Return a name for each file: its path from its base, from further up where two would have the same."""
+    found: dict[Path, str] = {}
+    ahead = dict(bases)
+    while ahead:
+        named = {file: file.relative_to(base).as_posix() for file, base in ahead.items()}
+        taken = Counter([*named.values(), *found.values()])
+        found |= {file: name for file, name in named.items() if taken[name] == 1 or ahead[file] == ahead[file].parent}
+        ahead = {file: base.parent for file, base in ahead.items() if file not in found}
+    return found
 
 
 def _absolute(path: AnyPath) -> Path:

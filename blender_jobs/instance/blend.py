@@ -14,7 +14,7 @@ from typing import Any
 import bpy
 from bpy.app.handlers import persistent
 
-from blender_jobs.instance import caches
+from blender_jobs import caches
 from blender_jobs.job import JobError
 
 _HEADER = re.compile(rb"BLENDER(?:[-_][vV]|\d\d-\d\d[vV]0)(\d)(\d\d)")

@@ -10,9 +10,9 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_jobs import assets, seeds
+from blender_jobs import assets, caches, seeds
 from blender_jobs.imaging import pins, properties, render
-from blender_jobs.instance import caches, capture, motion, scene_files, simulation
+from blender_jobs.instance import capture, motion, scene_files, simulation
 from blender_jobs.instance.capture import Shot
 from blender_jobs.instance.loading import blame
 from blender_jobs.instance.staging import build_scene

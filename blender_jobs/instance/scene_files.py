@@ -15,7 +15,8 @@ from typing import Any
 
 import bpy
 
-from blender_jobs.instance import caches, needs, sequences
+from blender_jobs import caches
+from blender_jobs.instance import needs, sequences
 from blender_jobs.job import JobError
 
 Frames = Sequence[int]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import bpy
 
-from blender_jobs import stage
+from blender_jobs import caches, stage
 from blender_jobs.imaging import pins, properties, render
-from blender_jobs.instance import caches
 from blender_jobs.instance.blend import open_blend
 from blender_jobs.instance.loading import blame
 from blender_jobs.job import Job

@@ -29,7 +29,8 @@ _IMAGES = [
     (b"\x89PNG\r\n\x1a\n", b"IEND"),
     (b"\xff\xd8\xff", b"\xff\xd9"),
     (b"RIFF", b""),
-    *((start, b"") for start in (b"BM", b"GIF8", b"II*\0", b"MM\0*", b"v/1\x01", b"#?")),
+    *((start, b"") for start in (b"BM", b"GIF8", b"II*\0", b"MM\0*", b"v/1\x01", b"#?", b"8BPS", b"DDS ", b"\x01\xda")),
+    *((start, b"") for start in (b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"SDPX", b"XPDS", b"\x80\x2a\x5f\xd7")),
 ]
 """How image files begin, and what stands at the end of whole ones; names often lie about the kind."""
 _TAIL = 1 << 16
@@ -43,6 +44,8 @@ class _State:
     used: set[Path] = field(default_factory=set)
     digests: dict[tuple[str, int, int], str] = field(default_factory=dict)
     """sha256 by path, size and time of change: an instance that plays many episodes reads each file once."""
+    damage: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """What is wrong with images, by the same."""
 
 
 _state = _State()
@@ -200,7 +203,8 @@ def _sha256(file: Path) -> str:
     status = file.stat()
     key = (str(file), status.st_size, status.st_mtime_ns)
     if key not in _state.digests:
-        _check_image(file)
+        if wrong := damage(file):
+            raise JobError(wrong)
         sha256 = hashlib.sha256()
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
@@ -209,17 +213,30 @@ def _sha256(file: Path) -> str:
     return _state.digests[key]
 
 
-def _check_image(file: Path) -> None:
-    """Refuse an image that is cut short: Blender renders what memory happens to hold in the place of the rest."""
+def damage(path: AnyPath) -> str:
+    """Return what is wrong with an image that is cut short or none at all; empty for what is whole or no image.
+
+    Blender renders what memory happens to hold in the place of what is missing.
+    """
+    file = _absolute(path)
     if file.suffix.lower() not in _IMAGE_SUFFIXES:
-        return
+        return ""
+    status = file.stat()
+    key = (str(file), status.st_size, status.st_mtime_ns)
+    if key not in _state.damage:
+        _state.damage[key] = _damage(file, status.st_size)
+    return _state.damage[key]
+
+
+def _damage(file: Path, size: int) -> str:
     with file.open("rb") as stream:
         head = stream.read(12)
-        stream.seek(max(0, file.stat().st_size - _TAIL))
+        stream.seek(max(0, size - _TAIL))
         tail = stream.read()
     kinds = [end for start, end in _IMAGES if head.startswith(start)]
     if not kinds:
-        raise JobError(f"{file}: Blender cannot read it as an image")
-    short = head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 > file.stat().st_size
+        return f"{file}: Blender cannot read it as an image"
+    short = head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 > size
     if short or kinds[0] not in tail:
-        raise JobError(f"{file} is cut short: its end is missing; restore it")
+        return f"{file} is cut short: its end is missing; restore it"
+    return ""

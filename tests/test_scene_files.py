@@ -97,7 +97,7 @@ def read_back(folder: Path) -> dict[str, list[str]]:
     notes = open_blend(folder / "scene.blend", trusted=False)
     files, here = scene_files.survey(list(FRAMES)), bpy.context.scene
     return {
-        "present": [os.path.relpath(file, folder) for file in files.present],
+        "present": [os.path.relpath(file, folder) for file in files.present(here)],
         "lost": [os.path.relpath(file, folder) for file in files.lost(here)],
         "notes": [note.replace(str(folder), "FOLDER") for note in [*notes, *files.notes(here)]],
     }
@@ -471,6 +471,26 @@ def what_nothing_rendered_needs(folder: Path) -> None:
     bpy.data.sounds.load(str(folder / "sound.wav")).use_fake_user = True
     save(folder)
     (folder / "sound.wav").unlink()
+
+
+@kind(["wood.png"], notes=["damaged, and not needed by what is rendered: FOLDER/loose.png"])
+def damaged_images(folder: Path) -> None:
+    """One that is shown stays the plan's, which refuses it; one that nothing shows does no harm."""
+    thing = base(folder)
+    for name in ("wood", "loose"):
+        picture(folder / f"{name}.png", RED)
+        image = image_at(f"//{name}.png")
+        image.use_fake_user = True
+    show(thing, bpy_image("//wood.png"))
+    save(folder)
+    for name in ("wood", "loose"):
+        (folder / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes()[:60])
+
+
+def bpy_image(path: str) -> Any:
+    import bpy
+
+    return next(image for image in bpy.data.images if image.filepath == path)
 
 
 @kind(lost=[f"{name}.png" for name in ("appears", "behind", "bumps", "cutter", "decal", "layer", "world")])

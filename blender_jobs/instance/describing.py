@@ -151,7 +151,7 @@ def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[
         files.check(scene, described.blend)
     missing = assets.names(files.lost(scene), described.blend)
     blend = [Path(described.blend)] if described.blend else []
-    return [*blend, *files.present, *assets.used()], missing, [*notes, *files.notes(scene)]
+    return [*blend, *files.present(scene), *assets.used()], missing, [*notes, *files.notes(scene)]
 
 
 def _habits(sources: Sequence[Asset]) -> list[str]:

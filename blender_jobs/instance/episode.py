@@ -55,7 +55,7 @@ class Player:
         scene = bpy.context.scene
         caches.contain()
         self._files = scene_files.survey(described.frames)
-        for file in self._files.present:
+        for file in self._files.present(scene):
             assets.use(file)
         self._pins = render.pinned(self.order.render)
         pins.silence_animation(scene, self._pins)

@@ -15,7 +15,7 @@ from typing import Any
 
 import bpy
 
-from blender_jobs import caches
+from blender_jobs import assets, caches
 from blender_jobs.instance import needs, sequences
 from blender_jobs.job import JobError
 
@@ -51,25 +51,30 @@ class SceneFiles:
 
     reads: Sequence[Reads]
 
-    @property
-    def present(self) -> list[Path]:
-        """The files that are there, needed or not, sorted: a job may use what the scene does not yet show."""
+    def present(self, scene: bpy.types.Scene) -> list[Path]:
+        """Return the files that are there, sorted, needed or not: a job may use what the scene does not yet show.
+
+        Without damaged images that a render of the scene, as it is now, does not need.
+        """
         files = {file for entry in self.reads for file in entry.present}
+        files -= set(self._damaged(scene))
         return sorted(file for file in files if _OF_BLENDER not in file.as_posix())
 
     def lost(self, scene: bpy.types.Scene) -> list[Path]:
         """Return the files that a render of the scene, as it is now, needs and that are not there; sorted."""
-        return sorted({file for entry in self._needed(scene) for file in entry.lost})
+        return sorted({file for entry in self._needed(scene, self._lacking) for file in entry.lost})
 
     def notes(self, scene: bpy.types.Scene) -> list[str]:
         """Return what the user should know: what is lost and not needed, and what cannot be known."""
-        needed = self._needed(scene)
+        needed = self._needed(scene, self._lacking)
         others = sorted({file for entry in self.reads if entry not in needed for file in entry.lost})
         notes = list(dict.fromkeys(entry.note for entry in self.reads if entry.note))
         if lost := sorted({file for entry in needed for file in entry.lost}):
             notes.append(f"rendered without what is missing: {_in_words(lost)}")
         if others:
             notes.append(f"not there, and not needed by what is rendered: {_in_words(others)}")
+        if damaged := self._damaged(scene):
+            notes.append(f"damaged, and not needed by what is rendered: {_in_words(damaged)}")
         return notes
 
     def check(self, scene: bpy.types.Scene, blend: str) -> None:
@@ -88,13 +93,24 @@ class SceneFiles:
             " File > External Data > Find Missing Files; or render without: --missing-files allow"
         )
 
-    def _needed(self, scene: bpy.types.Scene) -> list[Reads]:
-        lacking = [entry for entry in self.reads if entry.lost and entry.is_used]
-        if not lacking:
+    @property
+    def _lacking(self) -> list[Reads]:
+        return [entry for entry in self.reads if entry.lost]
+
+    def _damaged(self, scene: bpy.types.Scene) -> list[Path]:
+        """Return the damaged images that a render of the scene does not need, sorted."""
+        damaged = {file for entry in self.reads for file in entry.present if assets.damage(file)}
+        readers = [entry for entry in self.reads if not damaged.isdisjoint(entry.present)]
+        needed = {file for entry in self._needed(scene, readers) for file in entry.present}
+        return sorted(damaged - needed)
+
+    def _needed(self, scene: bpy.types.Scene, readers: Sequence[Reads]) -> list[Reads]:
+        """Return those of the readers that a render of the scene, as it is now, depends on."""
+        if not readers:
             return []
         wanted = needs.needed(scene)
         wanted |= {block.library for block in wanted if block.library is not None}
-        return [entry for entry in lacking if entry.owner in wanted]
+        return [entry for entry in readers if entry.is_used and entry.owner in wanted]
 
 
 def survey(frames: Frames) -> SceneFiles:

@@ -105,7 +105,7 @@ class Player:
             pins.hold(scene, self._pins)
             scene.frame_set(frame)
             pins.check(scene, self._pins)
-            if self.order.described.missing_files == "refuse":
+            if self.order.described.missing_files == "refuse" and (frame == first or type(job).step is not Job.step):
                 self._files.check(scene, self.order.described.blend)
             yield frame
 

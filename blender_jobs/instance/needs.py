@@ -7,6 +7,7 @@ compositor and the sequencer.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,15 +191,19 @@ def _image_in_workbench(block: Any) -> Any:
 
 def _pointers(struct: Any, depth: int = _DEPTH) -> Iterator[Any]:
     """Yield the data-blocks that a structure, and what is part of it, refers to."""
-    for entry in struct.bl_rna.properties:
-        name = entry.identifier
-        if name in _NOT_FOLLOWED or entry.type not in ("POINTER", "COLLECTION"):
-            continue
-        if entry.type == "COLLECTION" and name not in _ALIKE:
-            continue
+    kind: Any = type(struct)
+    for name, is_collection in _followed(kind):
         value = getattr(struct, name, None)
-        for part in (value if entry.type == "COLLECTION" else [value]) or ():
+        for part in (value if is_collection else [value]) or ():
             if isinstance(part, bpy.types.ID):
                 yield part
             elif part is not None and depth:
                 yield from _pointers(part, depth - 1)
+
+
+@functools.lru_cache(maxsize=1024)
+def _followed(kind: Any) -> list[tuple[str, bool]]:
+    """Return the properties of a kind of structure that may refer to data-blocks, and which are collections."""
+    entries = [entry for entry in kind.bl_rna.properties if entry.identifier not in _NOT_FOLLOWED]
+    single = [(entry.identifier, False) for entry in entries if entry.type == "POINTER"]
+    return [*single, *((entry.identifier, True) for entry in entries if entry.identifier in _ALIKE)]

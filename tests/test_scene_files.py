@@ -782,6 +782,36 @@ def settings_that_change(folder: Path) -> Any:
 
 
 @scene
+def files_of_frames(folder: Path) -> Any:
+    """Which file of a sequence Cycles shows in a frame, and which one we say: a shade for each, None for a lost one."""
+    import bpy
+
+    from blender_jobs.instance import sequences
+
+    thing = base(folder)
+    for number in range(10):
+        picture(folder / f"tex/s{number:04d}.png", (number / 10, 0.5, 0.5))
+    image = image_at("//tex/s0001.png", "SEQUENCE")
+    image.colorspace_settings.name = "Non-Color"
+    user, here, found = show(thing, image).image_user, bpy.context.scene, []
+    here.render.engine, here.cycles.samples, here.view_settings.view_transform = "CYCLES", 1, "Raw"
+    here.render.resolution_x = here.render.resolution_y = 8
+    here.render.filepath = str(folder / "shown.png")
+    settings = [(3, 1, 0, False), (3, 2, 4, False), (4, -1, 2, True), (1, 1, 6, True), (2, 3, -1, False)]
+    for (length, start, offset, cyclic), frame in itertools.product(settings, (-1, 1, 2, 4, 7)):
+        user.frame_duration, user.frame_start, user.frame_offset, user.use_cyclic = length, start, offset, cyclic
+        here.frame_set(frame)
+        bpy.ops.render.render(write_still=True)
+        shown = bpy.data.images.load(here.render.filepath)
+        red, green, *_ = shown.pixels[4 * 36 : 4 * 37]
+        bpy.data.images.remove(shown)
+        number = sequences.of_image(user, frame)
+        file = sequences.numbered(folder / "tex/s0001.png", number or 0)
+        found.append([round(red * 10) if green > 0.3 else None, number if file.exists() else None])
+    return found
+
+
+@scene
 def baked_ocean(folder: Path) -> Any:
     """One that says that it is baked: Blender says so after a bake in a window alone."""
     from blender_jobs.instance import scene_files
@@ -1013,3 +1043,10 @@ def test_physics_begins_where_the_blend_says(place: Callable[..., Path]) -> None
     assert all(after < before for before, after in itertools.pairwise(heights[4:]))
     ok(*words(folder, "last"), "--set", "frames=12:13", "--samples-per-shard", 1)
     assert [view["z"] for view in annotations(folder / "last")] == heights[-1:]
+
+
+def test_the_files_of_frames_are_those_that_are_rendered(tmp_path: Path) -> None:
+    """Before a sequence's start, after its end, with an offset, over and over: as Cycles shows it."""
+    found = in_blender.play(__name__, tmp_path, ["files_of_frames"])["files_of_frames"]
+    assert [ours for _, ours in found] == [shown for shown, _ in found]
+    assert len({shown for shown, _ in found}) > 6

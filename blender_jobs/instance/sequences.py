@@ -35,7 +35,7 @@ def of_image(user: Any, frame: int) -> int | None:
         return None
     at = frame - user.frame_start + 1
     at = (at - 1) % length + 1 if user.use_cyclic else min(max(at, 0), length)
-    return int(at + user.frame_offset)
+    return max(int(at + user.frame_offset), 0)
 
 
 def of_volume(volume: Any, frame: int) -> int | None:

@@ -251,6 +251,34 @@ def usd(folder: Path) -> None:
     cached(folder, "//layers/scene.usda")
 
 
+@kind(["scene.usdc"], notes=["scene.usdc is binary USD: the files that it refers to are not known"])
+def usd_in_binary(folder: Path) -> None:
+    base(folder)
+    (folder / "scene.usdc").write_bytes(b"PXR-USDC" + bytes(80))
+    cached(folder, "//scene.usdc")
+
+
+@kind(["tower.stl"], ["lost.stl"], ["node 'named' of 'group' reads a file that other nodes name"])
+def geometry_nodes_that_read_files(folder: Path) -> None:
+    import bpy
+
+    thing = base(folder)
+    (folder / "tower.stl").write_text("solid tower\nendsolid tower\n")
+    group = bpy.data.node_groups.new("group", "GeometryNodeTree")
+    group.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    join = group.nodes.new("GeometryNodeJoinGeometry")
+    group.links.new(join.outputs[0], group.nodes.new("NodeGroupOutput").inputs[0])
+    for name in ("tower", "lost", "named"):
+        node = group.nodes.new("GeometryNodeImportSTL")
+        node.name, node.inputs["Path"].default_value = name, f"//{name}.stl"
+        group.links.new(node.outputs[0], join.inputs[0])
+    group.links.new(group.nodes.new("FunctionNodeInputString").outputs[0], node.inputs["Path"])
+    loose = group.nodes.new("GeometryNodeImportSTL")
+    loose.inputs["Path"].default_value = ""
+    thing.modifiers.new("nodes", "NODES").node_group = group
+    save(folder)
+
+
 def cached(folder: Path, path: str, **settings: Any) -> None:
     """Let a modifier of the thing read a cache file."""
     import bpy

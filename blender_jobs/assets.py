@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,8 @@ _IMAGES = [
     (b"\x89PNG\r\n\x1a\n", b"IEND"),
     (b"\xff\xd8\xff", b"\xff\xd9"),
     (b"RIFF", b""),
-    *((start, b"") for start in (b"BM", b"GIF8", b"II*\0", b"MM\0*", b"v/1\x01", b"#?")),
+    *((start, b"") for start in (b"BM", b"GIF8", b"II*\0", b"MM\0*", b"v/1\x01", b"#?", b"8BPS", b"DDS ", b"\x01\xda")),
+    *((start, b"") for start in (b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"SDPX", b"XPDS", b"\x80\x2a\x5f\xd7")),
 ]
 """How image files begin, and what stands at the end of whole ones; names often lie about the kind."""
 _TAIL = 1 << 16
@@ -42,6 +44,8 @@ class _State:
     used: set[Path] = field(default_factory=set)
     digests: dict[tuple[str, int, int], str] = field(default_factory=dict)
     """sha256 by path, size and time of change: an instance that plays many episodes reads each file once."""
+    damage: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """What is wrong with images, by the same."""
 
 
 _state = _State()
@@ -117,26 +121,53 @@ def choose(rng: np.random.Generator, folder: AnyPath, patterns: str | Sequence[s
     return files[int(rng.integers(len(files)))]
 
 
-def digest(paths: Iterable[AnyPath]) -> list[Asset]:
+def digest(paths: Iterable[AnyPath], blend: AnyPath = "") -> list[Asset]:
     """Return all files that `paths` name, folders with all that is beneath them, sorted by name.
 
+    Args:
+        paths: files and folders.
+        blend: the job's ``.blend``: what lies below its folder is named from there.
+
     Raises:
-        JobError: a path does not exist, or two different files would have the same name in the plan.
+        JobError: a path does not exist.
     """
-    found: dict[str, Asset] = {}
+    files: dict[Path, Path] = {}
     for path in paths:
         given = _absolute(path)
         if not given.exists():
             raise JobError(f"{given} does not exist (relative paths start at the job's folder, {_state.folder})")
-        root = given.parent if given.is_dir() else given.parent.parent
-        base = _state.folder if given.is_relative_to(_state.folder) else root
         for file in _files(given):
-            asset = Asset(file.relative_to(base).as_posix(), str(file), file.stat().st_size, _sha256(file))
-            if found.setdefault(asset.name, asset).path != asset.path:
-                raise JobError(
-                    f"{file} and {found[asset.name].path} are both {asset.name} to the plan: rename a folder"
-                )
-    return [found[name] for name in sorted(found)]
+            files.setdefault(file, _base(file, given, blend))
+    assets = [Asset(name, str(file), file.stat().st_size, _sha256(file)) for file, name in _names(files).items()]
+    return sorted(assets, key=lambda asset: asset.name)
+
+
+def names(files: Iterable[AnyPath], blend: AnyPath = "") -> list[str]:
+    """Return what the plan calls files that are perhaps not there, sorted; as in `digest`."""
+    places = [_absolute(file) for file in files]
+    return sorted(_names({file: _base(file, file, blend) for file in places}).values())
+
+
+def _base(file: Path, given: Path, blend: AnyPath) -> Path:
+    """Return where a file's name in the plan starts; `given` is the file, or the folder that it was found through."""
+    if file.is_relative_to(_state.folder):
+        return _state.folder
+    home = _absolute(blend).parent if blend else None
+    if home is not None and file.is_relative_to(home):
+        return home.parent
+    return given.parent if given.is_dir() else given.parent.parent
+
+
+def _names(bases: Mapping[Path, Path]) -> dict[Path, str]:
+    """Return a name for each file: its path from its base, from further up where two would have the same."""
+    found: dict[Path, str] = {}
+    ahead = dict(bases)
+    while ahead:
+        named = {file: file.relative_to(base).as_posix() for file, base in ahead.items()}
+        taken = Counter([*named.values(), *found.values()])
+        found |= {file: name for file, name in named.items() if taken[name] == 1 or ahead[file] == ahead[file].parent}
+        ahead = {file: base.parent for file, base in ahead.items() if file not in found}
+    return found
 
 
 def _absolute(path: AnyPath) -> Path:
@@ -172,7 +203,8 @@ def _sha256(file: Path) -> str:
     status = file.stat()
     key = (str(file), status.st_size, status.st_mtime_ns)
     if key not in _state.digests:
-        _check_image(file)
+        if wrong := damage(file):
+            raise JobError(wrong)
         sha256 = hashlib.sha256()
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
@@ -181,17 +213,30 @@ def _sha256(file: Path) -> str:
     return _state.digests[key]
 
 
-def _check_image(file: Path) -> None:
-    """Refuse an image that is cut short: Blender renders what memory happens to hold in the place of the rest."""
+def damage(path: AnyPath) -> str:
+    """Return what is wrong with an image that is cut short or none at all; empty for what is whole or no image.
+
+    Blender renders what memory happens to hold in the place of what is missing.
+    """
+    file = _absolute(path)
     if file.suffix.lower() not in _IMAGE_SUFFIXES:
-        return
+        return ""
+    status = file.stat()
+    key = (str(file), status.st_size, status.st_mtime_ns)
+    if key not in _state.damage:
+        _state.damage[key] = _damage(file, status.st_size)
+    return _state.damage[key]
+
+
+def _damage(file: Path, size: int) -> str:
     with file.open("rb") as stream:
         head = stream.read(12)
-        stream.seek(max(0, file.stat().st_size - _TAIL))
+        stream.seek(max(0, size - _TAIL))
         tail = stream.read()
     kinds = [end for start, end in _IMAGES if head.startswith(start)]
     if not kinds:
-        raise JobError(f"{file}: Blender cannot read it as an image")
-    short = head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 > file.stat().st_size
+        return f"{file}: Blender cannot read it as an image"
+    short = head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 > size
     if short or kinds[0] not in tail:
-        raise JobError(f"{file} is cut short: its end is missing; restore it")
+        return f"{file} is cut short: its end is missing; restore it"
+    return ""

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import bpy
 import numpy as np
 
-from blender_jobs import assets, stage
+from blender_jobs import assets, caches, stage
 from blender_jobs.job import JobError
 
 UpAxis = Literal["Y", "Z"]
@@ -176,6 +176,7 @@ def append(file: Path, object_name: str | None) -> list[Any]:
             wanted.objects = list(source.objects) if object_name is None else [object_name]
     except OSError as error:
         raise JobError(f"{file}: Blender cannot read it: {' '.join(str(error).split())}") from None
+    caches.contain()
     found = [obj for obj in wanted.objects if obj.type == "MESH"]
     if len(found) != 1:
         names = ", ".join(sorted(obj.name for obj in found)) or "none"
@@ -209,7 +210,10 @@ def joined(objects: Sequence[Any], name: str) -> Any:
 
 
 def check_images(images: Sequence[Any]) -> None:
-    """What materials show is of the plan as well: each image that is a file of its own must be there and known."""
+    """What materials show is of the plan as well: each image that is a file of its own must be there and known.
+
+    Tiles and sequences are looked at with the whole scene.
+    """
     for image in images:
-        if image.filepath and image.packed_file is None and image.users:
+        if image.source not in ("SEQUENCE", "TILED") and image.filepath and image.packed_file is None and image.users:
             assets.use(bpy.path.abspath(image.filepath))

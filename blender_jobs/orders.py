@@ -44,6 +44,10 @@ DEVICES = ("cpu", "cuda", "optix", "hip", "oneapi", "metal")
 """What Cycles renders on; all but the first are GPUs, by the name of their programming interface."""
 
 
+MISSING_FILES = ("refuse", "allow")
+"""Where a file that a render needs is not there: an error, or the picture that Blender makes without it."""
+
+
 @dataclass(frozen=True)
 class RenderSettings:
     """What the user chose about the image; `blender_jobs.imaging.render` pins the rest.
@@ -132,6 +136,8 @@ class Describe:
     """The ``.blend`` file in which `Job.setup` runs. Empty: the one that the job names, or an empty scene."""
     trust_blend: bool = False
     """Whether scripts and drivers in the ``.blend`` may run."""
+    missing_files: str = MISSING_FILES[0]
+    """What becomes of files that a render needs and that are not there, one of `MISSING_FILES`."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,10 @@ class Described:
     """The job's file and the modules beside it that it imports, named from its folder."""
     devices: list[str] = field(default_factory=list)
     """The names of the GPUs that render; empty for the CPU."""
+    missing_files: str = MISSING_FILES[0]
+    """One of `MISSING_FILES`."""
+    missing: list[str] = field(default_factory=list)
+    """The files that a render of the scene, as `setup` leaves it, does without, named as in `assets`; sorted."""
     notes: list[str] = field(default_factory=list)
     """What the user should know: scripts in the ``.blend`` that were not run, for one."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from blender_jobs.orders import Describe, RenderSettings
+from blender_jobs.orders import MISSING_FILES, Describe, RenderSettings
 from compiler.errors import InstanceLost, OtherPlan, UsageError
 from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan, differences
@@ -47,6 +47,7 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
             job["passes"],
             placed_blend(manifest, source),
             job["trust_blend"],
+            missing_files=job.get("missing_files", MISSING_FILES[0]),
         )
         described = instance.describe(request)
         return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], instance.hello)

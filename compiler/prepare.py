@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import features
 
-from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, Describe, RenderSettings
+from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES, Describe, RenderSettings
 from compiler.errors import BlenderUnusable, InstanceLost, UsageError
 from compiler.planning.jobs import find_job
 from compiler.planning.machine import processor
@@ -48,6 +48,7 @@ class Choices:
     """Empty: those that the job names."""
     blend: Path | None = None
     trust_blend: bool = False
+    missing_files: str = MISSING_FILES[0]
 
     def render_settings(self) -> RenderSettings:
         """Return the settings with every default resolved.
@@ -99,7 +100,15 @@ def draw_up(choices: Choices, instance: Instance) -> Plan:
         UsageError: there is no such job, it cannot be used, or a choice is out of its range.
     """
     source, render, blend = find_job(choices.job), choices.render_settings(), str(choices.blend or "")
-    request = Describe(source, dict(choices.settings), render, list(choices.passes), blend, choices.trust_blend)
+    request = Describe(
+        source,
+        dict(choices.settings),
+        render,
+        list(choices.passes),
+        blend,
+        choices.trust_blend,
+        missing_files=choices.missing_files,
+    )
     try:
         described = instance.describe(request)
     except InstanceLost as loss:

@@ -60,13 +60,29 @@ def test_digest_names_files_alike_on_all_machines(job: Path) -> None:
     assert [asset.name for asset in assets.digest(["../meshes"])] == ["meshes/cup.obj"]
 
 
-def test_two_files_of_one_name_are_refused(job: Path, tmp_path: Path) -> None:
-    """The plan tells assets apart by name, so two files may not have the same one."""
+def test_two_files_of_one_name_are_told_apart(job: Path, tmp_path: Path) -> None:
+    """Where two files elsewhere would have one name, as many of their folders are named as tell them apart."""
     twin = tmp_path / "elsewhere/meshes/cup.obj"
     twin.parent.mkdir(parents=True)
     twin.write_text("another")
-    with pytest.raises(JobError, match=r"are both meshes/cup\.obj to the plan"):
-        assets.digest(["../meshes", twin])
+    both = ["elsewhere/meshes/cup.obj", f"{tmp_path.name}/meshes/cup.obj"]
+    assert [asset.name for asset in assets.digest(["../meshes", twin])] == both
+    assert assets.names([twin, "../meshes/cup.obj", "../meshes/lost.obj"]) == sorted([*both, "meshes/lost.obj"])
+
+
+def test_what_lies_below_the_blend_is_named_from_its_folder(job: Path, tmp_path: Path) -> None:
+    """However deep: a `.blend` and its files may be elsewhere together, and are called the same."""
+    for place in ("here", "there"):
+        for name in ("room.blend", "tex/wall.png.txt", "cache/config/1.uni", "cache/data/1.uni"):
+            path = tmp_path / place / "room" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name)
+    found = []
+    for place in ("here", "there"):
+        files = [path for path in (tmp_path / place).rglob("*") if path.is_file()]
+        found.append([asset.name for asset in assets.digest(files, tmp_path / place / "room/room.blend")])
+    assert found[0] == ["room/cache/config/1.uni", "room/cache/data/1.uni", "room/room.blend", "room/tex/wall.png.txt"]
+    assert found[0] == found[1]
 
 
 def test_only_what_the_plan_knows_is_opened(job: Path) -> None:

@@ -94,6 +94,8 @@ CHANGES: dict[str, Any] = {
     "job.categories": lambda made: replace(made, job=replace(made.job, categories=[{"id": 1}])),
     "job.passes": lambda made: replace(made, job=replace(made.job, passes=["depth"])),
     "job.trust_blend": lambda made: replace(made, job=replace(made.job, trust_blend=True)),
+    "job.missing_files": lambda made: replace(made, job=replace(made.job, missing_files="allow")),
+    "job.missing": lambda made: replace(made, job=replace(made.job, missing=["wood.png"])),
     "assets.wood.png": lambda made: replace(
         made, job=replace(made.job, assets=[Asset("wood.png", "/wood.png", 0, "00" * 32)])
     ),

@@ -24,6 +24,11 @@ def has(owner: Any, path: str) -> bool:
     return True
 
 
+def value_at(owner: Any, path: str) -> Any:
+    """Return the property's value."""
+    return functools.reduce(getattr, path.split("."), owner)
+
+
 def apply(owner: Any, settings: Settings) -> None:
     """Set each value of a scene, or of what else has such paths; those that this Blender version lacks are left out.
 
@@ -44,13 +49,9 @@ def apply(owner: Any, settings: Settings) -> None:
 @contextmanager
 def temporarily(owner: Any, settings: Settings) -> Iterator[None]:
     """Set each value, and set what was there before in the end; those that this Blender version lacks are left out."""
-    before = {path: _value(owner, path) for path in settings if has(owner, path)}
+    before = {path: value_at(owner, path) for path in settings if has(owner, path)}
     apply(owner, settings)
     try:
         yield
     finally:
         apply(owner, before)
-
-
-def _value(owner: Any, path: str) -> Any:
-    return functools.reduce(getattr, path.split("."), owner)

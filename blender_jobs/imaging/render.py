@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from blender_jobs.imaging import codec, metadata
+from blender_jobs.imaging import codec, metadata, pins
 from blender_jobs.imaging.properties import Settings, has, temporarily
 from blender_jobs.job import JobError
 from blender_jobs.orders import RenderSettings
@@ -56,6 +56,9 @@ _PINS: Settings = {
     "render.filter_size": 1.5,
     "render.threads_mode": "FIXED",
     "render.image_settings.color_mode": "RGB",
+    "cycles.shading_system": False,  # for all engines, as Cycles renders the passes: OSL compiles files, beside them
+    "cycles.use_sample_subset": False,
+    "cycles.sample_offset": 0,
 }
 _ENGINE_PINS: dict[str, Settings] = {
     "cycles": {
@@ -67,7 +70,6 @@ _ENGINE_PINS: dict[str, Settings] = {
         "cycles.use_auto_tile": False,
         "cycles.pixel_filter_type": "BLACKMAN_HARRIS",
         "cycles.filter_width": 1.5,
-        "cycles.shading_system": False,
     },
     "eevee": {"eevee.use_taa_reprojection": False},
     "workbench": {},
@@ -92,7 +94,7 @@ def engine_identifier(engine: str) -> str:
 
 def pinned(settings: RenderSettings) -> Settings:
     """Return all that is set after `Job.setup` and `Job.randomize`, whatever they did: the plan's, not the job's."""
-    pins = {
+    settled = {
         **_PINS,
         **_ENGINE_PINS[settings.engine],
         "render.engine": engine_identifier(settings.engine),
@@ -105,13 +107,13 @@ def pinned(settings: RenderSettings) -> Settings:
         **{f"render.{name}": False for name in _stamps()},
     }
     if settings.engine == "cycles":
-        pins |= {"cycles.samples": settings.samples, "cycles.device": "CPU" if settings.device == "cpu" else "GPU"}
-        pins |= _DENOISING if settings.denoise else {}
+        settled |= {"cycles.samples": settings.samples, "cycles.device": "CPU" if settings.device == "cpu" else "GPU"}
+        settled |= _DENOISING if settings.denoise else {}
     elif settings.engine == "eevee":
-        pins["eevee.taa_render_samples"] = settings.samples
+        settled["eevee.taa_render_samples"] = settings.samples
     else:
-        pins["display.render_aa"] = str(settings.samples) if settings.samples else "OFF"
-    return {path: value for path, value in pins.items() if has(bpy.context.scene, path)}
+        settled["display.render_aa"] = str(settings.samples) if settings.samples else "OFF"
+    return {path: value for path, value in settled.items() if has(bpy.context.scene, path)}
 
 
 def _stamps() -> list[str]:
@@ -130,10 +132,12 @@ def render_image(scene: Any, settings: RenderSettings, scratch: Path, warp: Warp
         warp: from the rendered image to the one with the lens's distortion; None: there is none.
 
     Raises:
-        JobError: the scene cannot be rendered, for want of a camera for instance.
+        JobError: the scene cannot be rendered, for want of a camera for instance, or was not rendered with the
+            settings that it was given.
     """
     try:
-        bpy.ops.render.render()
+        with pins.as_set(scene, pinned(settings)):
+            bpy.ops.render.render()
     except RuntimeError as error:
         raise JobError(f"Blender cannot render this scene: {' '.join(str(error).split())}") from None
     result, path = bpy.data.images["Render Result"], scratch / f"frame.{settings.image}"

@@ -1,16 +1,37 @@
-"""Open a user's ``.blend``: nothing in it is run unless it is trusted, and what it lacks is named."""
+"""Open a user's ``.blend``: nothing in it is run unless it is trusted, nothing is written, warnings are passed on."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import bpy
+from bpy.app.handlers import persistent
 
+from blender_jobs import caches
 from blender_jobs.job import JobError
 
 _HEADER = re.compile(rb"BLENDER(?:[-_][vV]|\d\d-\d\d[vV]0)(\d)(\d\d)")
 """How an uncompressed file begins, before Blender 5 and from there on: with the version that saved it."""
+
+_WARNING = re.compile(
+    r"(?:^|\| )(?:Warning:|Error:|(?:WARN|ERROR) \([\w.]+\):|WARNING|ERROR) *"
+    r"(?:\S+\.(?:c|cc|cpp|hh):\d+ \w+: *)?(?P<said>.*\S)"
+)
+"""How Blender begins a line, before 5.0 and from there on; perhaps with the place in its own sources."""
+_TOLD_OTHERWISE = re.compile(
+    r"linked data-blocks are missing|^Unable to open |written by newer Blender binary"
+    r"|No such file|not found$|file doesn't exist|^Unable to pack file"
+)
+_MOST_WARNINGS = 5
+_NOT_COMPOSED = frozenset(["COMPOSITE", "FRAME", "GROUP_OUTPUT", "REROUTE", "R_LAYERS", "VIEWER"])
+"""The nodes of a compositor that leave a picture as it is."""
 
 
 def open_blend(path: Path, trusted: bool) -> list[str]:
@@ -21,36 +42,67 @@ def open_blend(path: Path, trusted: bool) -> list[str]:
         trusted: whether its scripts and the Python expressions of its drivers may run.
 
     Raises:
-        JobError: it cannot be read, or a library or a texture that it uses is missing.
+        JobError: it cannot be read.
     """
     _check_version(path)
+    caches.clear()
+    with _caches_contained(), _printed() as lines:
+        try:
+            bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=trusted)
+        except RuntimeError as error:
+            raise JobError(f"{path}: Blender cannot open it: {' '.join(str(error).split())}") from None
+    return [*_notes(path), *_warnings(path, lines)]
+
+
+@contextmanager
+def _caches_contained() -> Iterator[None]:
+    """See to the caches of what is opened within, once it is read and before Blender evaluates it and writes."""
+    failed: list[Exception] = []
+
+    @persistent  # type: ignore[untyped-decorator]
+    def contain(*_: Any) -> None:
+        try:
+            caches.contain()
+        except Exception as error:  # Blender would print it, and go on
+            failed.append(error)
+
+    handlers = bpy.app.handlers.load_post
+    handlers.insert(0, contain)
     try:
-        bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=trusted)
-    except RuntimeError as error:
-        raise JobError(f"{path}: Blender cannot open it: {' '.join(str(error).split())}") from None
-    if missing := [file for file in external_files() if not file.is_file()] + _missing_data(path):
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise JobError(
-            f"{path} uses {missing[0]}, which is missing{more};"
-            " put it there, or open the file in Blender and use File > External Data > Find Missing Files"
-        )
-    return _notes(path)
+        yield
+    finally:
+        handlers.remove(contain)
+    if failed:
+        raise failed[0]
 
 
-def external_files() -> list[Path]:
-    """Return the files beside the ``.blend`` that what is loaded uses (libraries, images, caches, fonts), sorted.
+@contextmanager
+def _printed() -> Iterator[list[str]]:
+    """Gather the lines that Blender prints on stdout within; they go to where stdout goes, too."""
+    lines: list[str] = []
+    sys.stdout.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(1)
+        os.dup2(file.fileno(), 1)
+        try:
+            yield lines
+        finally:
+            sys.stdout.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
+            file.seek(0)
+            content = file.read()
+            lines += content.decode(errors="replace").splitlines()
+            sys.stdout.write(content.decode(errors="replace"))
+            sys.stdout.flush()
 
-    Without those that come with Blender: brushes of whatever Blender saved the file, for one.
-    """
-    paths = {Path(file) for file in bpy.utils.blend_paths(absolute=True, packed=False, local=False)}
-    return sorted(path for path in paths if "datafiles/assets" not in path.as_posix())
 
-
-def _missing_data(path: Path) -> list[Path]:
-    """Return what is linked from a library that no longer has it, as ``library/name``."""
-    collections = (getattr(bpy.data, name) for name in ("objects", "meshes", "materials", "collections", "node_groups"))
-    missing = [entry for collection in collections for entry in collection if entry.library and entry.is_missing]
-    return [Path(bpy.path.abspath(entry.library.filepath)) / entry.name for entry in missing]
+def _warnings(path: Path, lines: Sequence[str]) -> list[str]:
+    """Return what Blender warned of, but for what is told in other words: a newer version, lost files."""
+    said = [found["said"] for line in lines if (found := _WARNING.search(line))]
+    said = [line for line in dict.fromkeys(said) if not _TOLD_OTHERWISE.search(line)]
+    more = [f"and {len(said) - _MOST_WARNINGS} more warnings"] if len(said) > _MOST_WARNINGS else []
+    return [*(f"Blender says of {path.name}: {line}" for line in said[:_MOST_WARNINGS]), *more]
 
 
 def _check_version(path: Path) -> None:
@@ -77,7 +129,37 @@ def _notes(path: Path) -> list[str]:
         what = bpy.app.autoexec_fail_message or "a script"
         notes.append(f"{path.name} holds Python that was not run ({what}); --trust-blend runs it")
     saved, running = tuple(bpy.data.version), bpy.app.version
-    if saved[:2] > running[:2]:
-        newer = f"{saved[0]}.{saved[1]}"
+    if saved > (*running[:2], bpy.app.version_file[2]):
+        newer = ".".join(map(str, saved if saved[:2] == running[:2] else saved[:2]))
         notes.append(f"{path.name} was saved by Blender {newer}: {bpy.app.version_string} may lose some of it")
+    if undefined := _undefined():
+        notes.append(f"{path.name} has nodes that this Blender lacks, of an add-on perhaps: {', '.join(undefined)}")
+    scene = bpy.context.scene
+    if scene.render.use_compositing and _composes(scene):
+        notes.append(f"the compositor of {path.name} does not run: pictures are as they are rendered")
+    if scene.render.use_sequencer and _strips(scene):
+        notes.append(f"the sequencer of {path.name} does not run: pictures are of the scene")
     return notes
+
+
+def _undefined() -> list[str]:
+    """Return where nodes are whose kind is not known, sorted; not the compositor's, which does not run."""
+    owners = [*bpy.data.materials, *bpy.data.worlds, *bpy.data.lights, *bpy.data.node_groups]
+    trees = [(owner, owner if isinstance(owner, bpy.types.NodeTree) else owner.node_tree) for owner in owners]
+    return sorted(
+        {owner.name for owner, tree in trees if tree and any(node.bl_idname == "NodeUndefined" for node in tree.nodes)}
+    )
+
+
+def _composes(scene: bpy.types.Scene) -> bool:
+    tree = getattr(scene, "compositing_node_group", None)  # from Blender 5.0
+    if bpy.app.version < (5, 0) and scene.use_nodes:
+        tree = scene.node_tree
+    return tree is not None and any(node.type not in _NOT_COMPOSED and not node.mute for node in tree.nodes)
+
+
+def _strips(scene: bpy.types.Scene) -> bool:
+    """Whether the sequencer would show something: a sound alone is not seen."""
+    editor = scene.sequence_editor
+    strips: Any = getattr(editor, "strips_all", None) or getattr(editor, "sequences_all", ())
+    return any(strip.type != "SOUND" and not strip.mute for strip in strips)

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import bpy
+
 from blender_jobs import assets, passes
 from blender_jobs.categories import as_coco
 from blender_jobs.imaging import devices, render
-from blender_jobs.instance import viewpoint
-from blender_jobs.instance.blend import external_files
+from blender_jobs.instance import scene_files, viewpoint
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
 from blender_jobs.instance.loading import blame, load_job, sources_sha256
@@ -52,19 +53,21 @@ def describe(request: Describe) -> Described:
             ),
             blend=_blend(request.blend, job, folder),
             trust_blend=request.trust_blend,
+            missing_files=request.missing_files,
             sources=sources,
             devices=devices.select(request.render.device),
         )
         _check_categories(described)
         declared = [Path(path) for path in job.assets]
-    loaded, notes = _rehearsed(job, request, described)
+    loaded, missing, notes = _rehearsed(job, request, described)
     paths = [value for value in fields.values() if isinstance(value, Path)]
-    found = assets.digest([*paths, *declared, *loaded])
+    found = assets.digest([*paths, *declared, *loaded], described.blend)
     return dataclasses.replace(
         described,
         portable_fields={name: json_value(_portable(value, folder)) for name, value in fields.items()},
         settings={**({} if described.blend else render.DEFAULTS), **render.pinned(request.render)},
         assets=found,
+        missing=missing,
         notes=[*notes, *_habits(sources)],
     )
 
@@ -135,13 +138,21 @@ def _blend(given: str, job: Job, folder: Path) -> str:
     return str(path)
 
 
-def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[Path], list[str]]:
-    """Build the scene as each episode will; return the files that this reads, and what the user should know."""
+def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[Path], list[str], list[str]]:
+    """Build the scene as each episode will.
+
+    Returns:
+        The files that this reads, the names of those that it needs and that are lost, and what the user should know.
+    """
     assets.begin(request.job.base, None)
     notes = build_scene(job, request.job, described, request.render)
     notes += viewpoint.choose(job.view_layer, request.job.path)
+    scene, files = bpy.context.scene, scene_files.survey(described.frames)
+    if described.missing_files == "refuse":
+        files.check(scene, described.blend)
+    missing = assets.names(files.lost(scene), described.blend)
     blend = [Path(described.blend)] if described.blend else []
-    return [*blend, *external_files(), *assets.used()], notes
+    return [*blend, *files.present(scene), *assets.used()], missing, [*notes, *files.notes(scene)]
 
 
 def _habits(sources: Sequence[Asset]) -> list[str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import bpy
 import numpy as np
 
-from blender_jobs import assets, seeds
-from blender_jobs.imaging import handlers, properties, render
-from blender_jobs.instance import capture, motion, simulation, viewpoint
-from blender_jobs.instance.blend import external_files
+from blender_jobs import assets, caches, seeds
+from blender_jobs.imaging import handlers, pins, properties, render
+from blender_jobs.instance import capture, motion, scene_files, simulation, viewpoint
 from blender_jobs.instance.capture import Shot
 from blender_jobs.instance.loading import blame
 from blender_jobs.instance.staging import build_scene
@@ -28,7 +27,8 @@ Sample = tuple[int, dict[str, bytes]]
 class Player:
     """Plays the episodes of one order in this Blender.
 
-    State: `_job`, the scene's owner; made anew for each episode unless the job reuses its scene.
+    State: `_job`, the scene's owner; made anew for each episode unless the job reuses its scene. What the plan sets in
+    the scene, and the files that the scene reads.
     """
 
     job_class: type[Job]
@@ -37,6 +37,8 @@ class Player:
     scratch: Path
     """Folder for the files that Blender writes."""
     _job: Job | None = None
+    _pins: properties.Settings = field(default_factory=dict)
+    _files: scene_files.SceneFiles = field(default_factory=lambda: scene_files.SceneFiles(()))
 
     def play(self, wanted: EpisodeOrder) -> Iterator[tuple[str, int, dict[str, bytes]]]:
         """Yield key, frame and members of each sample of the episode.
@@ -50,11 +52,15 @@ class Player:
         job = self._staged()
         with self._blame("randomize"):
             job.randomize(rng)
-        for file in external_files():
-            assets.use(file)
         scene = bpy.context.scene
         viewpoint.choose(job.view_layer, self.order.job.path)
-        properties.apply(scene, render.pinned(self.order.render))
+        caches.contain()
+        self._files = scene_files.survey(described.frames)
+        for file in self._files.present(scene):
+            assets.use(file)
+        self._pins = render.pinned(self.order.render)
+        pins.silence_animation(scene, self._pins)
+        properties.apply(scene, self._pins)
         scene.render.threads = self.order.threads
         if self.order.save_blend:  # now, for the frames may be what Blender does not survive
             bpy.ops.wm.save_as_mainfile(filepath=self.order.save_blend, copy=True, compress=True)
@@ -97,7 +103,12 @@ class Player:
         for frame in range(first, last + 1):
             with self._blame("step"):
                 job.step(rng, frame)
-            bpy.context.scene.frame_set(frame)
+            scene = bpy.context.scene
+            pins.hold(scene, self._pins)
+            scene.frame_set(frame)
+            pins.check(scene, self._pins)
+            if self.order.described.missing_files == "refuse" and (frame == first or type(job).step is not Job.step):
+                self._files.check(scene, self.order.described.blend)
             yield frame
 
     def _shots(self, job: Job, moment: capture.Moment) -> list[Shot]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import bpy
 
-from blender_jobs import stage
-from blender_jobs.imaging import properties, render
+from blender_jobs import caches, stage
+from blender_jobs.imaging import pins, properties, render
 from blender_jobs.instance.blend import open_blend
 from blender_jobs.instance.loading import blame
 from blender_jobs.job import Job
@@ -28,7 +28,17 @@ def build_scene(job: Job, source: JobSource, described: Described, settings: Ren
     else:
         stage.clear()
         properties.apply(bpy.context.scene, render.DEFAULTS)
-    properties.apply(bpy.context.scene, render.pinned(settings))
+    notes += _pinned(settings)
     with blame(source.path, "setup"):
         job.setup()
+    caches.contain()  # of what `setup` has added
     return notes
+
+
+def _pinned(settings: RenderSettings) -> list[str]:
+    settled = render.pinned(settings)
+    animated = pins.silence_animation(bpy.context.scene, settled)
+    properties.apply(bpy.context.scene, settled)
+    if not animated:
+        return []
+    return [f"the animation of {', '.join(animated)} in {Path(bpy.data.filepath).name} is left out: the plan sets it"]

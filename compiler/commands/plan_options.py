@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY
+from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES
 from blender_jobs.passes import PASSES
 from compiler.commands.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
 from compiler.prepare import Choices
@@ -17,6 +17,7 @@ _CHOICES = (
     "job",
     "blend",
     "trust_blend",
+    "missing_files",
     "seed",
     "samples_per_shard",
     "engine",
@@ -44,6 +45,13 @@ _OPTIONS = [
         help="The .blend file in which the job's setup runs.  [default: the job's, or an empty scene]",
     ),
     click.option("--trust-blend", is_flag=True, help="Let scripts and drivers in the .blend run."),
+    click.option(
+        "--missing-files",
+        type=click.Choice(MISSING_FILES),
+        default=MISSING_FILES[0],
+        show_default=True,
+        help="Where a file that a render needs is not there: stop, or render without it.",
+    ),
     click.option("--samples-per-shard", metavar="N", type=click.IntRange(1, 1_000_000), default=100, show_default=True),
     click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--set", "settings", type=FieldType(), multiple=True, help="Set a field of the job."),

@@ -52,6 +52,8 @@ class Plan:
                 "passes": job.passes,
                 "blend": next((asset.name for asset in job.assets if asset.path == job.blend), ""),
                 "trust_blend": job.trust_blend,
+                "missing_files": job.missing_files,
+                "missing": job.missing,
             },
             "assets": {asset.name: asset.sha256 for asset in job.assets},
             "seed": self.seed,

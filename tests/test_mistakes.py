@@ -23,7 +23,12 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["fallingcubes", "--shards", 1], "did you mean falling_cubes?"),
+        (["fallingcubes", "--shards", 1], "there is no command or job 'fallingcubes'; did you mean falling_cubes?"),
+        (["falling_cubes/", "--shards", 1], "did you mean falling_cubes?"),
+        (["shwo"], "there is no command or job 'shwo'; did you mean show?"),
+        (["stats"], "commands are build, show, verify, diff, reproduce, replay, doctor; built-in jobs are cube, fall"),
+        (["build", "stats"], "there is no job 'stats'"),
+        (["--shards", 1, "stats"], "there is no job 'stats'"),
         (["nowhere.py", "--shards", 1], "there is no job file nowhere.py"),
         (["scene.blend", "--shards", 1], "path/to/job.py --blend scene.blend"),
         (["falling_cubes"], "Missing option '--shards'"),

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import click
 import pytest
 
 from compiler.cli import cli
@@ -49,7 +50,10 @@ def test_the_commands_and_the_code_of_the_readme(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_every_command_and_option() -> None:
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
         assert name in README
         if name == "build":
             rare = {"--stall-timeout", "--attempts", "--recycle", "--render-samples"}

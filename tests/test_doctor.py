@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import NoReturn
 
 import pytest
 
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Surveyed
-from compiler.rendering.doctor import Check, check_gpus, check_meshes, check_passes
+from compiler.errors import InstanceLost
+from compiler.rendering.doctor import Check, check_engines, check_gpus, check_meshes, check_passes
+from compiler.rendering.instances import Launch
 from tests.commands import ok
 
 
@@ -21,6 +24,26 @@ def test_it_says_what_there_is_of_gpus_passes_and_meshes() -> None:
     assert check_meshes(found) == Check("meshes", "none", ".obj .blend; not .ply")
     assert check_passes([Check("cycles", "ok", "CPU")]).state == "ok"
     assert check_passes([Check("cycles", "FAILED", "")]).state == "FAILED"
+
+
+def test_before_each_trial_it_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling EEVEE's shaders takes half a minute: nobody should wonder what for."""
+    heard: list[str] = []
+
+    def fails(launch: Launch) -> NoReturn:
+        heard.append("started")
+        raise InstanceLost("died")
+
+    monkeypatch.setattr("compiler.rendering.doctor.Instance", fails)
+    checks = list(check_engines(Launch(1, 1), heard.append))
+    assert [check.state for check in checks] == ["FAILED"] * 3
+    assert [line.partition(":")[0] for line in heard[0::2]] == [
+        "rendering a tiny image with cycles ...",
+        "rendering a tiny image with eevee",
+        "rendering a tiny image with workbench ...",
+    ]
+    assert "compiles its shaders first" in heard[2]
+    assert heard[1::2] == ["started"] * 3
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from loaders.installing import install_command
 from tests.commands import TINY, run, write_job
 
 ONE = [*TINY, "--shards", 1, "--samples-per-shard", 3]
@@ -159,7 +160,7 @@ def test_paths_with_spaces_and_umlauts(tmp_path: Path) -> None:
     ("problem", "said"),
     [
         ("libXrender.so.1: cannot open shared object file: No such file or directory", "apt-get install libx11-6"),
-        ("No module named 'bpy'", "pip install 'blendshard[blender]'"),
+        ("No module named 'bpy'", install_command("blender")),
     ],
 )
 def test_a_blender_that_cannot_be_imported_names_the_command_that_helps(

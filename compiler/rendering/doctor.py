@@ -41,7 +41,7 @@ def examine(launch: Launch) -> tuple[Hello, Surveyed]:
         finally:
             instance.end()
     except InstanceLost as loss:
-        raise BlenderUnusable(f"Blender did not start: it {loss}", details=loss.log) from None
+        raise BlenderUnusable(f"Blender {loss}", details=loss.log) from None
 
 
 def check_all(launch: Launch, found: Surveyed, say: Callable[[str], None]) -> Iterator[Check]:

@@ -214,7 +214,9 @@ class Instance:
         try:
             wire.skip_to_sync(cast(BinaryIO, self._process.stdout))
         except wire.WireError as error:
-            raise self._lost(f"did not start: {error}") from None
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(PARTING_S)
+            raise self._lost(f"did not start: {error if self.alive else self._how_it_died()}") from None
         hello = self._receive(orders.Hello)[0]
         if hello.problem:
             raise BlenderUnusable(*_explain_import(hello, self.launch.blender))

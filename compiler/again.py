@@ -8,13 +8,11 @@ from pathlib import Path
 from blender_jobs.orders import Describe, RenderSettings
 from compiler.errors import InstanceLost, OtherPlan, UsageError
 from compiler.planning.numbers import check_numbers
-from compiler.planning.plan import Plan, differences
+from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender
+from compiler.storage.changes import changes, told
 from compiler.storage.sources import Places, find_source, placed_blend, placed_fields
 from loaders.manifest import Manifest
-
-BUILD = ("blender.", "render.settings.", "code_sha256")
-"""What of a plan's identity comes with the installation, not from the user: paths begin so."""
 
 
 def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Places) -> Plan:
@@ -65,11 +63,10 @@ def chosen_again(
         OtherPlan: what the user chose is another now: the job's file, a field, an asset.
         UsageError, JobBroken: as `plan_again`.
     """
-    again, elsewhere = plan_again(manifest, folder, first, places), []
-    for name, now, then in differences(again.identity(), manifest.plan):
-        if not name.startswith(BUILD):
-            raise OtherPlan(f"the plan is another now: {name} was {then!r}, is {now!r}", f"restore it to {doing}")
-        elsewhere.append(f"{name} was {then!r}, is {now!r}")
+    again = plan_again(manifest, folder, first, places)
+    chosen, elsewhere = changes(again, manifest)
+    if chosen:
+        raise OtherPlan(f"the plan is another now: {told(chosen)}", f"restore it to {doing}")
     return again, elsewhere
 
 

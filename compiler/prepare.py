@@ -21,6 +21,7 @@ from compiler.planning.plan import Plan
 from compiler.rendering.instances import Instance, Launch
 from compiler.rendering.turns import pause_after
 from compiler.storage.sources import path_fields
+from loaders.tarstream import DEFAULT_MAX_BYTES
 
 MOST_INSTANCES = 16
 """What automatic choice does not exceed; each instance holds 300 to 500 MB."""
@@ -153,7 +154,14 @@ def draw_up(choices: Choices, first: FirstBlender) -> Plan:
         described = first.describe(request)
     except InstanceLost as loss:
         raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
-    return Plan(source, described, render, choices.seed, choices.samples_per_shard, first.hello)
+    plan = Plan(source, described, render, choices.seed, choices.samples_per_shard, first.hello)
+    if plan.sample_bytes > DEFAULT_MAX_BYTES:
+        raise UsageError(
+            f"a sample with all its passes and cameras has up to {plan.sample_bytes / 1e9:.1f} GB; what reads samples"
+            f" takes {DEFAULT_MAX_BYTES / 1e9:.1f} GB at most",
+            "choose a smaller --size, or fewer --passes",
+        )
+    return plan
 
 
 def provenance(plan: Plan) -> dict[str, Any]:

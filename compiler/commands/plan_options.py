@@ -105,7 +105,7 @@ def choices(ctx: click.Context, given: Mapping[str, Any]) -> Choices:
     """Return what the user chose, a configuration file's job fields included.
 
     Raises:
-        UsageError: a scene and no job: the default job has nothing to do with it.
+        UsageError: a value out of its range; a scene and no job: the default job has nothing to do with it.
     """
     blend = given["blend"]
     if blend and ctx.get_parameter_source("job") is ParameterSource.DEFAULT:
@@ -116,4 +116,6 @@ def choices(ctx: click.Context, given: Mapping[str, Any]) -> Choices:
             f" --blend {shlex.quote(str(blend))} --shards {given['shards']}",
         )
     settings = {**ctx.meta.get(CONFIG_FIELDS, {}), **dict(given["settings"])}
-    return Choices(settings=settings, **{name: given[name] for name in _CHOICES})
+    chosen = Choices(settings=settings, **{name: given[name] for name in _CHOICES})
+    chosen.render_settings()  # what is out of its range is refused before Blender starts
+    return chosen

@@ -49,6 +49,9 @@ MOST_PIXELS = 1 << 27
 LONGEST_SIDE = {"png": 65536, "jpg": 65500, "webp": 16383}
 """The longest side that each image format has room for; Blender's own limit is 65536."""
 
+OPENGL_SIDE = 16384
+"""The longest side that OpenGL draws everywhere, in software, too: what EEVEE and Workbench can do."""
+
 
 @dataclass(frozen=True)
 class RenderSettings:
@@ -100,6 +103,8 @@ class RenderSettings:
             raise ValueError(f"{size} is too small: sides have 4 pixels at least")
         if max(self.width, self.height) > longest:
             raise ValueError(f"{size} is too large for {self.image}: its sides have {longest} pixels at most")
+        if self.engine != "cycles" and max(self.width, self.height) > OPENGL_SIDE:
+            raise ValueError(f"{size} is too large for {self.engine}: OpenGL draws {OPENGL_SIDE} pixels a side at most")
         if self.width * self.height > MOST_PIXELS:
             raise ValueError(f"{size} is too large: images have {MOST_PIXELS} pixels at most, as 16384x8192 has")
 

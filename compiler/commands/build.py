@@ -95,6 +95,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
             todo, display = survey(store, shards, endless=not shards), make_display(given["quiet"], plan.name)
             with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
                 report = build(store, todo, crew, first.instance, display, tee)
+            reports.look_for_the_unseen(report, store)
     finally:
         first.end()
     if given["as_json"]:

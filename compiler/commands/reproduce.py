@@ -19,7 +19,7 @@ from compiler.proof.verify import folder_of, load_manifest
 from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.task import Endurance
-from compiler.report import report_lines, shards_missing
+from compiler.report import look_for_the_unseen, report_lines, shards_missing
 from compiler.storage.directory import open_directory
 from compiler.storage.sources import Places, copy_sources
 from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
@@ -68,6 +68,7 @@ def reproduce_command(
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
             report = build(store, survey(store, shards), crew, first.instance, make_display(quiet, plan.name))
+            look_for_the_unseen(report, store)
     finally:
         first.end()
     say_lines(report_lines(report, store.manifest, out))

@@ -250,12 +250,6 @@ def test_replay_renders_one_episode_to_the_same_bytes(dataset: Path, tmp_path: P
         assert (tmp_path / "episode" / f"{sample['__key__']}.{member}").read_bytes() == sample[member]
 
 
-def test_doctor_says_which_engines_render() -> None:
-    said = ok("doctor")
-    assert "cycles     ok" in said
-    assert "workbench  ok" in said
-
-
 @pytest.mark.parametrize(
     ("words", "offered"),
     [

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from compiler.errors import UsageError
+from compiler.prepare import Choices, FirstBlender, draw_up
+from compiler.rendering.instances import Launch
+from compiler.rendering.task import Endurance, ShardTask
+from compiler.storage.store import Nowhere
 from loaders.installing import install_command
 from tests.commands import TINY, run, write_job
 
@@ -52,9 +59,7 @@ def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("hooks", "said"),
-    [
+BROKEN = [
         ("def setup(self):\n    stage.ground(", "job.py:22: SyntaxError"),
         ("def setup(self):\n    stage.cubes('x')", "job.py:22: setup: AttributeError: module"),
         ("def randomize(self, rng):\n    rng.unifrom()", "job.py:22: randomize: AttributeError"),
@@ -82,12 +87,42 @@ def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
             "passes = ('flow',)\ndef randomize(self, rng):\n    bpy.context.scene.camera.data.type = 'PANO'",
             "job.py: camera: ValueError: camera 'camera' is PANO",
         ),
-    ],
-)  # fmt: skip
-def test_broken_jobs(hooks: str, said: str, tmp_path: Path) -> None:
+]  # fmt: skip
+"""Hooks, and what is said of them."""
+
+
+@pytest.fixture(scope="module")
+def blender() -> Iterator[FirstBlender]:
+    """One Blender for all jobs that fail: it lives on."""
+    first = FirstBlender(Launch(1, 120), attempts=1, say=lambda _: None)
+    yield first
+    first.end()
+
+
+@pytest.mark.parametrize(("hooks", "said"), BROKEN)
+def test_broken_jobs(hooks: str, said: str, blender: FirstBlender, tmp_path: Path) -> None:
+    """As a build meets them: while the plan is drawn up, or while a shard is rendered."""
+    job = write_job(tmp_path, hooks, head="import bpy")
+    with pytest.raises(UsageError) as caught:
+        _render_a_shard(str(job), blender)
+    error = caught.value
+    assert said in "\n".join([*error.details, str(error), error.hint])
+    assert "\n" not in str(error)
+
+
+def _render_a_shard(job: str, blender: FirstBlender) -> None:
+    plan = draw_up(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
+    task = ShardTask(Nowhere(plan, plan.manifest({})), 0, Endurance(), queue.SimpleQueue(), lambda *_: None)
+    for _, members in list(blender.instance.render(plan.order(task.remaining, 1))):  # heard to its end
+        task.add(members)
+
+
+@pytest.mark.parametrize(("hooks", "said"), [BROKEN[0], BROKEN[1], BROKEN[2], BROKEN[12]])
+def test_a_broken_job_ends_the_command_with_nothing_half_written(hooks: str, said: str, tmp_path: Path) -> None:
+    """In its file, in `setup`, while it is rendered, and in its annotations."""
     job = write_job(tmp_path, hooks, head="import bpy")
     _expect(2, said, args=[job, *ONE, "--out", tmp_path / "out"], cwd=tmp_path)
-    assert not list(tmp_path.glob("out/*.tar*")), "nothing half-written"
+    assert not list(tmp_path.glob("out/*.tar*"))
 
 
 def test_a_first_try_that_failed_stands_in_no_ones_way(tmp_path: Path) -> None:

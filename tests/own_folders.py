@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,14 +33,22 @@ def _working_directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.
 def _nothing_is_left(request: pytest.FixtureRequest, _working_directory: Path) -> Iterator[None]:
     """Fail a test that leaves anything in the working directory, where pytest was started, or in the repository."""
     started_in = Path(request.config.invocation_params.dir)
-    before = _names(started_in, deep=False) | _names(ROOT, deep=True)
+    before = _around(started_in)
     yield
-    left = sorted((_names(started_in, deep=False) | _names(ROOT, deep=True)) - before)
+    left = sorted(_around(started_in) - before)
     left += sorted(_names(_working_directory, deep=False))
     for path in _working_directory.iterdir():  # the next test is not to blame
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if left:
         pytest.fail(f"left behind: {', '.join(left)}; write to tmp_path", pytrace=False)
+
+
+def _around(started_in: Path) -> set[str]:
+    """Return what is in the repository and in the folder in which pytest was started."""
+    found = _names(ROOT, deep=True)
+    if started_in.resolve() != Path(tempfile.gettempdir()).resolve():  # in which every program has its files
+        found |= _names(started_in, deep=False)
+    return found
 
 
 def _names(folder: Path, deep: bool) -> set[str]:

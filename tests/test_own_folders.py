@@ -16,9 +16,7 @@ from tests.planned_dataset import make
 SAMPLE = [
     "test_build.py::test_config_file_and_command_line_mean_the_same",
     "test_build.py::test_dry_run_writes_nothing",
-    "test_mistakes.py::test_wrong_commands",
     "test_mistakes.py::test_a_wrong_configuration_names_its_key",
-    "test_command_line.py",
     "test_loaders_docs.py",
     "test_readme.py::test_links_of_the_docs_lead_somewhere",
     "test_seeds.py",

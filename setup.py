@@ -9,9 +9,10 @@ README = Path(__file__).with_name("README.md")
 # A wheel of bpy is made for one Python, and not for every machine: Linux on x86-64 alone, macOS on
 # Intel processors up to 4.5. Where there is none, the extra asks for nothing, so that the installation works
 # and `compile-dataset doctor` can say what to do: another Python, or `--blender` with an installed Blender.
+# One build for each Python, the tested one: another build is another plan, with other pixels.
 BPY = [
-    "bpy>=4.5,<5.1; python_version == '3.11' and platform_machine != 'aarch64'",
-    "bpy>=5.2,<5.3; python_version == '3.13' and platform_machine != 'aarch64'"
+    "bpy==4.5.15; python_version == '3.11' and platform_machine != 'aarch64'",
+    "bpy==5.2.3; python_version == '3.13' and platform_machine != 'aarch64'"
     " and (sys_platform != 'darwin' or platform_machine == 'arm64')",
 ]
 
@@ -57,6 +58,7 @@ setup(
             "mypy>=1.18",
             "pytest>=8.4",
             "ruff>=0.13",
+            "setuptools>=77",
             "types-tqdm",
             "webdataset>=1.0",
         ],

@@ -43,6 +43,15 @@ IMAGE_QUALITY = {"png": 100, "jpg": 95, "webp": 95}
 DEVICES = ("cpu", "cuda", "optix", "hip", "oneapi", "metal")
 """What Cycles renders on; all but the first are GPUs, by the name of their programming interface."""
 
+MOST_PIXELS = 1 << 27
+"""The largest image, width times height: 16384 x 8192. All that decodes images goes so far, and no further."""
+
+LONGEST_SIDE = {"png": 65536, "jpg": 65500, "webp": 16383}
+"""The longest side that each image format has room for; Blender's own limit is 65536."""
+
+OPENGL_SIDE = 16384
+"""The longest side that OpenGL draws everywhere, in software, too: what EEVEE and Workbench can do."""
+
 
 MISSING_FILES = ("refuse", "allow")
 """Where a file that a render needs is not there: an error, or the picture that Blender makes without it."""
@@ -80,10 +89,9 @@ class RenderSettings:
             )
         if self.engine != "workbench" and not 1 <= self.samples <= 1 << 24:
             raise ValueError(f"{self.engine} takes 1 or more render samples, not {self.samples}")
-        if not (4 <= self.width <= 65536 and 4 <= self.height <= 65536):
-            raise ValueError(f"the size {self.width}x{self.height} is not within 4x4 and 65536x65536")
         if self.image not in IMAGE_QUALITY:
             raise ValueError(f"image format {self.image!r} is not one of {', '.join(IMAGE_QUALITY)}")
+        self._check_size()
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality {self.quality} is not within 1 and 100")
         if self.device not in DEVICES:
@@ -92,6 +100,17 @@ class RenderSettings:
             raise ValueError(
                 f"--device and --denoise are Cycles': {self.engine} renders with OpenGL, without denoising"
             )
+
+    def _check_size(self) -> None:
+        size, longest = f"the size {self.width}x{self.height}", LONGEST_SIDE[self.image]
+        if min(self.width, self.height) < 4:
+            raise ValueError(f"{size} is too small: sides have 4 pixels at least")
+        if max(self.width, self.height) > longest:
+            raise ValueError(f"{size} is too large for {self.image}: its sides have {longest} pixels at most")
+        if self.engine != "cycles" and max(self.width, self.height) > OPENGL_SIDE:
+            raise ValueError(f"{size} is too large for {self.engine}: OpenGL draws {OPENGL_SIDE} pixels a side at most")
+        if self.width * self.height > MOST_PIXELS:
+            raise ValueError(f"{size} is too large: images have {MOST_PIXELS} pixels at most, as 16384x8192 has")
 
 
 @dataclass(frozen=True)

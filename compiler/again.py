@@ -8,22 +8,20 @@ from pathlib import Path
 from blender_jobs.orders import MISSING_FILES, Describe, RenderSettings
 from compiler.errors import InstanceLost, OtherPlan, UsageError
 from compiler.planning.numbers import check_numbers
-from compiler.planning.plan import Plan, differences
-from compiler.rendering.instances import Instance
+from compiler.planning.plan import Plan
+from compiler.prepare import FirstBlender
+from compiler.storage.changes import changes, told
 from compiler.storage.sources import Places, find_source, placed_blend, placed_fields
 from loaders.manifest import Manifest
 
-BUILD = ("blender.", "render.settings.", "code_sha256")
-"""What of a plan's identity comes with the installation, not from the user: paths begin so."""
 
-
-def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Places) -> Plan:
+def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Places) -> Plan:
     """Return the manifest's plan as this Blender draws it up: equal to the manifest's, or not (`other_fields`).
 
     Args:
         manifest: the dataset's.
         folder: where its manifest lies.
-        instance: the Blender.
+        first: the Blender.
         places: where the job and its assets are.
 
     Raises:
@@ -49,8 +47,8 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
             job["trust_blend"],
             missing_files=job.get("missing_files", MISSING_FILES[0]),
         )
-        described = instance.describe(request)
-        return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], instance.hello)
+        described = first.describe(request)
+        return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], first.hello)
     except InstanceLost as loss:
         raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -58,7 +56,7 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
 
 
 def chosen_again(
-    manifest: Manifest, folder: Path, instance: Instance, places: Places, doing: str
+    manifest: Manifest, folder: Path, first: FirstBlender, places: Places, doing: str
 ) -> tuple[Plan, list[str]]:
     """Return the manifest's plan, drawn up again, and how this installation differs from the one it was made with.
 
@@ -66,21 +64,20 @@ def chosen_again(
         OtherPlan: what the user chose is another now: the job's file, a field, an asset.
         UsageError, JobBroken: as `plan_again`.
     """
-    again, elsewhere = plan_again(manifest, folder, instance, places), []
-    for name, now, then in differences(again.identity(), manifest.plan):
-        if not name.startswith(BUILD):
-            raise OtherPlan(f"the plan is another now: {name} was {then!r}, is {now!r}", f"restore it to {doing}")
-        elsewhere.append(f"{name} was {then!r}, is {now!r}")
+    again = plan_again(manifest, folder, first, places)
+    chosen, elsewhere = changes(again, manifest)
+    if chosen:
+        raise OtherPlan(f"the plan is another now: {told(chosen)}", f"restore it to {doing}")
     return again, elsewhere
 
 
-def same_plan(manifest: Manifest, folder: Path, instance: Instance, places: Places, doing: str) -> Plan:
+def same_plan(manifest: Manifest, folder: Path, first: FirstBlender, places: Places, doing: str) -> Plan:
     """Return the manifest's plan, drawn up again on the same Blender build and packages. Raises as `chosen_again`, too.
 
     Raises:
         OtherPlan: it is another now: the job's file, a field, an asset, Blender or our code.
     """
-    again, elsewhere = chosen_again(manifest, folder, instance, places, doing)
+    again, elsewhere = chosen_again(manifest, folder, first, places, doing)
     if elsewhere:
         more = f" (and {len(elsewhere) - 1} more)" if len(elsewhere) > 1 else ""
         raise OtherPlan(f"this installation is another: {elsewhere[0]}{more}", f"install what it was, to {doing}")

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from compiler.errors import Incomplete
 from compiler.interrupts import deferred_interrupts
+from compiler.planning.sightings import Sightings
 from compiler.rendering.crew import Crew, CrewOptions, Hands
 from compiler.rendering.events import (
     EpisodeSkipped,
@@ -37,6 +38,7 @@ class Report:
     """What a build did; grows while it runs."""
 
     shards_wanted: int
+    """0: there is no end."""
     samples_wanted: int
     shards_done: int = 0
     samples_done: int = 0
@@ -52,6 +54,10 @@ class Report:
     """The keys of samples that were left out, and why."""
     failures: int = 0
     """How much was noted in the directory's `failures.jsonl`."""
+    seen: Sightings = field(default_factory=Sightings)
+    """What came into view in the shards that were rendered now as a whole."""
+    seen_in: set[int] = field(default_factory=set)
+    """Which these are."""
     live: dict[str, int] | None = None
     """The tee's counts (`live_counts`), where there is one."""
 
@@ -135,7 +141,7 @@ def _record_the_rest(crew: Crew, store: Store) -> None:
     """Enter what came to its end while the build was being stopped."""
     while not crew.events.empty():
         match crew.events.get():
-            case ShardDone(shard, annotations, skipped):
+            case ShardDone(shard, annotations, skipped, _):
                 store.record(shard, annotations, skipped)
             case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
                 store.note(failure)
@@ -156,10 +162,13 @@ def _account(event: Event, report: Report, store: Store) -> None:
         case SampleDone():
             report.samples_done += 1
             report.samples_rendered += 1
-        case ShardDone(shard, annotations, skipped):
+        case ShardDone(shard, annotations, skipped, seen):
             store.record(shard, annotations, skipped)
             report.shards_done += 1
             report.skipped |= skipped
+            if seen is not None and report.shards_wanted:  # else there is no end at which it would be told
+                report.seen.merge(seen)
+                report.seen_in.add(shard.number)
         case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
             store.note(failure)
             report.failures += 1

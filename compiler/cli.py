@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import signal
 import sys
@@ -10,27 +9,21 @@ from typing import NoReturn
 
 import click
 
-from compiler.commands import options
-from compiler.commands.build import build_command
-from compiler.commands.diff import diff_command
-from compiler.commands.doctor import doctor_command
-from compiler.commands.replay import replay_command
-from compiler.commands.reproduce import reproduce_command
-from compiler.commands.show import show_command
-from compiler.commands.verify import verify_command
+from compiler.commands.group import LazyGroup
 from compiler.errors import BlendshardError
 
 INTERRUPTED = 130
 
-_COMMANDS = (
-    build_command,
-    show_command,
-    verify_command,
-    diff_command,
-    reproduce_command,
-    replay_command,
-    doctor_command,
-)
+_COMMANDS = {
+    "build": "Render a job into shards.",
+    "show": "Draw samples with their annotations into a PNG.",
+    "verify": "Read every byte again and name what is damaged.",
+    "diff": "Say what differs between two datasets.",
+    "reproduce": "Render the dataset of a manifest again.",
+    "replay": "Render one episode again, in the foreground.",
+    "doctor": "Say which Blender is here and what renders.",
+}
+"""What each does; its module is loaded when it is called."""
 
 _GOING_ON = ("build", "reproduce")
 """Commands that take up what an earlier run has left."""
@@ -47,16 +40,20 @@ compile-dataset build --help               all options
 """
 
 
-@click.group(cls=options.DefaultGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(importlib.metadata.version("blendshard"), prog_name="compile-dataset")
 @click.pass_context
-def cli(ctx: click.Context) -> None:
-    """Compile a dataset."""
+def _remember(ctx: click.Context) -> None:
     ctx.ensure_object(list).append(ctx.invoked_subcommand)
 
 
-for command in _COMMANDS:
-    cli.add_command(command)
+cli = LazyGroup(
+    _COMMANDS,
+    default="build",
+    name="cli",
+    callback=_remember,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+click.version_option(package_name="blendshard", prog_name="compile-dataset")(cli)
 
 
 def main() -> NoReturn:

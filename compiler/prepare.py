@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import features
 
-from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES, Describe, RenderSettings
+from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES, Describe, Described, Hello, RenderSettings
 from compiler.errors import BlenderUnusable, InstanceLost, UsageError
 from compiler.planning.jobs import find_job
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
 from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.turns import pause_after
 from compiler.storage.sources import path_fields
+from loaders.tarstream import DEFAULT_MAX_BYTES
 
 MOST_INSTANCES = 16
 """What automatic choice does not exceed; each instance holds 300 to 500 MB."""
@@ -79,25 +82,72 @@ def share_cores(instances: int, shards: int) -> tuple[int, int]:
     return instances, max(FEWEST_THREADS, cores() // instances)
 
 
-def start_first(launch: Launch) -> Instance:
-    """Return a running instance.
+class FirstBlender:
+    """The Blender that describes the job. Where it is lost another takes its place, as in a build.
+
+    State: the instance that runs.
+
+    Args:
+        launch: how it is started.
+        attempts: how often a start, and a description, is tried.
+        say: hears of each loss that is got over.
 
     Raises:
         BlenderUnusable: Blender does not start.
     """
-    try:
-        return Instance(launch)
-    except InstanceLost as loss:
-        raise BlenderUnusable(
-            f"Blender did not start: it {loss}", "compile-dataset doctor tells more", loss.log[-8:]
-        ) from None
+
+    def __init__(self, launch: Launch, attempts: int, say: Callable[[str], None]) -> None:
+        self._launch, self._attempts, self._say = launch, attempts, say
+        self.instance = self._started()
+
+    @property
+    def hello(self) -> Hello:
+        """Which Blender it is."""
+        return self.instance.hello
+
+    def describe(self, request: Describe) -> Described:
+        """Return what the job is, as this Blender loads it.
+
+        Raises:
+            JobBroken: the job cannot be used.
+            InstanceLost: Blender was lost in it each time.
+            BlenderUnusable: as the class.
+        """
+        for attempt in range(1, self._attempts):
+            try:
+                return self.instance.describe(request)
+            except InstanceLost as loss:
+                self._over(f"while {request.job.path} was loaded, Blender {loss}", attempt)
+            lost, self.instance = self.instance, self._started()
+            lost.end()
+        return self.instance.describe(request)
+
+    def end(self) -> None:
+        """Let it go."""
+        self.instance.end()
+
+    def _started(self) -> Instance:
+        for attempt in range(1, self._attempts):
+            try:
+                return Instance(self._launch)
+            except InstanceLost as loss:
+                self._over(f"Blender {loss}", attempt)
+        try:
+            return Instance(self._launch)
+        except InstanceLost as loss:
+            raise BlenderUnusable(f"Blender {loss}", "compile-dataset doctor tells more", loss.log[-8:]) from None
+
+    def _over(self, what: str, attempt: int) -> None:
+        self._say(f"{what}; starting another ({attempt + 1} of {self._attempts})")
+        time.sleep(pause_after(attempt))
 
 
-def draw_up(choices: Choices, instance: Instance) -> Plan:
-    """Return the plan, the job described by `instance`: only Blender can import it.
+def draw_up(choices: Choices, first: FirstBlender) -> Plan:
+    """Return the plan, the job described by `first`: only Blender can import it.
 
     Raises:
         UsageError: there is no such job, it cannot be used, or a choice is out of its range.
+        BlenderUnusable: as `FirstBlender.describe`.
     """
     source, render, blend = find_job(choices.job), choices.render_settings(), str(choices.blend or "")
     request = Describe(
@@ -110,10 +160,17 @@ def draw_up(choices: Choices, instance: Instance) -> Plan:
         missing_files=choices.missing_files,
     )
     try:
-        described = instance.describe(request)
+        described = first.describe(request)
     except InstanceLost as loss:
         raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
-    return Plan(source, described, render, choices.seed, choices.samples_per_shard, instance.hello)
+    plan = Plan(source, described, render, choices.seed, choices.samples_per_shard, first.hello)
+    if plan.sample_bytes > DEFAULT_MAX_BYTES:
+        raise UsageError(
+            f"a sample with all its passes and cameras has up to {plan.sample_bytes / 1e9:.1f} GB; what reads samples"
+            f" takes {DEFAULT_MAX_BYTES / 1e9:.1f} GB at most",
+            "choose a smaller --size, or fewer --passes",
+        )
+    return plan
 
 
 def provenance(plan: Plan) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Bar:
     def _begin(self, report: Report) -> tqdm[Never]:
         return tqdm(
             desc=self._name,
-            total=report.samples_wanted,
+            total=report.samples_wanted or None,  # without an end tqdm shows the count, the rate and the time since
             initial=report.samples_done - report.samples_rendered - report.samples_kept,
             unit="sample",
             dynamic_ncols=True,
@@ -111,9 +111,9 @@ class Lines:
         due = time.monotonic() >= self._next and (isinstance(event, SampleDone) or hands.waiting > 0)
         if due or isinstance(event, ShardDone):
             self._next = time.monotonic() + _LINE_EVERY_S
-            share = f"{report.samples_done}/{report.samples_wanted} samples"
-            left = _time_left(report)
-            line = f"{self._name}: {share}, {_state(report, hands)}, {report.rate:.2f} samples/s, {left} left"
+            wanted = f"/{report.samples_wanted}" if report.samples_wanted else ""
+            rate, time_told = f"{report.rate:.2f} samples/s", _time_told(report)
+            line = f"{self._name}: {report.samples_done}{wanted} samples, {_state(report, hands)}, {rate}, {time_told}"
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -126,15 +126,22 @@ def _state(report: Report, hands: Hands) -> str:
     restarts = f", {report.restarts} restarts" if report.restarts else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
     live = ", {connections} listeners, {samples_dropped} dropped".format(**report.live) if report.live else ""
-    shards = f"shards {report.shards_done}/{report.shards_wanted}"
-    return f"{shards}, instances {hands.alive}{alone}{waiting}{restarts}{failed}{live}"
+    wanted = f"/{report.shards_wanted}" if report.shards_wanted else ""
+    return f"shards {report.shards_done}{wanted}, instances {hands.alive}{alone}{waiting}{restarts}{failed}{live}"
 
 
-def _time_left(report: Report) -> str:
+def _time_told(report: Report) -> str:
+    """Return how long it will take; where there is no end, how long it has taken."""
+    if not report.samples_wanted:
+        return f"{_clock(report.seconds)} since the start"
     if not report.rate:
-        return "?"
-    seconds = int((report.samples_wanted - report.samples_done) / report.rate)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return "? left"
+    return f"{_clock((report.samples_wanted - report.samples_done) / report.rate)} left"
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def _note(event: Event | None) -> str:

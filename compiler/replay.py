@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +10,27 @@ from blender_jobs.orders import EpisodeOrder, Render
 from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.planning.plan import Plan
-from compiler.prepare import start_first
+from compiler.prepare import FirstBlender
 from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.task import Endurance
 from compiler.storage.sources import Places
 from loaders.manifest import Manifest
 
 
 def replay(
-    manifest: Manifest, folder: Path, episode: int, out: Path, launch: Launch, places: Places, save_blend: bool
+    manifest: Manifest,
+    folder: Path,
+    episode: int,
+    out: Path,
+    launch: Launch,
+    places: Places,
+    save_blend: bool,
+    say: Callable[[str], None],
 ) -> tuple[list[Path], list[str]]:
     """Render `episode` and write its samples' members as files under `out`.
 
-    With `save_blend` the scene, as it is before the first frame, becomes a file that Blender opens.
+    With `save_blend` the scene, as it is before the first frame, becomes a file that Blender opens; `say` hears what is
+    got over.
 
     Returns:
         The files' paths, and how this installation differs from the one that the dataset was made with.
@@ -32,16 +41,16 @@ def replay(
     """
     blend = out.absolute() / f"episode-{episode}.blend" if save_blend else None
     try:
-        instance = start_first(launch)
+        first = FirstBlender(launch, Endurance().attempts, say)
         try:
-            plan, elsewhere = chosen_again(manifest, folder, instance, places, doing="replay")
+            plan, elsewhere = chosen_again(manifest, folder, first, places, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:
                 blend.unlink(missing_ok=True)
             order = plan.order(_episodes(plan, episode), launch.threads)
-            written = list(_write(instance, replace(order, save_blend=str(blend or "")), episode, out))
+            written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out))
         finally:
-            instance.end()
+            first.end()
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", "name another place with --out") from None
     return [blend, *written] if blend else written, elsewhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 from compiler.build import Report
 from compiler.errors import Incomplete
 from compiler.planning.plan import Plan
+from compiler.proof.reading import samples_of
 from compiler.storage import failures
+from compiler.storage.store import Store
 from loaders.manifest import Manifest
+from loaders.tarstream import kind_of
 
 
 class PlanReport:
@@ -49,10 +53,27 @@ class PlanReport:
             yield f"note: the last episode of each shard keeps {cut} of {len(frames)} frames"
 
 
+def look_for_the_unseen(report: Report, store: Store) -> None:
+    """Add what came into view in the shards of earlier runs, so that `report.seen` holds for the whole dataset.
+
+    Nothing is read where nothing was rendered: ``verify`` tells of such a dataset.
+
+    Raises:
+        UsageError: a shard cannot be read.
+    """
+    for shard in store.manifest.shards:
+        if report.samples_rendered and shard.number not in report.seen_in:
+            for sample in samples_of(store.path / shard.name):
+                for name, content in sample.members.items():
+                    if kind_of(name) == "json":
+                        report.seen.add(json.loads(content))
+
+
 def report_json(report: Report, manifest: Manifest, out: Path) -> dict[str, Any]:
     """Return a build's result for a program."""
     return {
-        **{name: value for name, value in asdict(report).items() if name != "failed"},
+        **{name: value for name, value in asdict(report).items() if name not in ("failed", "seen", "seen_in")},
+        **(report.seen.as_json() if report.samples_rendered else {}),
         "failed": [str(error) for error in report.failed],
         "out": str(out),
         "shards": [asdict(shard) for shard in manifest.shards],
@@ -76,6 +97,7 @@ def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]
             f"skipped {len(report.skipped)} samples whose episodes could not be rendered, the first"
             f" {min(report.skipped)}; dataset.json lists them, and the same command tries them again"
         )
+    yield from (f"Note: {note}" for note in report.seen.notes())
     if report.failures and out.is_dir():
         yield f"{report.failures} failures are described in {out / failures.FILE_NAME}"
     if report.live is not None:

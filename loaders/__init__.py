@@ -43,10 +43,22 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
+_EXTRA = ("braceexpand", "torch", "webdataset")
+"""What the extra ``loaders`` brings."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        from loaders.installing import install_command
+
+        what = f"loaders.{name} needs {error.name}, which the extra 'loaders' brings; try: {install_command('loaders')}"
+        raise ModuleNotFoundError(what, name=error.name) from None
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import configuration, settings
+
+from tests.own_folders import ROOT, _nothing_is_left, _working_directory  # noqa: F401  # fixtures for every test
+
+configuration.set_hypothesis_home_dir(ROOT / ".hypothesis")  # not wherever the tests are started
 
 # A busy machine stalls single examples, so none has a deadline. Else as hypothesis sets itself, CI included.
 settings.register_profile("blendshard", parent=settings(), deadline=None)

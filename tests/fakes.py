@@ -2,7 +2,7 @@
 
 Run as a script: ``python fakes.py build ...`` is ``compile-dataset build ...``, every part of it but Blender. What goes
 wrong is Python code in the environment: ``FAKE_COMPILER`` as the compiler starts, ``FAKE_START`` as an instance does,
-``FAKE_SAMPLE`` before each sample.
+``FAKE_DESCRIBE`` before it describes the job, ``FAKE_SAMPLE`` before each sample.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def serve() -> None:
     while (frame := wire.receive(sys.stdin.buffer)) is not None:
         request = orders.from_head(frame[0])
         if isinstance(request, orders.Describe):
+            exec(os.environ.get("FAKE_DESCRIBE", ""))
             fields = {"every": 1}
             described = orders.Described(
                 "Fake", "A fake.", "cd" * 32, fields, fields, [1, 2, 3], "REUSE" in os.environ, {}

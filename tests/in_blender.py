@@ -36,7 +36,8 @@ def scene(function: Scene) -> Scene:
 def play(module: str, folder: Path, names: Sequence[str] = ()) -> dict[str, Any]:
     """Return what the scenes of a test module (by default all) return, by name."""
     line = [sys.executable, "-m", "tests.in_blender", module, str(folder), *names]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     found = folder / "seen.json"
     assert found.exists(), done.stderr[-4000:]
     result: dict[str, Any] = json.loads(found.read_text())

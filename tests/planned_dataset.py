@@ -87,14 +87,18 @@ class Recipe:
             "objects": [_described(at, rows) for at, rows in enumerate(points, start=1)],
             "note": "of the job's own",
         }
-        noise = rng.integers(0, 40, (height, width, 3)) + np.linspace(0, 200, width)[:, None]
-        kinds = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
         return {
-            self.image: image_bytes(noise.astype(np.uint8), kinds[self.image]),
+            self.image: self._image(rng),
             "json": json.dumps(annotations, sort_keys=True, separators=(",", ":")).encode(),
             "keypoints.npy": npy_bytes(points.reshape(-1, 4).astype(np.float32)),
             **self._arrays(rng),
         }
+
+    def _image(self, rng: np.random.Generator) -> bytes:
+        width, height = self.size
+        noise = rng.integers(0, 40, (height, width, 3)) + np.linspace(0, 200, width)[:, None]
+        kinds = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+        return image_bytes(noise.astype(np.uint8), kinds[self.image])
 
     def _arrays(self, rng: np.random.Generator) -> dict[str, bytes]:
         bare = replace(self, cameras=())

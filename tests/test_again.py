@@ -98,7 +98,7 @@ def test_another_dataset_in_the_way_is_not_to_be_removed(made: Path, tmp_path: P
     build(tmp_path / "other", "--seed", 1, "--shards", 1)
     done = reproduce(made, tmp_path / "other")
     assert done.returncode == 4
-    assert "holds another plan: seed is 1 there, 0 here" in done.stderr
+    assert ": seed was 1, is 0\n" in done.stderr
     assert "--fresh" not in done.stderr
     assert "--fresh" in build(tmp_path / "other").stderr
 

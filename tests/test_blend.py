@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import TINY, digests, ok, run, start, workers, write_job
+from tests.commands import TINY, annotations, digests, ok, run, start, workers, write_job
 
 MAKE = """
 import sys
@@ -74,6 +75,29 @@ def words(scene: Path, out: str, shards: int = 2) -> list[object]:
     ]
 
 
+def test_a_scene_without_a_job_is_refused_with_the_job_that_begins_one(made: Path, tmp_path: Path) -> None:
+    """Nothing falls into a user's scene unasked, and what the refusal says to do works as it stands."""
+    one = ["--blend", made / "scene.blend", "--shards", 1]
+    refused = run(*one, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert not list(tmp_path.iterdir())
+    begun, said, hint = refused.stderr.strip().rsplit("\n", 2)
+    assert said.startswith(f"Error: --blend {made / 'scene.blend'} is a scene, and no job")
+    (tmp_path / "scene_job.py").write_text(begun)
+    words = shlex.split(hint.partition("compile-dataset ")[2])
+    done = run(*words, *TINY, "--samples-per-shard", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = annotations(tmp_path / "scene_job")
+    assert first["objects"][0]["name"] == "Cube"
+    assert first["objects"][0]["pose"] != second["objects"][0]["pose"]
+
+
+def test_a_configuration_that_names_the_job_may_leave_the_scene_to_the_command(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('job = "cube"\nshards = 1\n')
+    done = run("--config", "plan.toml", "--blend", made / "scene.blend", "--dry-run", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_bytes_are_the_same_for_any_number_of_instances_and_after_a_kill(scene: Path) -> None:
     ok(*words(scene, "one"), "--instances", 1)
     others = workers()
@@ -100,7 +124,7 @@ def test_a_changed_texture_is_another_plan(scene: Path) -> None:
         file.write(b"\0")
     refused = run(*words(scene, "out", shards=3))
     assert refused.returncode == 4
-    assert "assets.wood.png" in refused.stderr
+    assert f"the asset {scene / 'wood.png'} has changed (" in refused.stderr
 
 
 def test_a_missing_texture_is_named_before_anything_is_rendered(scene: Path) -> None:

@@ -111,9 +111,15 @@ def test_a_blender_whose_hashing_varies_is_refused(blender_executable: str, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "job", ["falling_cubes", "cube", ROOT / "examples" / "dominoes.py"], ids=lambda job: Path(job).stem
+    ("job", "engine"),  # each job, and each engine with physics and without
+    [
+        ("falling_cubes", "workbench"),
+        ("falling_cubes", "cycles"),
+        ("cube", "workbench"),
+        (ROOT / "examples" / "dominoes.py", "cycles"),
+    ],
+    ids=lambda value: Path(value).stem,
 )
-@pytest.mark.parametrize("engine", ENGINES)
 def test_instances_and_kills_change_no_byte(
     job: str | Path, engine: str, blender_executable: str, tmp_path: Path
 ) -> None:
@@ -248,7 +254,18 @@ def test_a_silent_blender_is_killed_whatever_started_it(blender_executable: str,
         time.sleep(600)
     """
     before = workers()
-    done = run(write_job(tmp_path, hooks), "--shards", 1, "--blender", wrapper, "--stall-timeout", 3, cwd=tmp_path)
+    done = run(
+        write_job(tmp_path, hooks),
+        "--shards",
+        1,
+        "--blender",
+        wrapper,
+        "--stall-timeout",
+        3,
+        "--attempts",
+        1,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2
     assert "said nothing for 3 s" in done.stderr
     _wait(lambda: workers() <= before, seconds=5)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import subprocess
 import tomllib
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +132,7 @@ def test_another_plan_is_refused_by_the_name_of_its_field(dataset: Path) -> None
     ):
         refused = run(*command, *options)
         assert refused.returncode == 4
-        assert f"another plan: {field} is" in refused.stderr
+        assert f": {field} was" in refused.stderr
     assert digests(dataset) == before
 
 
@@ -202,9 +206,30 @@ def test_a_module_beside_the_job_is_part_of_the_plan(tmp_path: Path) -> None:
     ok(*command)
     ok(*command)
     (tmp_path / "sizes.py").write_text("SIZE = 2.5")
-    refused = run(*command)
+    _expect_changed(run(*command), f"the module {tmp_path / 'sizes.py'} has changed", tmp_path)
+    write_job(tmp_path, "def randomize(self, rng):\n    self.cube.scale = [2.5] * 3")
+    said = _expect_changed(run(*command), f"the job file {job} has changed", tmp_path)
+    assert "the module sizes.py is no longer used" in said
+
+
+def test_an_edited_job_is_named_with_when_and_what_to_do(tmp_path: Path) -> None:
+    """Values that follow from the edit come after it; digests tell nobody anything."""
+    job = write_job(tmp_path, "")
+    command = [job, *TINY, "--shards", 1, "--samples-per-shard", 3, "--out", tmp_path / "out"]
+    ok(*command)
+    job.write_text(job.read_text().replace("range(1, 4)", "range(1, 7)"))
+    os.utime(job, (0, datetime(2031, 5, 6, 7, 8, 9).timestamp()))
+    said = _expect_changed(run(*command), f"the job file {job} has changed (2031-05-06 07:08:09)", tmp_path)
+    assert "job.frames was [1, 2, 3], is [1, 2, 3, 4, 5, 6]" in said
+    assert not re.search("[0-9a-f]{16}", said.replace(str(tmp_path), ""))
+
+
+def _expect_changed(refused: subprocess.CompletedProcess[str], what: str, folder: Path) -> str:
     assert refused.returncode == 4
-    assert "another plan: job.source_sha256 is" in refused.stderr
+    written = datetime.fromtimestamp((folder / "out" / "dataset.json").stat().st_mtime)
+    assert f"out holds another plan, last rendered {written:%Y-%m-%d %H:%M:%S}: {what}" in refused.stderr
+    assert "Try: name another place with --out to keep both, or begin anew with --fresh\n" in refused.stderr
+    return refused.stderr
 
 
 def test_show_draws_a_sample_and_a_sheet(dataset: Path, tmp_path: Path) -> None:
@@ -223,12 +248,6 @@ def test_replay_renders_one_episode_to_the_same_bytes(dataset: Path, tmp_path: P
     sample = next(iter(stored))
     for member in ("png", "json", "keypoints.npy"):
         assert (tmp_path / "episode" / f"{sample['__key__']}.{member}").read_bytes() == sample[member]
-
-
-def test_doctor_says_which_engines_render() -> None:
-    said = ok("doctor")
-    assert "cycles     ok" in said
-    assert "workbench  ok" in said
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from loaders.manifest import Manifest
 from loaders.tarstream import read_samples
 from tests.commands import TINY, annotations, digests, ok, start, write_job
 
-PLAN = ["falling_cubes", "--shards", "4", "--samples-per-shard", "16", "--size", "160x120", "--seed", "7"]
+# Three episodes a shard, the last of them cut; four shards, so that three instances have some.
+PLAN = ["falling_cubes", "--shards", "4", "--samples-per-shard", "11", "--size", "160x120", "--seed", "7"]
 ENGINES = {
     "workbench": [*PLAN, "--engine", "workbench"],
     "cycles": [*PLAN, "--engine", "cycles", "--render-samples", "4"],
@@ -41,7 +42,7 @@ def reference(plan: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("instances", [1, 2, 3])
+@pytest.mark.parametrize("instances", [2, 3])
 def test_number_of_instances_changes_no_byte(
     plan: list[str], reference: dict[str, str], instances: int, tmp_path: Path
 ) -> None:

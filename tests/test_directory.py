@@ -95,7 +95,7 @@ def test_what_another_compiler_wrote_before_the_lock_was_ours_is_seen(
         return acquire(lock, *args, **options)
 
     monkeypatch.setattr(FileLock, "acquire", late)
-    with pytest.raises(OtherPlan, match="seed is 2 there, 1 here"), open_directory(tmp_path, ours, {}, fresh=False):
+    with pytest.raises(OtherPlan, match="seed was 2, is 1"), open_directory(tmp_path, ours, {}, fresh=False):
         pass
     assert Manifest.load(tmp_path) == theirs
     assert not (tmp_path / LOCK_NAME).exists()

@@ -53,11 +53,17 @@ def test_ddp_sees_every_sample_once_an_epoch(tmp_path: Path) -> None:
     assert re.findall(r"(\d+) samples on 2 ranks, (\d+) different ones", said) == [("46", "45")] * 2
 
 
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all three: each source has its own in it, and the held-out shard is rendered once."""
+    return tmp_path_factory.mktemp("lessons")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["shards", "live", "live-then-shards"])
-def test_a_network_learns_the_corners(source: str, tmp_path: Path) -> None:
+def test_a_network_learns_the_corners(source: str, lessons: Path) -> None:
     """On a shard that it has not seen it errs by far less than the mean, wherever its samples came from."""
-    said = _run("train_keypoints.py", "--source", source, "--shards", 4, "--epochs", 2, cwd=tmp_path)
+    said = _run("train_keypoints.py", "--source", source, "--shards", 4, "--epochs", 2, cwd=lessons)
     losses = [float(value) for value in re.findall(r"loss +([\d.]+) px", said)]
     assert losses[-1] < 0.8 * losses[0]
     found = re.search(r"held-out shard: ([\d.]+) px; predicting the mean: ([\d.]+) px", said)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from compiler.errors import UsageError
+from compiler.prepare import Choices, FirstBlender, draw_up
+from compiler.rendering.instances import Launch
+from compiler.rendering.task import Endurance, ShardTask
+from compiler.storage.store import Nowhere
+from loaders.installing import install_command
 from tests.commands import TINY, run, write_job
 
 ONE = [*TINY, "--shards", 1, "--samples-per-shard", 3]
@@ -23,7 +31,12 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["fallingcubes", "--shards", 1], "did you mean falling_cubes?"),
+        (["fallingcubes", "--shards", 1], "there is no command or job 'fallingcubes'; did you mean falling_cubes?"),
+        (["falling_cubes/", "--shards", 1], "did you mean falling_cubes?"),
+        (["shwo"], "there is no command or job 'shwo'; did you mean show?"),
+        (["stats"], "commands are build, show, verify, diff, reproduce, replay, doctor; built-in jobs are cube, fall"),
+        (["build", "stats"], "there is no job 'stats'"),
+        (["--shards", 1, "stats"], "there is no job 'stats'"),
         (["nowhere.py", "--shards", 1], "there is no job file nowhere.py"),
         (["scene.blend", "--shards", 1], "path/to/job.py --blend scene.blend"),
         (["falling_cubes"], "Missing option '--shards'"),
@@ -46,9 +59,7 @@ def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("hooks", "said"),
-    [
+BROKEN = [
         ("def setup(self):\n    stage.ground(", "job.py:22: SyntaxError"),
         ("def setup(self):\n    stage.cubes('x')", "job.py:22: setup: AttributeError: module"),
         ("def randomize(self, rng):\n    rng.unifrom()", "job.py:22: randomize: AttributeError"),
@@ -76,12 +87,42 @@ def test_wrong_commands(args: list[object], said: str, tmp_path: Path) -> None:
             "passes = ('flow',)\ndef randomize(self, rng):\n    bpy.context.scene.camera.data.type = 'PANO'",
             "job.py: camera: ValueError: camera 'camera' is PANO",
         ),
-    ],
-)  # fmt: skip
-def test_broken_jobs(hooks: str, said: str, tmp_path: Path) -> None:
+]  # fmt: skip
+"""Hooks, and what is said of them."""
+
+
+@pytest.fixture(scope="module")
+def blender() -> Iterator[FirstBlender]:
+    """One Blender for all jobs that fail: it lives on."""
+    first = FirstBlender(Launch(1, 120), attempts=1, say=lambda _: None)
+    yield first
+    first.end()
+
+
+@pytest.mark.parametrize(("hooks", "said"), BROKEN)
+def test_broken_jobs(hooks: str, said: str, blender: FirstBlender, tmp_path: Path) -> None:
+    """As a build meets them: while the plan is drawn up, or while a shard is rendered."""
+    job = write_job(tmp_path, hooks, head="import bpy")
+    with pytest.raises(UsageError) as caught:
+        _render_a_shard(str(job), blender)
+    error = caught.value
+    assert said in "\n".join([*error.details, str(error), error.hint])
+    assert "\n" not in str(error)
+
+
+def _render_a_shard(job: str, blender: FirstBlender) -> None:
+    plan = draw_up(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
+    task = ShardTask(Nowhere(plan, plan.manifest({})), 0, Endurance(), queue.SimpleQueue(), lambda *_: None)
+    for _, members in list(blender.instance.render(plan.order(task.remaining, 1))):  # heard to its end
+        task.add(members)
+
+
+@pytest.mark.parametrize(("hooks", "said"), [BROKEN[0], BROKEN[1], BROKEN[2], BROKEN[12]])
+def test_a_broken_job_ends_the_command_with_nothing_half_written(hooks: str, said: str, tmp_path: Path) -> None:
+    """In its file, in `setup`, while it is rendered, and in its annotations."""
     job = write_job(tmp_path, hooks, head="import bpy")
     _expect(2, said, args=[job, *ONE, "--out", tmp_path / "out"], cwd=tmp_path)
-    assert not list(tmp_path.glob("out/*.tar*")), "nothing half-written"
+    assert not list(tmp_path.glob("out/*.tar*"))
 
 
 def test_a_first_try_that_failed_stands_in_no_ones_way(tmp_path: Path) -> None:
@@ -154,7 +195,7 @@ def test_paths_with_spaces_and_umlauts(tmp_path: Path) -> None:
     ("problem", "said"),
     [
         ("libXrender.so.1: cannot open shared object file: No such file or directory", "apt-get install libx11-6"),
-        ("No module named 'bpy'", "pip install 'blendshard[blender]'"),
+        ("No module named 'bpy'", install_command("blender")),
     ],
 )
 def test_a_blender_that_cannot_be_imported_names_the_command_that_helps(

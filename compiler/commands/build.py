@@ -16,7 +16,7 @@ from compiler.commands.output import announce, say_json, say_lines
 from compiler.lifeline import end_with_parent
 from compiler.live.serving import live_tee
 from compiler.planning.plan import Plan
-from compiler.prepare import draw_up, provenance, share_cores, start_first
+from compiler.prepare import FirstBlender, draw_up, provenance, share_cores
 from compiler.progress import make_display
 from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
@@ -77,7 +77,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         Endurance(given["attempts"], given["on_poison"]),
         given["recycle"],
     )
-    first = start_first(crew.launch)
+    first = FirstBlender(crew.launch, given["attempts"], announce)
     try:
         plan = draw_up(choices, first)
         for note in plan.job.notes:
@@ -94,7 +94,8 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         with _store(plan, out, given) as store:
             todo, display = survey(store, shards, endless=not shards), make_display(given["quiet"], plan.name)
             with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
-                report = build(store, todo, crew, first, display, tee)
+                report = build(store, todo, crew, first.instance, display, tee)
+            reports.look_for_the_unseen(report, store)
     finally:
         first.end()
     if given["as_json"]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from compiler.commands.output import say_json
+from compiler.commands.output import announce, say_json
 from compiler.commands.plan_options import blender_option
 from compiler.errors import BlenderUnusable
 from compiler.prepare import cores
@@ -25,7 +25,7 @@ def doctor_command(blender: str | None, as_json: bool) -> None:
     say(f"blender    {hello.version} ({hello.build_hash}, {hello.build})")
     say(f"runs on    {hello.platform}, Python {hello.python}, numpy {hello.numpy}, {cores()} cores")
     made = []
-    for check in checks.check_all(launch, found):
+    for check in checks.check_all(launch, found, announce):
         made.append(check)
         say(f"{check.name:<10} {check.state:<6}  {check.text}")
     if as_json:

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from blender_jobs.passes import in_order
 from compiler.errors import UsageError
 from compiler.live.serving import DEFAULT_URL, LiveOptions, tee_options
-from compiler.planning.jobs import builtin_jobs
+from compiler.planning.jobs import builtin_jobs, find_job
 
 CONFIG_FIELDS = "blendshard.config_fields"
 """Where `load_config` leaves the ``[set]`` table in `click.Context.meta`: its values are typed already."""
@@ -80,7 +80,8 @@ class JobType(click.ParamType[str]):
     name = "JOB"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return it as it is; `compiler.planning.jobs` finds it."""
+        """Return it as it is. Raises UsageError where there is no such job, before anything is started."""
+        find_job(str(value))
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -166,26 +167,3 @@ _LIVE_OPTIONS = [
     click.option("--live-ready-file", type=click.Path(path_type=Path), hidden=True),
     click.option("--end-with-parent", is_flag=True, hidden=True),
 ]
-
-
-class DefaultGroup(click.Group):
-    """A group whose first command is meant where none is named: ``compile-dataset --shards 4``."""
-
-    default = "build"
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default command's name in front of arguments that do not begin with a command."""
-        own = {name for param in self.get_params(ctx) for name in param.opts}
-        if args and args[0] not in own and args[0] not in self.commands:
-            args = [self.default, *args]
-        return super().parse_args(ctx, args)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer the commands and whatever the default command takes: its arguments and options."""
-        command = self.commands[self.default]
-        inner = click.Context(command, parent=ctx, info_name=self.default, resilient_parsing=True)
-        offered = [*super().shell_complete(ctx, incomplete), *command.shell_complete(inner, incomplete)]
-        for param in command.params:
-            if isinstance(param, click.Argument) and not incomplete.startswith("-"):
-                offered += param.shell_complete(inner, incomplete)
-        return offered

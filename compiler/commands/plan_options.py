@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES
 from blender_jobs.passes import PASSES
 from compiler.commands.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
+from compiler.commands.output import announce
+from compiler.errors import UsageError
 from compiler.prepare import Choices
 
 _CHOICES = (
@@ -29,6 +33,26 @@ _CHOICES = (
     "quality",
     "passes",
 )
+
+FIRST_JOB = """\
+from dataclasses import dataclass
+
+import bpy
+from blender_jobs.job import Job
+
+
+@dataclass
+class SceneJob(Job):
+    def setup(self):  # the scene is open: find in it what you need
+        self.things = [thing for thing in bpy.context.scene.objects if thing.type == "MESH" and not thing.hide_render]
+
+    def randomize(self, rng):  # all that is random comes from rng
+        self.things[0].rotation_euler.z += rng.uniform(-0.5, 0.5)
+
+    def annotate(self, view):
+        return {"objects": [view.describe(thing, category="thing") for thing in self.things]}
+"""
+"""How a job for a scene is begun; it works as it stands wherever there is a mesh."""
 
 blender_option = click.option(
     "--blender",
@@ -86,6 +110,20 @@ def add(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choices(ctx: click.Context, given: Mapping[str, Any]) -> Choices:
-    """Return what the user chose, a configuration file's job fields included."""
+    """Return what the user chose, a configuration file's job fields included.
+
+    Raises:
+        UsageError: a value out of its range; a scene and no job: the default job has nothing to do with it.
+    """
+    blend = given["blend"]
+    if blend and ctx.get_parameter_source("job") is ParameterSource.DEFAULT:
+        announce(FIRST_JOB)
+        raise UsageError(
+            f"--blend {blend} is a scene, and no job says what varies in it and what is annotated",
+            "save the lines above as scene_job.py and change them; then compile-dataset scene_job.py"
+            f" --blend {shlex.quote(str(blend))} --shards {given['shards']}",
+        )
     settings = {**ctx.meta.get(CONFIG_FIELDS, {}), **dict(given["settings"])}
-    return Choices(settings=settings, **{name: given[name] for name in _CHOICES})
+    chosen = Choices(settings=settings, **{name: given[name] for name in _CHOICES})
+    chosen.render_settings()  # what is out of its range is refused before Blender starts
+    return chosen

@@ -39,7 +39,7 @@ def replay_command(
     launch = Launch(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
     place = out or Path(f"episode-{episode}")
     written, elsewhere = replay_episode(
-        manifest, folder_of(folder), episode, place, launch, Places(job, assets), save_blend
+        manifest, folder_of(folder), episode, place, launch, Places(job, assets), save_blend, announce
     )
     for line in elsewhere:
         announce(f"Note: this installation is another: {line}")

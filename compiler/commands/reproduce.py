@@ -9,17 +9,17 @@ import click
 from compiler.again import same_plan
 from compiler.build import build, survey
 from compiler.commands import options
-from compiler.commands.output import say_lines
+from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
-from compiler.prepare import provenance, share_cores, start_first
+from compiler.prepare import FirstBlender, provenance, share_cores
 from compiler.progress import make_display
 from compiler.proof.verify import folder_of, load_manifest
 from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.task import Endurance
-from compiler.report import report_lines, shards_missing
+from compiler.report import look_for_the_unseen, report_lines, shards_missing
 from compiler.storage.directory import open_directory
 from compiler.storage.sources import Places, copy_sources
 from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
@@ -62,12 +62,13 @@ def reproduce_command(
     # What is published without an episode comes out without it again, if it fails here as well.
     endurance = Endurance(on_poison="skip" if published.skipped else "fail")
     crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
-    first = start_first(crew.launch)
+    first = FirstBlender(crew.launch, endurance.attempts, announce)
     try:
         plan = same_plan(published, folder, first, Places(job, assets), doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
-            report = build(store, survey(store, shards), crew, first, make_display(quiet, plan.name))
+            report = build(store, survey(store, shards), crew, first.instance, make_display(quiet, plan.name))
+            look_for_the_unseen(report, store)
     finally:
         first.end()
     say_lines(report_lines(report, store.manifest, out))

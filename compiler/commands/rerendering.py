@@ -13,9 +13,10 @@ import click
 
 from compiler.commands.output import announce
 from compiler.errors import OtherPixels, VerificationFailed
-from compiler.prepare import cores, share_cores, start_first
+from compiler.prepare import FirstBlender, cores, share_cores
 from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.task import Endurance
 from compiler.storage.sources import Places
 from loaders.manifest import Manifest
 
@@ -89,7 +90,7 @@ def rerender_and_compare(dataset: Path, manifest: Manifest, given: Mapping[str, 
     seed = secrets.randbits(32) if given["pick"] is None else given["pick"]
     instances, threads = share_cores(given["jobs"] or cores(), shards=0)
     launch = Launch(threads, STALL_TIMEOUT_S, blender=given["blender"])
-    first = start_first(launch)
+    first = FirstBlender(launch, Endurance().attempts, announce)
     try:
         places = Places(given["job"], given["assets"])
         comparison = prepare_rerender(dataset, manifest, given["rerender"] or None, seed, first, places)

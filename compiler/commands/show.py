@@ -18,13 +18,24 @@ from compiler.proof.verify import folder_of, load_manifest
 @click.option(
     "--count", metavar="N", type=click.IntRange(min=1), default=12, show_default=True, help="Samples on the sheet."
 )
-@click.option("--columns", metavar="N", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option(
-    "--width", metavar="N", type=click.IntRange(16, 8192), help="Of each sample, in pixels.  [default: 320, alone 960]"
+    "--columns", metavar="N", type=click.IntRange(min=1), help="Samples in a row.  [default: 4, or what fits a screen]"
+)
+@click.option(
+    "--width",
+    metavar="N",
+    type=click.IntRange(16, 8192),
+    help="Of each picture, in pixels.  [default: 320, alone 960, or less]",
 )
 @click.option("--passes", "with_passes", is_flag=True, help="Show the passes, too, in false colours.")
 def show_command(
-    dataset: Path, key: str | None, out: Path | None, count: int, columns: int, width: int | None, with_passes: bool
+    dataset: Path,
+    key: str | None,
+    out: Path | None,
+    count: int,
+    columns: int | None,
+    width: int | None,
+    with_passes: bool,
 ) -> None:
     """Draw a sample (KEY, as 000003-000042) or a contact sheet with boxes, keypoints and skeletons into a PNG.
 
@@ -32,10 +43,10 @@ def show_command(
     """
     manifest, folder = load_manifest(dataset), folder_of(dataset)
     if key:
-        picture = pictures.draw_sample(pictures.find_sample(folder, manifest, key), manifest, width or 960, with_passes)
+        picture = pictures.draw_sample(pictures.find_sample(folder, manifest, key), manifest, width, with_passes)
     else:
         samples = pictures.spread(folder, manifest, count)
-        picture = pictures.contact_sheet(samples, manifest, columns, width or 320, with_passes)
+        picture = pictures.contact_sheet(samples, manifest, columns, width, with_passes)
     path = out or Path(f"{key or folder.resolve().name}.png")
     try:
         picture.save(path, format="PNG")

@@ -15,6 +15,7 @@ from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.rerendering import AmountType, rerender_and_compare
 from compiler.errors import UsageError
+from compiler.planning.sightings import Sightings
 from compiler.prepare import cores
 from compiler.proof.rerender import refuse_recording
 from compiler.proof.shard_walk import ShardReport
@@ -55,11 +56,12 @@ def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, 
     reports = examine_all(verifier, jobs or cores())
     if not quiet:
         reports = _bar(reports, manifest) if sys.stderr.isatty() else _log(reports, manifest)
-    problems, notes = list(verifier.problems), []
+    problems, notes, seen = list(verifier.problems), [], Sightings()
     for report in reports:
         problems += report.problems
         notes += report.notes
-    outcome = Outcome(folder, manifest, problems, notes, look_around(folder, manifest))
+        seen.merge(report.seen)
+    outcome = Outcome(folder, manifest, problems, notes, look_around(folder, manifest), seen)
     if not as_json:
         say_lines(outcome.lines())
     elif rendering["rerender"] is None or problems:

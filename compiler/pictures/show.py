@@ -18,7 +18,15 @@ from loaders.manifest import Manifest
 from loaders.tarstream import IMAGES, Sample
 
 _DAMAGED = "compile-dataset verify tells what is damaged"
-_GAP = 8
+_SCREEN = 1920
+"""Pixels of width: what is shown on a screen without scrolling aside."""
+_COLUMNS = 4
+_WIDTH_ALONE, _WIDTH_ON_A_SHEET, _NARROWEST = 960, 320, 200
+"""Of a picture, in pixels; on a sheet it is narrower where a sample's pictures fit a row then."""
+_BESIDE = 3
+"""Pictures side by side of a sample that is drawn alone: more would be small."""
+_GAP, _SEAM = 8, 2
+"""Between samples, and between the pictures of one."""
 _PAPER = (250, 250, 250)
 _ARRAYS = [name for members in PASSES.values() for name in members]
 _PLAIN = {*IMAGES, "json", "keypoints.npy"}
@@ -61,28 +69,68 @@ def spread(folder: Path, manifest: Manifest, count: int) -> list[Sample]:
     return found
 
 
-def draw_sample(sample: Sample, manifest: Manifest, width: int, with_passes: bool = False) -> Image.Image:
+def draw_sample(sample: Sample, manifest: Manifest, width: int | None, with_passes: bool = False) -> Image.Image:
     """Return the sample's image with its annotations; those of several cameras, and the passes, side by side.
+
+    Rows that would be wider than a screen are wrapped.
 
     Args:
         sample: of the dataset.
         manifest: the dataset's.
-        width: of each picture, in pixels.
+        width: of each picture, in pixels; None: as fits.
         with_passes: whether the passes are shown, too, in false colours.
 
     Raises:
         UsageError: it cannot be drawn.
     """
+    if width is None:
+        count = min(_pictures_in_a_row(sample, with_passes), _BESIDE)
+        width = min(_WIDTH_ALONE, (_SCREEN - _SEAM * (count - 1)) // count)
+    return _tile(sample, manifest, width, with_passes, _SCREEN)
+
+
+def contact_sheet(
+    samples: Sequence[Sample], manifest: Manifest, columns: int | None, width: int | None, with_passes: bool = False
+) -> Image.Image:
+    """Return the samples drawn in rows.
+
+    Args:
+        samples: of the dataset.
+        manifest: the dataset's.
+        columns: samples in a row; None: `_COLUMNS`, or fewer that fit a screen.
+        width: of each picture, in pixels; None: as fits.
+        with_passes: whether the passes are shown, too, in false colours.
+
+    Raises:
+        UsageError: one cannot be drawn.
+    """
+    room = _SCREEN - 2 * _GAP
+    if width is None:
+        most = max(_pictures_in_a_row(sample, with_passes) for sample in samples)
+        width = max(_NARROWEST, min(_WIDTH_ON_A_SHEET, (room - _SEAM * (most - 1)) // most))
+    tiles = [_tile(sample, manifest, width, with_passes, room) for sample in samples]
+    if columns is None:
+        columns = max(1, min(_COLUMNS, (room + _GAP) // (max(tile.width for tile in tiles) + _GAP)))
+    sheet = _grid([tiles[at : at + columns] for at in range(0, len(tiles), columns)], _GAP)
+    framed = Image.new("RGB", (sheet.width + 2 * _GAP, sheet.height + 2 * _GAP), _PAPER)
+    framed.paste(sheet, (_GAP, _GAP))
+    return framed
+
+
+def _tile(sample: Sample, manifest: Manifest, width: int, with_passes: bool, room: int) -> Image.Image:
+    """Return the pictures of a sample, each `width` pixels wide, in rows of up to `room` pixels."""
     try:
-        return _draw(sample, manifest, width, with_passes)
+        rows = _rows(sample, manifest, width, with_passes)
     except Exception as error:  # annotations and arrays come from a file that may hold anything
         what = f"sample {sample.key} cannot be drawn: {type(error).__name__}: {error}"
         raise UsageError(what, _DAMAGED) from None
+    return _grid([part for row in rows for part in _wrapped(row, (room + _SEAM) // (width + _SEAM))])
 
 
-def _draw(sample: Sample, manifest: Manifest, width: int, with_passes: bool) -> Image.Image:
+def _rows(sample: Sample, manifest: Manifest, width: int, with_passes: bool) -> list[list[Image.Image]]:
+    """Return the pictures of each camera; without passes, those of all cameras in one row."""
     rows = []
-    for camera in sorted({_camera(name) for name in sample.members}):
+    for camera in _cameras(sample):
         view = {
             name.removeprefix(camera): content for name, content in sample.members.items() if _camera(name) == camera
         }
@@ -93,18 +141,28 @@ def _draw(sample: Sample, manifest: Manifest, width: int, with_passes: bool) -> 
             painted = [picture(name, view[name]) for name in _ARRAYS if name in view]
             pictures += [entry.resize(pictures[0].size, Image.Resampling.NEAREST) for entry in painted]
         rows.append(pictures)
-    return _grid(rows) if with_passes else _grid([[entry for row in rows for entry in row]])
+    return rows if with_passes else [[entry for row in rows for entry in row]]
 
 
-def contact_sheet(
-    samples: Sequence[Sample], manifest: Manifest, columns: int, width: int, with_passes: bool = False
-) -> Image.Image:
-    """Return the samples drawn in rows of `columns`, each picture `width` pixels wide."""
-    tiles = [draw_sample(sample, manifest, width, with_passes) for sample in samples]
-    sheet = _grid([tiles[at : at + columns] for at in range(0, len(tiles), columns)], _GAP)
-    framed = Image.new("RGB", (sheet.width + 2 * _GAP, sheet.height + 2 * _GAP), _PAPER)
-    framed.paste(sheet, (_GAP, _GAP))
-    return framed
+def _wrapped(row: list[Image.Image], most: int) -> list[list[Image.Image]]:
+    """Return the row in as many rows as it takes, all equally long but the last."""
+    count = -(-len(row) // max(1, most))
+    length = -(-len(row) // count)
+    return [row[at : at + length] for at in range(0, len(row), length)]
+
+
+def _pictures_in_a_row(sample: Sample, with_passes: bool) -> int:
+    """Return how many pictures stand side by side where there is room."""
+    if not with_passes:
+        return len(_cameras(sample))
+    passes = [
+        sum(name == f"{camera}{array}" for name in sample.members for array in _ARRAYS) for camera in _cameras(sample)
+    ]
+    return 1 + max(passes)
+
+
+def _cameras(sample: Sample) -> list[str]:
+    return sorted({_camera(name) for name in sample.members})
 
 
 def _camera(member: str) -> str:
@@ -113,7 +171,7 @@ def _camera(member: str) -> str:
     return "" if member in _ARRAYS or member in _PLAIN or not dot else head + dot
 
 
-def _grid(rows: Sequence[Sequence[Image.Image]], gap: int = 2) -> Image.Image:
+def _grid(rows: Sequence[Sequence[Image.Image]], gap: int = _SEAM) -> Image.Image:
     width = max(sum(entry.width for entry in row) + gap * (len(row) - 1) for row in rows)
     heights = [max(entry.height for entry in row) for row in rows]
     sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) - 1)), _PAPER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
 
 from blender_jobs.orders import JobSource
@@ -18,8 +19,12 @@ def builtin_jobs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
 
 
-def find_job(text: str) -> JobSource:
+def find_job(text: str, commands: Collection[str] = ()) -> JobSource:
     """Return where the job `text` (a built-in name or ``path/to/job.py[:Class]``) is.
+
+    Args:
+        text: the word.
+        commands: what may have been meant where no job has this name.
 
     Raises:
         UsageError: there is no such job.
@@ -33,11 +38,20 @@ def find_job(text: str) -> JobSource:
             f"{path} is a scene, not a job", f"give it to one: compile-dataset path/to/job.py --blend {path}"
         )
     if not path.endswith(".py"):
-        close = difflib.get_close_matches(text, known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"the built-in jobs are {', '.join(known)}"
-        raise UsageError(f"there is no built-in job {text!r}", f"{hint}; a job of your own is given as path/to/job.py")
+        raise _no_such(text, list(known), list(commands))
     if not Path(path).is_file():
         raise UsageError(f"there is no job file {path}", "give the path of a Python file with a Job class in it")
     if colon and not class_name.isidentifier():
         raise UsageError(f"{class_name!r} is no class name", f"give {path}:ClassName, or {path} if it holds one job")
     return JobSource(str(Path(path).resolve()), class_name)
+
+
+def _no_such(text: str, jobs: list[str], commands: list[str]) -> UsageError:
+    """Return the error that names what is near to `text`, and all there is."""
+    own = [f"{text}.py"] if Path(f"{text}.py").is_file() else []
+    near = [*own, *difflib.get_close_matches(text, [*commands, *jobs])]
+    kinds, told = ("command or job", f"commands are {', '.join(commands)}; ") if commands else ("job", "")
+    return UsageError(
+        f"there is no {kinds} {text!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""),
+        f"{told}built-in jobs are {', '.join(jobs)}; give a job of your own as path/to/job.py",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import PurePath
 from typing import Any
 
@@ -13,6 +14,11 @@ from blender_jobs.passes import PASSES
 from loaders.manifest import FORMAT, Manifest, canonical_json
 
 SPLIT = "train"
+
+
+def _size_of(dtype: str) -> int:
+    """Return the bytes of a number: ``float16`` has 2."""
+    return int(re.sub(r"\D", "", dtype)) // 8
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,12 @@ class Plan:
         if not self.job.cameras:
             return members
         return {f"{camera}.{name}": entry for camera in self.job.cameras for name, entry in members.items()}
+
+    @property
+    def sample_bytes(self) -> int:
+        """How large a sample may be: its image and its passes, not compressed."""
+        sized = [(entry["dtype"], entry["shape"]) for entry in self.members().values() if "shape" in entry]
+        return sum(prod(shape) * _size_of(dtype) for dtype, shape in sized if None not in shape)
 
     def _members_of_a_view(self) -> dict[str, dict[str, Any]]:
         height, width = self.render.height, self.render.width

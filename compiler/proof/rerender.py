@@ -18,6 +18,7 @@ from compiler.errors import Incomplete, InstanceLost, UsageError
 from compiler.interrupts import deferred_interrupts
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
+from compiler.prepare import FirstBlender
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.planned import episodes_due, samples_due
 from compiler.proof.reading import samples_of
@@ -53,7 +54,7 @@ class Comparison:
 
 
 def prepare_rerender(
-    folder: Path, manifest: Manifest, amount: int | None, seed: int, instance: Instance, places: Places
+    folder: Path, manifest: Manifest, amount: int | None, seed: int, first: FirstBlender, places: Places
 ) -> Comparison:
     """Choose what to render again.
 
@@ -62,7 +63,7 @@ def prepare_rerender(
         manifest: its manifest.
         amount: how many samples; the whole episodes of them are rendered. None: every shard.
         seed: of the choice.
-        instance: the Blender that shall render.
+        first: the Blender that describes the job.
         places: where the job and its assets are.
 
     Raises:
@@ -71,7 +72,7 @@ def prepare_rerender(
         JobBroken: as `chosen_again`.
     """
     refuse_recording(manifest)
-    plan, elsewhere = chosen_again(manifest, folder, instance, places, doing="render it again")
+    plan, elsewhere = chosen_again(manifest, folder, first, places, doing="render it again")
     elsewhere += _other_processor(manifest)
     tasks = all_tasks(plan, manifest) if amount is None else choose_tasks(plan, manifest, amount, seed)
     return Comparison(folder, plan, tasks, elsewhere)

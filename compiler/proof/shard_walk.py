@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from compiler.planning.sightings import Sightings
 from compiler.proof.planned import Due
 from compiler.proof.structure import Finding, SampleChecker, undecodable
 from compiler.storage.content import digest_sample
@@ -40,6 +41,8 @@ class ShardReport:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What is no damage, but should be known."""
+    seen: Sightings = field(default_factory=Sightings)
+    """What came into view, of annotations that are in order."""
 
 
 class Tap:
@@ -131,7 +134,7 @@ class Walk:
             due = None
         known = len(self._report.problems)
         self._check_record(sample, record)
-        for finding in self._checker.findings(sample, due) if self._checker else ():
+        for finding in self._checker.findings(sample, due, self._report.seen) if self._checker else ():
             if finding.damage:
                 self._blame(finding.what, sample.key, finding.member)
             elif not self._report.notes:  # one a shard will do

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
+from compiler.planning.sightings import Sightings
 from compiler.proof.planned import Due
 from compiler.storage.content import decode_image, open_image
 from loaders.tarstream import IMAGES, Sample, kind_of
@@ -46,8 +47,14 @@ class SampleChecker:
         self._categories = [entry.get("id") for entry in described.get("categories", [])]
         self._seed = seed
 
-    def findings(self, sample: Sample, due: Due | None) -> Iterator[Finding]:
-        """Yield what is wrong with the members of a sample; `due` is what the plan says of it."""
+    def findings(self, sample: Sample, due: Due | None, seen: Sightings) -> Iterator[Finding]:
+        """Yield what is wrong with the members of a sample.
+
+        Args:
+            sample: the sample.
+            due: what the plan says of it.
+            seen: takes note of what comes into view in it.
+        """
         arrays: dict[str, Array] = {}
         for name, content in sample.members.items():
             entry, kind = self.members.get(name, {}), kind_of(name)
@@ -61,10 +68,10 @@ class SampleChecker:
                     yield Finding(name, str(error))
         for name, content in sample.members.items():
             if kind_of(name) == "json":
-                yield from self._annotation_findings(name, content, arrays, due)
+                yield from self._annotation_findings(name, content, arrays, due, seen)
 
     def _annotation_findings(
-        self, name: str, content: bytes, arrays: Mapping[str, Array], due: Due | None
+        self, name: str, content: bytes, arrays: Mapping[str, Array], due: Due | None, seen: Sightings
     ) -> Iterator[Finding]:
         view = name.removesuffix("json")  # "" or "left.": whose members belong to these annotations
         try:
@@ -80,6 +87,7 @@ class SampleChecker:
         if problem := annotation_problem(annotations):
             yield Finding(name, problem)
             return
+        seen.add(annotations)
         yield from (Finding(name, text) for text in self._misplaced(annotations, view, due))
         yield from _keypoint_findings(f"{view}keypoints.npy", arrays, annotations["objects"])
         if strange := _strange(arrays.get(f"{view}categories.npy"), self._categories):

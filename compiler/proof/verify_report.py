@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from compiler.errors import VerificationFailed
+from compiler.planning.sightings import Sightings
 from compiler.proof.shard_walk import Problem
 from compiler.storage import failures, sources
 from compiler.storage.directory import LOCK_NAME
@@ -53,6 +54,7 @@ class Outcome:
     problems: list[Problem]
     notes: list[str]
     around: Surroundings
+    seen: Sightings = field(default_factory=Sightings)
 
     @property
     def damaged(self) -> list[str]:
@@ -69,6 +71,7 @@ class Outcome:
             "damaged": self.damaged,
             "problems": [asdict(problem) for problem in self.problems],
             "notes": self.notes,
+            **self.seen.as_json(),
             "missing_shards": self.around.missing,
             "skipped_samples": len(self.manifest.skipped),
             "unfinished_files": self.around.unfinished,
@@ -83,7 +86,7 @@ class Outcome:
             lines += found[:_SHOWN]
             if len(found) > _SHOWN:
                 lines.append(f"{file}: and {len(found) - _SHOWN} more")
-        lines += [f"Note: {note}" for note in self.notes]
+        lines += [f"Note: {note}" for note in (*self.notes, *self.seen.notes())]
         if self.around.missing:
             lines.append(f"Note: {_runs(self.around.missing)} not rendered yet")
         if self.manifest.skipped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Hello, Probe, Survey, Surveyed
@@ -12,6 +12,9 @@ from compiler.errors import BlenderUnusable, InstanceLost, JobBroken
 from compiler.rendering.instances import Instance, Launch
 
 _GL_HINT = "it needs OpenGL, in software at least: apt-get install libgl1 libegl1 libgl1-mesa-dri libegl-mesa0"
+
+_SLOW = {"eevee": ": it compiles its shaders first, which takes half a minute without a GPU"}
+"""What is said of engines that may keep one waiting."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,13 @@ def examine(launch: Launch) -> tuple[Hello, Surveyed]:
         finally:
             instance.end()
     except InstanceLost as loss:
-        raise BlenderUnusable(f"Blender did not start: it {loss}", details=loss.log) from None
+        raise BlenderUnusable(f"Blender {loss}", details=loss.log) from None
 
 
-def check_all(launch: Launch, found: Surveyed) -> Iterator[Check]:
-    """Try what a build may need, one thing after another."""
+def check_all(launch: Launch, found: Surveyed, say: Callable[[str], None]) -> Iterator[Check]:
+    """Try what a build may need, one thing after another; `say` hears what is being tried."""
     engines = []
-    for check in check_engines(launch):
+    for check in check_engines(launch, say):
         engines.append(check)
         yield check
     yield from check_gpus(found)
@@ -52,9 +55,10 @@ def check_all(launch: Launch, found: Surveyed) -> Iterator[Check]:
     yield check_meshes(found)
 
 
-def check_engines(launch: Launch) -> Iterator[Check]:
+def check_engines(launch: Launch, say: Callable[[str], None]) -> Iterator[Check]:
     """Render a tiny image with each engine, each in an instance of its own: without OpenGL, Blender may crash."""
     for engine in ENGINE_SAMPLES:
+        say(f"rendering a tiny image with {engine}{_SLOW.get(engine, '')} ...")
         started = time.monotonic()
         try:
             instance = Instance(launch)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from compiler.errors import BlendshardError, Incomplete
 from compiler.planning import schema
+from compiler.planning.sightings import Sightings
 from compiler.storage.failures import Failure
 from loaders.manifest import ShardInfo
 
@@ -34,6 +35,8 @@ class ShardDone:
     annotations: schema.Schema
     skipped: Mapping[str, str]
     """The keys of the samples that it lacks, and why."""
+    seen: Sightings | None
+    """What came into view in it; None where some of its samples are an earlier run's."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeVar, cast
 from blender_jobs import orders, wire
 from compiler.errors import BlenderUnusable, InstanceLost, JobBroken
 from compiler.rendering import blenders
+from loaders.installing import install_command
 
 Kind = TypeVar("Kind", bound=orders.Answer)
 
@@ -213,7 +214,9 @@ class Instance:
         try:
             wire.skip_to_sync(cast(BinaryIO, self._process.stdout))
         except wire.WireError as error:
-            raise self._lost(f"did not start: {error}") from None
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(PARTING_S)
+            raise self._lost(f"did not start: {error if self.alive else self._how_it_died()}") from None
         hello = self._receive(orders.Hello)[0]
         if hello.problem:
             raise BlenderUnusable(*_explain_import(hello, self.launch.blender))
@@ -270,11 +273,11 @@ def _explain_import(hello: orders.Hello, program: str | None) -> tuple[str, str]
     if program and "bpy" in hello.problem:
         return f"{program} has no Blender: {hello.problem}", f"{program} -m pip install bpy, or name another program"
     if "bpy" in hello.problem and hello.python.split(".")[1] in ("11", "13"):
-        return "Blender's Python module bpy is not installed", "pip install 'blendshard[blender]'"
+        return "Blender's Python module bpy is not installed", install_command("blender")
     if "bpy" in hello.problem:
         return (
             f"there is no Blender for Python {hello.python}: bpy comes for Python 3.11 and 3.13",
-            "use one of these for the virtual environment, then: pip install 'blendshard[blender]',"
+            f"use one of these for the virtual environment, then: {install_command('blender')};"
             " or name a Blender executable with --blender",
         )
     return f"Blender cannot be imported: {hello.problem}", "compile-dataset doctor tells more"

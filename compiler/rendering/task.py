@@ -12,6 +12,7 @@ from compiler.errors import Incomplete, InstanceLost, JobBroken
 from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.plan import SPLIT
+from compiler.planning.sightings import Sightings
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 from compiler.storage.failures import Failure, for_want_of_memory, replay_command
 from compiler.storage.store import Store
@@ -41,8 +42,9 @@ class ShardTask:
     """One shard of the plan.
 
     State: the writer, the episodes not yet whole in it (the first of them perhaps begun), the annotations' schema
-    so far and at the last seal, what was skipped, how often the current unit was tried and an instance for it was
-    started, and which of its samples the tee has got: what is rendered again after a crash, it does not get again.
+    so far and at the last seal, what came into view up to the last seal and since, what was skipped, how often the
+    current unit was tried and an instance for it was started, and which of its samples the tee has got: what is
+    rendered again after a crash, it does not get again.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ShardTask:
         self._writer = store.writer(number, skipping=endurance.on_poison == "skip")
         self._annotations: schema.Schema = "null"
         self._annotations_sealed: schema.Schema = "null"
+        self._seen, self._seen_unsealed = Sightings(), Sightings()
         self._skipped: dict[str, str] = {}
         self._begun = 0  # samples of remaining[0] that are written
         self._tries = 1
@@ -112,6 +115,7 @@ class ShardTask:
             raise InstanceLost(f"sent garbage for {due.key}: {error}") from None
         for view in views:
             self._check(view, due.key)
+            self._seen_unsealed.add(view)
         if due.key not in self._offered:
             self._offer(due.key, record)
             self._offered.add(due.key)
@@ -135,11 +139,13 @@ class ShardTask:
         if self.at_rest:
             self._writer.seal()
             self._annotations_sealed = self._annotations
+            self._seen.merge(self._seen_unsealed)
             self._begin_unit()
 
     def _begin_unit(self) -> None:
         """Forget how often the last one was tried; where the scene is reused, the whole shard is the unit."""
         self._tries, self._starts, self.alone = 1, 1, False
+        self._seen_unsealed = Sightings()
         self._offered.clear()
 
     def survives(self, loss: InstanceLost) -> bool:
@@ -169,7 +175,7 @@ class ShardTask:
         """Go back to the last seal; return how many samples that costs."""
         written = self._writer.samples
         self._writer.rollback()
-        self._annotations, self._begun = self._annotations_sealed, 0
+        self._annotations, self._begun, self._seen_unsealed = self._annotations_sealed, 0, Sightings()
         if self.plan.job.reuse_scene:
             self.remaining = self.plan.episodes(self.number)
         return written - self._writer.samples
@@ -218,7 +224,9 @@ class ShardTask:
     def commit(self) -> None:
         """Give the shard its name. Raises OSError."""
         shard = self._writer.commit(SPLIT, self.number)
-        self._events.put(ShardDone(shard, self._annotations, self._skipped))
+        self._events.put(
+            ShardDone(shard, self._annotations, self._skipped, None if self._writer.kept.samples else self._seen)
+        )
 
     def close(self) -> None:
         """Leave the whole episodes for the next run, unless the shard was committed."""

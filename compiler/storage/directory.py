@@ -17,6 +17,7 @@ from compiler.errors import OtherPlan, UsageError, disk_error
 from compiler.planning import schema
 from compiler.planning.plan import SPLIT, Plan, differences
 from compiler.storage import failures
+from compiler.storage.changes import changes, told, when
 from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
 from compiler.storage.shards import PART_SUFFIX, ShardWriter, find_kept, part_of, write_atomically
@@ -210,22 +211,19 @@ def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
         manifest = Manifest.load(path)
     except ManifestError as error:
         raise UsageError(str(error), "move it away, or name another place with --out") from None
-    different = [] if fresh else list(differences(plan.identity(), manifest.plan))
-    if different and not manifest.shards and not any(path.glob("*.tar*")):
+    if fresh or not list(differences(plan.identity(), manifest.plan)):
+        return manifest
+    if not manifest.shards and not any(path.glob("*.tar*")):
         return None  # a first try that failed, with nothing rendered, stands in no one's way
-    if different:
-        raise _other_plan(path, different, can_begin_anew=fresh is not None)
-    return manifest
+    raise _other_plan(path, plan, manifest, can_begin_anew=fresh is not None)
 
 
-def _other_plan(path: Path, different: list[tuple[str, Any, Any]], can_begin_anew: bool) -> OtherPlan:
-    """Name what the user chose before what came with the installation."""
-    different.sort(key=lambda difference: difference[0].startswith(("blender.", "code_sha256")))
-    name, ours, theirs = different[0]
-    more = f" (and {len(different) - 1} more: {', '.join(field for field, *_ in different[1:4])})"
+def _other_plan(path: Path, plan: Plan, manifest: Manifest, can_begin_anew: bool) -> OtherPlan:
+    """Name what the user has changed before what came with the installation."""
+    chosen, installation = changes(plan, manifest)
     return OtherPlan(
-        f"{path} holds another plan: {name} is {theirs!r} there, {ours!r} here{more if len(different) > 1 else ''}",
-        "name another place with --out" + ", or begin anew with --fresh" * can_begin_anew,
+        f"{path} holds another plan, last rendered {when(path / FILE_NAME)}: {told([*chosen, *installation])}",
+        "name another place with --out to keep both" + ", or begin anew with --fresh" * can_begin_anew,
     )
 
 

@@ -1,0 +1,97 @@
+"""What of the described objects, their keypoints and the episodes comes into view: what never does may be a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+Key = TypeVar("Key", str, int)
+
+_NAMED = 5
+"""Names that are spelled out for people; JSON has all."""
+
+
+@dataclass
+class Sightings:
+    """Gathered from annotations, in any order; what is added twice changes nothing.
+
+    In view is an object of which a pixel is visible, where the pass ``segmentation`` tells, or whose box is within the
+    image; a keypoint whose visibility is not 0.
+    """
+
+    objects: dict[str, bool] = field(default_factory=dict)
+    """Whether it was in view, by name."""
+    keypoints: dict[str, bool] = field(default_factory=dict)
+    """Whether it was in view, of objects that were, by category and name: ``dog.tail``."""
+    episodes: dict[int, bool] = field(default_factory=dict)
+    """Whether any object was in view, by number."""
+
+    def add(self, annotations: Mapping[str, Any]) -> None:
+        """Take note of one view of a sample; its annotations fit their schema."""
+        any_in_view = False
+        for entry in annotations["objects"]:
+            seen = _in_view(entry)
+            name = str(entry.get("name") or entry.get("category") or "without a name")
+            self.objects[name] = self.objects.get(name, False) or seen
+            if seen:
+                any_in_view = True
+                self._add_keypoints(entry, str(entry.get("category") or name))
+        episode = annotations["episode"]
+        self.episodes[episode] = self.episodes.get(episode, False) or any_in_view
+
+    def _add_keypoints(self, entry: Mapping[str, Any], owner: str) -> None:
+        flags = entry["keypoints"][2::3]
+        names = entry.get("keypoint_names", ())
+        if len(names) != len(flags):
+            names = range(len(flags))
+        for name, flag in zip(names, flags, strict=True):
+            known = f"{owner}.{name}"
+            self.keypoints[known] = self.keypoints.get(known, False) or flag > 0
+
+    def merge(self, other: Sightings) -> None:
+        """Take note of all that another has noted."""
+        _merge(self.objects, other.objects)
+        _merge(self.keypoints, other.keypoints)
+        _merge(self.episodes, other.episodes)
+
+    def as_json(self) -> dict[str, list[Any]]:
+        """Return what was never in view, for programs. Where a job describes no objects, that is no episode."""
+        return {
+            "episodes_with_nothing_in_view": _never(self.episodes) if self.objects else [],
+            "keypoints_never_in_view": _never(self.keypoints),
+            "objects_never_in_view": _never(self.objects),
+        }
+
+    def notes(self, where: str = "") -> Iterator[str]:
+        """Yield it for people; `where` says what they hold for: ``in the samples rendered now``."""
+        empty, keypoints, objects = self.as_json().values()
+        place = f" {where}" if where else ""
+        if empty:
+            yield f"{len(empty)} of {len(self.episodes)} episodes have no object in view{place}: {_named(empty)}"
+        if objects:
+            yield f"{len(objects)} of {len(self.objects)} objects are never in view{place}: {_named(objects)}"
+        if keypoints:
+            yield f"{len(keypoints)} of {len(self.keypoints)} keypoints are never in view{place}: {_named(keypoints)}"
+
+
+def _merge(ours: dict[Key, bool], theirs: Mapping[Key, bool]) -> None:
+    for key, seen in theirs.items():
+        ours[key] = ours.get(key, False) or seen
+
+
+def _in_view(entry: Mapping[str, Any]) -> bool:
+    if "visible_pixels" in entry:
+        return bool(entry["visible_pixels"])
+    if "bbox" in entry:
+        return any(entry["bbox"][2:])  # zeros where nothing of it is in the image
+    flags = entry["keypoints"][2::3]
+    return not flags or any(flag > 0 for flag in flags)
+
+
+def _never(seen: Mapping[Any, bool]) -> list[Any]:
+    return sorted(key for key, was in seen.items() if not was)
+
+
+def _named(names: list[Any]) -> str:
+    return ", ".join(map(str, names[:_NAMED])) + ", ..." * (len(names) > _NAMED)

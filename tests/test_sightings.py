@@ -1,0 +1,127 @@
+"""What never comes into view, and episodes in which nothing does, are counted, named, and told at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.planning.sightings import Sightings
+from tests.commands import TINY, ok, run, write_job
+
+ASIDE = """
+frames: range = range(1, 3)
+
+def setup(self):
+    self.cube = stage.cube("cube")
+    self.lost = stage.cube("lost")
+    self.lost.location = (0, 0, 900)
+    stage.sun()
+    stage.camera(at=(4, -4, 3))
+
+def randomize(self, rng):
+    self.cube.location.z = 500 if rng.uniform() < 0.5 else 0
+
+def annotate(self, view):
+    objects = [view.describe(self.cube, category="cube"), view.describe(self.lost, category="cube")]
+    for entry in objects:
+        entry["keypoints"] += [-5.0, -5.0, 0.0]
+        entry["keypoint_depths"] += [1.0]
+        entry["keypoint_names"] += ["tip"]
+    return {"objects": objects}
+"""
+"""The cube is in view in some episodes, the other cube and the cubes' tips never."""
+
+
+def entry(name: str = "a", **fields: Any) -> dict[str, Any]:
+    return {"name": name, "category": "cube", "keypoints": [], "keypoint_depths": [], **fields}
+
+
+def view(episode: int, *objects: dict[str, Any]) -> dict[str, Any]:
+    return {"episode": episode, "objects": list(objects)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen"),
+    [
+        ({"bbox": [0.0, 0.0, 0.0, 0.0]}, False),
+        ({"bbox": [3.0, 0.0, 1.0, 0.0]}, True),
+        ({"bbox": [3.0, 0.0, 1.0, 1.0], "visible_pixels": 0}, False),
+        ({"bbox": [3.0, 0.0, 1.0, 1.0], "visible_pixels": 7}, True),
+        ({"keypoints": [1.0, 1.0, 0]}, False),
+        ({"keypoints": [1.0, 1.0, 1]}, True),
+        ({}, True),
+    ],
+)
+def test_when_an_object_is_in_view(fields: dict[str, Any], seen: bool) -> None:
+    sightings = Sightings()
+    sightings.add(view(4, entry(**fields)))
+    assert sightings.objects == {"a": seen}
+    assert sightings.episodes == {4: seen}
+
+
+def test_once_in_view_in_any_camera_and_sample_is_enough() -> None:
+    away, here = entry(bbox=[0, 0, 0, 0]), entry(bbox=[0, 0, 2, 2], keypoints=[0, 0, 0, 5, 5, 1])
+    sightings = Sightings()
+    for objects in ([away], [here], [away]):
+        sightings.add(view(1, *objects))
+    sightings.add(view(2, away))
+    sightings.add(view(3))
+    assert list(sightings.notes()) == [
+        "2 of 3 episodes have no object in view: 2, 3",
+        "1 of 2 keypoints are never in view: cube.0",
+    ]
+    assert sightings.as_json()["episodes_with_nothing_in_view"] == [2, 3]
+
+
+def test_a_job_that_describes_no_objects_has_nothing_to_hide() -> None:
+    sightings = Sightings()
+    sightings.add(view(1))
+    assert not list(sightings.notes())
+
+
+VIEWS = st.lists(
+    st.builds(
+        lambda episode, names: view(episode, *(entry(name, bbox=[0, 0, size, size]) for name, size in names)),
+        st.integers(0, 3),
+        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), max_size=3),
+    )
+)
+
+
+@given(VIEWS, VIEWS)
+def test_the_order_does_not_matter_and_twice_is_once(one: list[Any], other: list[Any]) -> None:
+    whole, first, second = Sightings(), Sightings(), Sightings()
+    for sightings, views in ((whole, [*other, *one, *other]), (first, one), (second, other)):
+        for each in views:
+            sightings.add(each)
+    first.merge(second)
+    first.merge(second)
+    assert first == whole
+
+
+def test_builds_and_verify_tell_of_the_whole_dataset(tmp_path: Path) -> None:
+    """Also where a part of it was rendered by an earlier run."""
+    job, out = write_job(tmp_path, ASIDE), tmp_path / "out"
+    plan = [job, *TINY, "--samples-per-shard", 8, "--out", out]
+    first = ok(*plan, "--shards", 1)
+    assert "Note: 1 of 2 objects are never in view: lost\n" in first
+    assert "Note: 1 of 9 keypoints are never in view: cube.tip\n" in first
+    both = run(*plan, "--shards", 2, "--json")
+    assert both.returncode == 0, both.stderr
+    told = json.loads(both.stdout)
+    verified = json.loads(ok("verify", out, "--json"))
+    for name in ("episodes_with_nothing_in_view", "objects_never_in_view", "keypoints_never_in_view"):
+        assert told[name] == verified[name]
+    empty = verified["episodes_with_nothing_in_view"]
+    assert min(empty) < 4 <= max(empty)
+    assert len(empty) < 8
+    said = ok("verify", out)
+    assert f"Note: {len(empty)} of 8 episodes have no object in view: {empty[0]}" in said
+    assert "Note: 1 of 2 objects are never in view: lost\n" in said
+    again = ok(*plan, "--shards", 2)
+    assert "Note: " not in again, "nothing was rendered, nothing is read"

@@ -110,7 +110,7 @@ class _Reader:
     def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> Plan:
         """Return the batches of one rank."""
         if epoch == 0 and seen is None:
-            return FirstEpochPlan(self._order.size, share, batch, drop_last)
+            return FirstEpochPlan(self._order.size, share, workers, batch, drop_last)
         return self._finished().plan(epoch, seen, share, workers, batch, drop_last)
 
     def read(self, plan: Any, worker: int, workers: int) -> Iterator[list[Raw]]:

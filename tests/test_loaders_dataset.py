@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,8 @@ def test_a_state_saved_at_any_step_continues_with_exactly_the_rest(
         later = loaders(data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5)))
         for loader in later:
             loader.load_state_dict(running[first].state_dict())
-        assert seen + in_order(later) == whole
+        assert {loader.epoch for loader in later} == {3 if seen == whole else 2}
+        assert seen == whole or seen + in_order(later) == whole
         assert {loader.epoch for loader in later} == {3}
         step = [next(loop, None) for loop in loops]
         if any(one is None for one in step):
@@ -239,6 +241,48 @@ def test_a_finished_loop_goes_on_to_the_next_epoch(tiny: Path) -> None:
     again = Loader(ShardDataset(tiny), 4)
     again.set_epoch(1)
     assert [frames_in(batch) for batch in again] == epochs[1]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["local", "streamed"])
+@pytest.mark.parametrize("batch", [1, 4, 5, TOTAL])
+def test_an_epoch_is_over_when_its_batches_have_been_handed_out(tiny: Path, streamed: bool, batch: int) -> None:
+    """Lightning stops at ``len(loader)`` without asking for more; other loops ask."""
+
+    def loader() -> Loader:
+        return Loader(ShardDataset(piped(tiny) if streamed else tiny, manifest=tiny), batch)
+
+    asking, counting = loader(), loader()
+    for epoch in range(3):
+        assert counting.epoch == epoch
+        some = [frames_in(batch) for batch in islice(counting, len(counting))]
+        assert some == [frames_in(batch) for batch in asking]
+        assert sorted(frame for frames in some for frame in frames) == list(range(TOTAL))
+        assert counting.state_dict() == asking.state_dict() == {**counting.state_dict(), "epoch": epoch + 1}
+    counting.set_epoch(1)
+    again = [frames_in(batch) for batch in islice(counting, len(counting))]
+    counting.set_epoch(1)
+    assert [frames_in(batch) for batch in counting] == again, "an epoch that is over can be chosen again"
+
+
+def test_a_loop_that_asks_late_does_not_take_the_next_ones_batches(tiny: Path) -> None:
+    loader = Loader(ShardDataset(tiny), 4)
+    first = iter(loader)
+    list(islice(first, len(loader)))
+    second = iter(loader)
+    begun = frames_in(next(second))
+    assert not list(first)
+    rest = [frame for batch in second for frame in frames_in(batch)]
+    assert sorted(begun + rest) == list(range(TOTAL))
+    assert loader.epoch == 2
+
+
+def test_a_state_in_which_nothing_is_left_is_the_next_epochs(tiny: Path) -> None:
+    state = Loader(ShardDataset(tiny), 4).state_dict()
+    resumed = Loader(ShardDataset(tiny), 4, drop_last=True)
+    for seen, epoch in ((TOTAL, 1), (TOTAL - 3, 1), (TOTAL - 4, 0)):
+        resumed.load_state_dict({**state, "seen": seen})
+        assert resumed.epoch == epoch
+        assert list(resumed), "no loop without a batch"
 
 
 def test_a_loop_that_is_left_begins_again_where_it_began(tiny: Path) -> None:

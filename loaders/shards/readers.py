@@ -45,6 +45,9 @@ class Plan(Protocol):
     def seen_after(self, batches: int) -> Seen:
         """Return what has been seen when each rank has had this many of them."""
 
+    def over_after(self, batches: int) -> bool:
+        """Tell whether no rank has any left when each has had this many of them."""
+
 
 PlanT = TypeVar("PlanT", bound=Plan)
 

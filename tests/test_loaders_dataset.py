@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from loaders import Loader, Manifest, ManifestError, ShardDataset, ShardError, S
 from loaders.manifest import FILE_NAME
 from loaders.shards.lanes import in_turns
 from loaders.shards.split import Remainder
-from loaders.tarstream import BLOCK
+from loaders.tarstream import BLOCK, read_places
+from tests import planned_dataset
 from tests.synthetic import full_members, make_dataset
 
 COUNTS = [5, 1, 8, 0, 3]
@@ -489,6 +491,27 @@ def test_damage_without_a_manifest_is_skipped_too(dataset: Path) -> None:
             lenient, frames = read_leniently(source)
         assert sorted(frames) == REST
         assert lenient.skipped == 3, "two shards and a picture: how many samples were in them nobody knows"
+
+
+@pytest.mark.parametrize("manifest", [True, False], ids=["manifest", "bare"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["local", "streamed"])
+@pytest.mark.parametrize("spoil", ["overwritten", "cut"])
+def test_damage_costs_no_sample_that_ends_before_it(tmp_path: Path, spoil: str, streamed: bool, manifest: bool) -> None:
+    """At each header of a shard in turn. Only without a manifest nobody knows whether a lone first sample is whole."""
+    planned = planned_dataset.make(tmp_path, planned_dataset.Recipe(shards=1, samples_per_shard=3))
+    path = tmp_path / planned.shards[0].name
+    if not manifest:
+        (tmp_path / FILE_NAME).unlink()
+    content = path.read_bytes()
+    places = list(read_places(io.BytesIO(content), len(content)))
+    ends = [place.end for place, after in pairwise(places) if place.key != after.key]
+    for offset in [place.offset for place in places] + [places[-1].end]:
+        path.write_bytes(content[:offset] + (b"" if spoil == "cut" else b"spoiled!" + content[offset + 8 :]))
+        source = f"pipe:cat {path}" if streamed else str(path)
+        with pytest.warns(SkipWarning):
+            _, given = read_leniently(source, manifest=planned if manifest else None)
+        before = sum(end <= offset for end in [*ends, places[-1].end])
+        assert len(given) == (0 if offset == ends[0] and not manifest else before), offset
 
 
 def test_a_shard_with_another_digest_is_skipped_whole(dataset: Path) -> None:

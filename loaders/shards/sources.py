@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urljoin, urlparse
 from urllib.request import url2pathname
@@ -29,6 +29,8 @@ class Shard:
     location: str
     """A path, or a URL as webdataset opens it."""
     info: ShardInfo | None = None
+    members: frozenset[str] | None = None
+    """The names of each sample's members, where a manifest tells."""
 
     @property
     def streamed(self) -> bool:
@@ -70,12 +72,21 @@ def _shown(source: Source) -> str:
     return str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
 
 
-def _by_name(manifest: Manifest | str | Path) -> Mapping[str, ShardInfo]:
-    loaded = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
-    return {shard.name: shard for shard in loaded.shards}
+def listed(manifest: Manifest) -> dict[str, Shard]:
+    """Return a manifest's shards by name, in order, each at its bare name."""
+    members = frozenset(manifest.schema.get("members") or ()) or None
+    return {info.name: Shard(info.name, info, members) for info in manifest.shards}
 
 
-def _expand(location: str, known: Mapping[str, ShardInfo]) -> list[Shard]:
+def _by_name(manifest: Manifest | str | Path) -> dict[str, Shard]:
+    return listed(manifest if isinstance(manifest, Manifest) else Manifest.load(manifest))
+
+
+def _at(location: str, shard: Shard | None) -> Shard:
+    return Shard(location) if shard is None else replace(shard, location=location)
+
+
+def _expand(location: str, known: Mapping[str, Shard]) -> list[Shard]:
     if location.startswith("file:"):
         location = url2pathname(urlparse(location).path)
     if is_url(location):
@@ -83,13 +94,13 @@ def _expand(location: str, known: Mapping[str, ShardInfo]) -> list[Shard]:
     path = Path(location)
     if path.is_dir() or path.name == FILE_NAME:
         folder = path if path.is_dir() else path.parent
-        return [Shard(str(folder / info.name), info) for info in Manifest.load(path).shards]
+        return [_at(str(folder / name), shard) for name, shard in _by_name(path).items()]
     paths = [path] if path.exists() else [Path(name) for name in _braces(location)]
     beside = {folder: _beside(folder) for folder in {path.parent for path in paths}}
-    return [Shard(str(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+    return [_at(str(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
 
 
-def _beside(folder: Path) -> Mapping[str, ShardInfo]:
+def _beside(folder: Path) -> Mapping[str, Shard]:
     return _by_name(folder) if (folder / FILE_NAME).is_file() else {}
 
 
@@ -102,11 +113,11 @@ def _braces(pattern: str) -> list[str]:
         raise ShardError(f"{pattern}: {error}") from None
 
 
-def _expand_url(url: str, known: Mapping[str, ShardInfo]) -> list[Shard]:
+def _expand_url(url: str, known: Mapping[str, Shard]) -> list[Shard]:
     if not url.startswith("pipe:") and url.endswith(("/", f"/{FILE_NAME}")):
         url = urljoin(url, FILE_NAME)
-        return [Shard(urljoin(url, info.name), info) for info in _manifest_at(url).shards]
-    return [Shard(one, known.get(_tar_name(one))) for one in _braces(url)]
+        return [_at(urljoin(url, name), shard) for name, shard in listed(_manifest_at(url)).items()]
+    return [_at(one, known.get(_tar_name(one))) for one in _braces(url)]
 
 
 def _tar_name(url: str) -> str:

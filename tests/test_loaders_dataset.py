@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders import Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
+from loaders import IndexedShards, Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
 from loaders.manifest import FILE_NAME
 from loaders.shards.lanes import in_turns
 from loaders.shards.split import Remainder
@@ -113,6 +113,27 @@ def test_a_split_is_chosen(dataset: Path) -> None:
     (dataset / FILE_NAME).unlink()
     with pytest.raises(ShardError, match="no manifest tells its split"):
         ShardDataset(shards_of(dataset), split="val")
+
+
+@pytest.mark.parametrize("name", ["pipe:touch ran;data", "http:cubes", "gs:cubes", "abc:cubes"])
+def test_a_folder_named_like_a_url_is_no_url(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset.rename(name)
+    tars = f"{name}/cubes-{{train-000000,val-000001,train-000002,val-000003,train-000004}}.tar"
+    manifest = f"{name}/{FILE_NAME}"
+    for source in (name, tars, manifest, [tars, tars]):
+        said = rf"^{name}.* is read as a URL, but {name} is here, too; write \./{name}.* for the path$"
+        for kind in (ShardDataset, IndexedShards):
+            with pytest.raises(ShardError, match=said):
+                kind(source)
+    sources: list[Any] = [f"./{name}", f"./{tars}", f"./{manifest}", Path(name), Path(manifest), tmp_path / name]
+    for path in [*sources, [f"./{tars}"], sorted(Path(name).glob("*.tar"))]:
+        assert sorted(frames_of(ShardDataset(path))) == list(range(TOTAL)), path
+    assert not Path("ran").exists()
+    long = f"pipe:true {'x' * 5000}; cat '{sorted(Path(name).glob('*.tar'))[0]}'"
+    assert len(frames_of(ShardDataset(long))) == 5, "a command may be long"
 
 
 def test_wrong_sources_are_clear_errors(dataset: Path) -> None:

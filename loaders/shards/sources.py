@@ -43,22 +43,28 @@ def is_url(location: str) -> bool:
     return bool(_URL.match(location)) and not location.startswith("file:")
 
 
+def _as_location(path: Path) -> str:
+    """Return a path as what no one takes for a URL, though its first folder be called ``pipe:data``."""
+    return f"./{path}" if is_url(str(path)) else str(path)
+
+
 def resolve(source: Source, *, split: str | None = None, manifest: Manifest | str | Path | None = None) -> list[Shard]:
     """Return the shards that `source` stands for, in order.
 
     Args:
         source: a dataset's directory or its manifest (as a path or a URL), a ``.tar``, a brace pattern of these
-            (``data/cubes-train-{000000..000099}.tar``), a URL of webdataset's, or a list of all these.
+            (``data/cubes-train-{000000..000099}.tar``), a URL of webdataset's, or a list of all these. What begins
+            with a scheme (``pipe:data``) is a URL if it is a string, and a path if it is a `Path`.
         split: take the shards of this split alone. Needs a manifest.
         manifest: what is known of the shards, where it does not lie beside them.
 
     Raises:
-        ShardError: there is no shard, no such split, or both files and URLs.
+        ShardError: there is no shard, no such split, or both files and URLs; a string may be a path or a URL.
         ManifestError: a manifest that is needed is missing, or one that is there is not valid.
     """
     known = {} if manifest is None else _by_name(manifest)
     given = [source] if isinstance(source, str | Path) else list(source)
-    shards = [shard for one in given for shard in _expand(str(one), known)]
+    shards = [shard for one in given for shard in _expand(one, known)]
     if split is not None:
         shards = _of_split(shards, split)
     if not shards:
@@ -86,18 +92,35 @@ def _at(location: str, shard: Shard | None) -> Shard:
     return Shard(location) if shard is None else replace(shard, location=location)
 
 
-def _expand(location: str, known: Mapping[str, Shard]) -> list[Shard]:
+def _expand(source: str | Path, known: Mapping[str, Shard]) -> list[Shard]:
+    location = str(source)
     if location.startswith("file:"):
         location = url2pathname(urlparse(location).path)
-    if is_url(location):
+    elif isinstance(source, str) and is_url(location):
+        _check_that_no_path_is_meant(location)
         return _expand_url(location, known)
     path = Path(location)
     if path.is_dir() or path.name == FILE_NAME:
         folder = path if path.is_dir() else path.parent
-        return [_at(str(folder / name), shard) for name, shard in _by_name(path).items()]
+        return [_at(_as_location(folder / name), shard) for name, shard in _by_name(path).items()]
     paths = [path] if path.exists() else [Path(name) for name in _braces(location)]
     beside = {folder: _beside(folder) for folder in {path.parent for path in paths}}
-    return [_at(str(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+    return [_at(_as_location(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+
+
+def _check_that_no_path_is_meant(url: str) -> None:
+    """Refuse what may be either: a folder's name must not run as a command.
+
+    Raises:
+        ShardError: a file or folder has the name that `url` begins with.
+    """
+    first = Path(url).parts[0]
+    try:
+        is_here = "://" not in url and Path(first).exists()
+    except OSError:  # a command that is too long for a name
+        return
+    if is_here:
+        raise ShardError(f"{url} is read as a URL, but {first} is here, too; write ./{url} for the path")
 
 
 def _beside(folder: Path) -> Mapping[str, Shard]:

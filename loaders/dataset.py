@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import located
 from loaders.manifest import Manifest
 from loaders.ranks import resolve_rank
@@ -44,7 +44,9 @@ class ShardDataset(IterableDataset[Any]):
         window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
         buffer: for streams, the samples held to be mixed, in each worker.
         image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
-        output: "torch" or "numpy".
+        output: "torch", "numpy", or "tv_tensors" for torchvision's transforms v2 (see `loaders.tv`).
+        integers: "int32" (the default but with "numpy") or "int64": what arrays of integers are widened to.
+        floats: "float32" widens float16.
         members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
             the sample out.
@@ -78,6 +80,8 @@ class ShardDataset(IterableDataset[Any]):
         buffer: int = 500,
         image_layout: ImageLayout = "CHW",
         output: Output = "torch",
+        integers: Integers | None = None,
+        floats: Floats | None = None,
         members: Collection[str] | None = None,
         transform: Transform | None = None,
         rank: int | None = None,
@@ -89,7 +93,14 @@ class ShardDataset(IterableDataset[Any]):
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        decode = Decoder(
+            image_layout=image_layout,
+            output=output,
+            integers=integers,
+            floats=floats,
+            members=members,
+            max_pixels=max_pixels,
+        )
         self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
         shards = resolve(source, split=split, manifest=manifest)
         if shards[0].streamed:

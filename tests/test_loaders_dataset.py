@@ -568,6 +568,9 @@ def test_a_mistake_in_a_transform_is_not_skipped(tiny: Path) -> None:
         ({"remainder": "even"}, "remainder must be 'keep', 'pad' or 'drop'"),
         ({"image_layout": "WHC"}, "image_layout must be 'CHW' or 'HWC'"),
         ({"output": "jax"}, "output must be 'torch' or 'numpy'"),
+        ({"integers": "int16"}, "integers must be 'int32' or 'int64', not 'int16'"),
+        ({"floats": "float64"}, "floats must be 'float32', not 'float64'"),
+        ({"output": "tv_tensors", "image_layout": "HWC"}, r"tv_tensors are \(3, H, W\): leave image_layout out"),
         ({"window": 0}, "window must be at least one shard"),
     ],
 )

@@ -122,11 +122,17 @@ class _Reader:
             return FirstEpochPlan(self._order.size, share, workers, batch, drop_last)
         return self._finished().plan(epoch, seen, share, workers, batch, drop_last)
 
-    def read(self, plan: Any, worker: int, workers: int) -> Iterator[list[Raw]]:
-        """Yield the batches of one of `workers` workers."""
+    def read(self, plan: Any, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
+        """Yield the batches of one of `workers` workers, but the first `skip`.
+
+        Raises:
+            TypeError: some of the first epoch are to be skipped.
+        """
         if not isinstance(plan, FirstEpochPlan):
-            yield from self._finished().read(plan, worker, workers)
+            yield from self._finished().read(plan, worker, workers, skip)
             return
+        if skip:
+            plan.seen_after(skip)
         samples = iter(FirstEpoch(plan, self._around, self._growing, self._iterations.begin()))
         while batch := list(islice(samples, plan.batch)):
             if len(batch) < plan.batch and plan.drop_last:

@@ -14,7 +14,7 @@ import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batches import collate as default_collate
-from loaders.dataset import ShardDataset
+from loaders.dataset import OTHER_ORDER, ShardDataset
 from loaders.errors import SkipWarning
 from loaders.shards.allocation import keep_freed_memory
 from loaders.shards.readers import Plan, Seen
@@ -144,10 +144,7 @@ class Loader:
         if state.get("format") != _FORMAT:
             raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
         if state["dataset"] != self.dataset.identity:
-            raise ValueError(
-                "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
-                "shuffle, window and buffer must be as they were"
-            )
+            raise ValueError(OTHER_ORDER)
         self._epoch, self._begin, self._run, self._kept = state["epoch"], state["seen"], None, None
         if self._begin is not None and self._plan(self._epoch, self._begin).over_after(0):
             self._epoch, self._begin = self._epoch + 1, None

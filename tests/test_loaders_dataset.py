@@ -346,6 +346,38 @@ def test_batches_of_one_rank(tiny: Path) -> None:
     assert list(Loader(doubled, 4, collate=sum)) == [2 * (1 + 3), 2 * (5 + 7), 2 * (9 + 11), 2 * (13 + 15)]
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["local", "streamed"])
+@pytest.mark.parametrize("remainder", ["keep", "drop"])
+def test_a_datasets_state_goes_on_behind_the_last_sample(tiny: Path, streamed: bool, remainder: Remainder) -> None:
+    def dataset(**options: Any) -> ShardDataset:
+        options = {"rank": 0, "world_size": 2, "remainder": remainder, "seed": 4, **options}
+        return ShardDataset(piped(tiny) if streamed else tiny, manifest=tiny, buffer=3, **options)
+
+    running = dataset(transform=lambda sample: sample if frame(sample) % 3 else None)
+    running.set_epoch(2)
+    whole = frames_of(running)
+    seen, loop = list[int](), iter(running)
+    for number in [*whole, None]:
+        later = dataset(transform=lambda sample: sample if frame(sample) % 3 else None)
+        later.load_state_dict(running.state_dict())
+        assert later.state_dict() == running.state_dict(), "before it is used, too"
+        assert seen + frames_of(later) == whole
+        later.set_epoch(2)
+        assert frames_of(later) == whole, "the next one is a whole epoch again"
+        seen += [] if number is None else [frame(next(loop))]
+    state = running.state_dict()
+    with pytest.raises(ValueError, match="belongs to another order of samples"):
+        dataset(seed=5).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"is that of rank 0 of 2, .* this is 1 of 2"):
+        dataset(rank=1).load_state_dict(state)
+    with pytest.raises(ValueError, match="not a state of format 1: None"):
+        dataset().load_state_dict({})
+    later = dataset()
+    later.load_state_dict({**state, "worker": 1, "workers": 3})
+    with pytest.raises(ValueError, match=r"worker 1 of 3, this is 0 of 1: .* use a loaders\.Loader"):
+        iter(later)
+
+
 # Streams
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +118,41 @@ def test_the_trainers_epoch_is_the_loaders(dataset: Path, tmp_path: Path) -> Non
         model = Model()
         fit(tmp_path, model, loader, max_epochs=2, enable_checkpointing=False)
         assert model.epochs == plainly(dataset, 2)
+
+
+DDP = """
+import sys
+from tests.frameworks.test_lightning import BATCH, Model, fit
+import loaders
+
+class Ranked(Model):
+    def train_dataloader(self):  # by then Lightning has set up torch.distributed, so that the dataset finds its rank
+        return loaders.Loader(loaders.ShardDataset(sys.argv[1], remainder="pad"), BATCH)
+
+model = Ranked()
+fit(sys.argv[2], model, max_epochs=2, devices=2, strategy="ddp", enable_checkpointing=False)
+for epoch in (model.batches[: len(model.batches) // 2], model.batches[len(model.batches) // 2 :]):
+    for batch in epoch:
+        print(f"rank {model.global_rank}:", *batch, flush=True)
+"""
+
+
+def test_ranks_share_the_epochs(dataset: Path, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(DDP)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, script, dataset, tmp_path],
+        env={**os.environ, "PYTHONPATH": root, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    keys = {rank: re.findall(rf"^rank {rank}: (.*)$", done.stdout, re.M) for rank in (0, 1)}
+    expected = []
+    for rank in (0, 1):
+        loader = loaders.Loader(loaders.ShardDataset(dataset, remainder="pad", rank=rank, world_size=2), BATCH)
+        expected.append([" ".join(batch["key"]) for _ in range(2) for batch in loader])
+    assert [keys[0], keys[1]] == expected

@@ -113,7 +113,7 @@ class Loader:
         return self
 
     def __len__(self) -> int:
-        """Return the batches of this rank in a whole epoch.
+        """Return the batches of this rank in a whole epoch; of one that comes live, the most that there can be.
 
         Raises:
             TypeError: the shards are streamed, and no manifest tells.

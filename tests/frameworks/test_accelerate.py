@@ -18,6 +18,7 @@ from tests.synthetic import full_members, key_of, make_dataset
 framework("accelerate")
 
 ROOT = Path(__file__).parents[2]
+RANKS = 2
 COUNTS = [5, 1, 8]
 KEYS = [key_of(shard, sample) for shard, samples in enumerate(COUNTS) for sample in range(samples)]
 
@@ -91,11 +92,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(tmp_path: Path, program: str, ranks: int, dataset: Path) -> list[tuple[str, int, str]]:
-    """Run a program on some ranks; return what was said, by which rank, of which keys."""
+def said(tmp_path: Path, program: str, dataset: Path) -> list[tuple[str, int, str]]:
+    """Run a program on two ranks; return what was said, by which rank, of which keys. The page's code runs on one."""
     script = tmp_path / "train.py"
     script.write_text(BEGINNING + program)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}"]
     done = subprocess.run(
         [sys.executable, *launcher, script, dataset, tmp_path / "checkpoint"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
@@ -108,24 +109,22 @@ def said(tmp_path: Path, program: str, ranks: int, dataset: Path) -> list[tuple[
     return [(what, int(rank), keys) for what, rank, keys in re.findall(r"^(\w+) (\d): (.*)$", done.stdout, re.M)]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_loader_beside_what_is_prepared(dataset: Path, tmp_path: Path, ranks: int) -> None:
-    told = said(tmp_path, BESIDE, ranks, dataset)
-    for rank in range(ranks):
-        loader = loaders.Loader(loaders.ShardDataset(dataset, remainder="pad", rank=rank, world_size=ranks), 3)
+def test_a_loader_beside_what_is_prepared(dataset: Path, tmp_path: Path) -> None:
+    told = said(tmp_path, BESIDE, dataset)
+    for rank in range(RANKS):
+        loader = loaders.Loader(loaders.ShardDataset(dataset, remainder="pad", rank=rank, world_size=RANKS), 3)
         epochs = [[" ".join(batch["key"]) for batch in loader] for _ in range(2)]
         assert [keys for what, by, keys in told if (what, by) == ("whole", rank)] == epochs[0] + epochs[1]
         assert [keys for what, by, keys in told if (what, by) == ("resumed", rank)] == epochs[1][1:]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_data_loader_that_is_prepared(dataset: Path, tmp_path: Path, ranks: int) -> None:
-    told = said(tmp_path, PREPARED, ranks, dataset)
+def test_a_data_loader_that_is_prepared(dataset: Path, tmp_path: Path) -> None:
+    told = said(tmp_path, PREPARED, dataset)
     orders = []
     for epoch in range(2):
         batches = [keys.split() for what, _, keys in told if what == f"epoch{epoch}"]
         given = Counter(key for keys in batches for key in keys)
         assert given.keys() == set(KEYS)
-        assert sum(given.values()) - len(KEYS) < 3 * ranks, "accelerate begins anew to fill the last batches"
+        assert sum(given.values()) - len(KEYS) < 3 * RANKS, "accelerate begins anew to fill the last batches"
         orders.append(sorted(batches))
     assert orders[0] != orders[1]

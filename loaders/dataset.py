@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import located
 from loaders.manifest import Manifest
 from loaders.ranks import resolve_rank
@@ -24,6 +25,24 @@ from loaders.tarstream import DEFAULT_MAX_BYTES
 
 Transform = Callable[[dict[str, Any]], Any]
 
+OTHER_ORDER = (
+    "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
+    "shuffle, window and buffer must be as they were"
+)
+
+_FORMAT = 1
+
+
+@dataclass
+class _Iteration:
+    """How far one worker has come in an epoch."""
+
+    epoch: int
+    worker: int
+    workers: int
+    given: int = 0
+    """Samples, those included that were skipped or that the transform left out."""
+
 
 class ShardDataset(IterableDataset[Any]):
     """Samples from shards, in an order that seed and epoch give, shared out over ranks and DataLoader workers.
@@ -33,7 +52,8 @@ class ShardDataset(IterableDataset[Any]):
     epoch, over all ranks and workers together (see `remainder`).
 
     `loaders.Loader` makes batches of it and resumes in the middle of an epoch. With a plain DataLoader, which can do
-    neither that nor count epochs, call `set_epoch` before each epoch.
+    neither that nor count epochs, call `set_epoch` before each epoch. torchdata's StatefulDataLoader resumes by way of
+    `state_dict`.
 
     Args:
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, a URL as webdataset opens it
@@ -44,7 +64,9 @@ class ShardDataset(IterableDataset[Any]):
         window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
         buffer: for streams, the samples held to be mixed, in each worker.
         image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
-        output: "torch" or "numpy".
+        output: "torch", "numpy", or "tv_tensors" for torchvision's transforms v2 (see `loaders.tv`).
+        integers: "int32" (the default but with "numpy") or "int64": what arrays of integers are widened to.
+        floats: "float32" widens float16.
         members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
             the sample out.
@@ -78,6 +100,8 @@ class ShardDataset(IterableDataset[Any]):
         buffer: int = 500,
         image_layout: ImageLayout = "CHW",
         output: Output = "torch",
+        integers: Integers | None = None,
+        floats: Floats | None = None,
         members: Collection[str] | None = None,
         transform: Transform | None = None,
         rank: int | None = None,
@@ -89,7 +113,14 @@ class ShardDataset(IterableDataset[Any]):
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        decode = Decoder(
+            image_layout=image_layout,
+            output=output,
+            integers=integers,
+            floats=floats,
+            members=members,
+            max_pixels=max_pixels,
+        )
         self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
         shards = resolve(source, split=split, manifest=manifest)
         if shards[0].streamed:
@@ -108,6 +139,8 @@ class ShardDataset(IterableDataset[Any]):
         IterableDataset.__init__(self)
         self.share, self._skips, self._decode, self._transform = share, skips, decode, transform
         self._epoch = SharedArray(1, torch.int64)
+        self._iteration: _Iteration | None = None
+        self._resumed: _Iteration | None = None
 
     @property
     def epoch(self) -> int:
@@ -137,12 +170,49 @@ class ShardDataset(IterableDataset[Any]):
         return len(self.plan(self.epoch))  # in batches of one
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield this worker's part of the epoch, sample by sample."""
-        info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        plan = self.plan(self.epoch, workers=workers)
-        for samples in self.read(plan, worker, workers):
+        """Return this worker's part of the epoch, sample by sample, from where a loaded state is."""
+        worker, workers = _worker()
+        resumed, self._resumed = self._resumed, None
+        if resumed and (resumed.worker, resumed.workers) != (worker, workers):
+            raise ValueError(
+                f"the state is that of worker {resumed.worker} of {resumed.workers}, this is {worker} of {workers}: "
+                "resume with as many workers, or use a loaders.Loader"
+            )
+        self._iteration = resumed or _Iteration(self.epoch, worker, workers)
+        return self._samples(self._iteration)
+
+    def _samples(self, place: _Iteration) -> Iterator[Any]:
+        plan = self.plan(place.epoch, workers=place.workers)  # in batches of one
+        for samples in self.read(plan, place.worker, place.workers, skip=place.given):
+            place.given += 1
             yield from samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the last iteration has come: what torchdata's StatefulDataLoader saves, of each worker.
+
+        Holds plain values. It serves the same worker of the same rank, of as many. A `loaders.Loader` saves less, and
+        its state serves any number of workers and ranks.
+        """
+        place = self._resumed or self._iteration or _Iteration(self.epoch, *_worker())
+        return {"format": _FORMAT, "dataset": self.identity, "share": self._share_shown, **asdict(place)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where `state_dict` was taken, in the epoch that it was taken in.
+
+        Raises:
+            ValueError: the state is of another version, another order of samples, or another rank.
+        """
+        if state.get("format") != _FORMAT:
+            raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
+        if state["dataset"] != self.identity:
+            raise ValueError(OTHER_ORDER)
+        if state["share"] != self._share_shown:
+            raise ValueError(f"the state is that of rank {state['share']}, this is {self._share_shown}")
+        self._resumed = _Iteration(*(state[field.name] for field in fields(_Iteration)))
+
+    @property
+    def _share_shown(self) -> str:
+        return f"{self.share.rank} of {self.share.ranks}, remainder={self.share.remainder!r}"
 
     def plan(
         self, epoch: int, *, seen: Seen | None = None, workers: int = 1, batch: int = 1, drop_last: bool = False
@@ -151,12 +221,12 @@ class ShardDataset(IterableDataset[Any]):
         planned: Plan = self._reader.plan(epoch, seen, self.share, workers, batch, drop_last)
         return planned
 
-    def read(self, plan: Plan, worker: int, workers: int) -> Iterator[list[Any]]:
-        """Yield the batches of `plan` that one worker makes, decoded and transformed.
+    def read(self, plan: Plan, worker: int, workers: int, skip: int = 0) -> Iterator[list[Any]]:
+        """Yield the batches of `plan` that one worker makes, but the first `skip`, decoded and transformed.
 
         Where samples were skipped a batch is smaller, or empty; it keeps its place.
         """
-        for batch in self._reader.read(plan, worker, workers):
+        for batch in self._reader.read(plan, worker, workers, skip):
             decoded = (self._load(raw) for raw in batch)
             yield [sample for sample in decoded if sample is not None]
 
@@ -173,3 +243,9 @@ class ShardDataset(IterableDataset[Any]):
         if decoded is None or self._transform is None:
             return decoded
         return self._transform(decoded)
+
+
+def _worker() -> tuple[int, int]:
+    """Return which DataLoader worker this is, of how many."""
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.lib import format as npy
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import torch
 
 ImageLayout = Literal["CHW", "HWC"]
-Output = Literal["torch", "numpy"]
+Output = Literal["torch", "numpy", "tv_tensors"]
+Integers = Literal["int32", "int64"]
+Floats = Literal["float32"]
 
 MAX_PIXELS = 1 << 27
 """Largest image that is decoded unless told otherwise, and the largest that a plan may ask for: 16384 x 8192 pixels,
@@ -49,14 +51,18 @@ class Decoder:
       view of (H, W, 3) memory (torch's channels_last): transposing it would cost more than reading it.
     - ``json``: ``annotations``, a dict.
     - ``<name>.npy``: ``<name>``: ``keypoints`` float32 (K, 4): x, y in pixels from the outer corner of the top-left
-      pixel, visibility, depth in metres; ``depth`` float32 (H, W); ``segmentation`` uint16 (H, W) ...
+      pixel, visibility, depth in metres; ``depth`` float32 (H, W); ``segmentation`` int32 (H, W) ...
     - anything else: its bytes under its own name.
 
     Where a dataset has several cameras, their names come first: ``left.png`` gives ``left.image``.
 
     Args:
         image_layout: "CHW" or "HWC".
-        output: "torch" for tensors, "numpy" for arrays.
+        output: "torch" for tensors, "numpy" for arrays, "tv_tensors" for what torchvision's transforms v2 take (see
+            `loaders.tv`).
+        integers: "int32" or "int64": what arrays of integers are widened to, but those of bytes; uint32 becomes int64
+            in any case. By default int32, as torch can do next to nothing with uint16; with "numpy" as they are stored.
+        floats: "float32" widens float16; as stored by default.
         members: the names (``image``, ``keypoints``, ``annotations`` ...) to decode; the others are left out. All
             that there are by default.
         max_pixels: largest width times height of an image.
@@ -67,17 +73,27 @@ class Decoder:
         *,
         image_layout: ImageLayout = "CHW",
         output: Output = "torch",
+        integers: Integers | None = None,
+        floats: Floats | None = None,
         members: Collection[str] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        if image_layout not in ("CHW", "HWC"):
-            raise ValueError(f"image_layout must be 'CHW' or 'HWC', not {image_layout!r}")
-        if output not in ("torch", "numpy"):
-            raise ValueError(f"output must be 'torch' or 'numpy', not {output!r}")
+        _check("image_layout", image_layout, ImageLayout)
+        _check("output", output, Output)
+        _check("integers", integers, Integers, None)
+        _check("floats", floats, Floats, None)
+        if output == "tv_tensors" and image_layout != "CHW":
+            raise ValueError("tv_tensors are (3, H, W): leave image_layout out, or choose another output")
         if isinstance(members, str):
             raise ValueError(f"members must be a list of names, such as [{members!r}]")
         self._layout, self._output, self._max_pixels = image_layout, output, max_pixels
         self._members = None if members is None else frozenset(members) - {"key"}
+        self._integers = integers or ("" if output == "numpy" else "int32")
+        self._floats = floats or ""
+        if output == "tv_tensors":
+            from loaders.tv import check_version
+
+            check_version(self._members)
 
     def __call__(self, key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
         """Decode one sample.
@@ -98,6 +114,10 @@ class Decoder:
                 raise SampleError(f"{key}.{member}: {error}") from None
         if self._members is not None and (missing := self._members - sample.keys()):
             raise SampleError(f"sample {key!r} has no {', '.join(sorted(missing))}; it has {', '.join(members)}")
+        if self._output == "tv_tensors":
+            from loaders.tv import as_tv_tensors  # nothing else needs torchvision
+
+            return as_tv_tensors(sample)
         return sample
 
     def _decode(self, name: str, member: str, content: bytes) -> object:
@@ -112,7 +132,23 @@ class Decoder:
         array = decode_npy(content)
         if kind_of(name) == "keypoints" and (array.dtype != np.float32 or array.shape[1:] != (4,)):
             raise SampleError(f"keypoints are float32 (K, 4), not {array.dtype} {array.shape}")
-        return self._converted(array)
+        return self._converted(self._widened(array))
+
+    def _widened(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the array in a dtype that was asked for, or in one that holds all that both hold.
+
+        Raises:
+            SampleError: there are numbers beyond int64.
+        """
+        if array.dtype.kind in "iu" and array.dtype.itemsize > 1 and self._integers:
+            if array.dtype != np.uint64:
+                return array.astype(np.promote_types(array.dtype, self._integers), copy=False)
+            if array.size and int(array.max()) > np.iinfo(np.int64).max:
+                raise SampleError(f"the array holds {array.max()}, which is more than int64 can; read it with numpy")
+            return array.astype(np.int64)
+        if array.dtype.kind == "f" and self._floats:
+            return array.astype(np.promote_types(array.dtype, self._floats), copy=False)
+        return array
 
     def _converted(self, array: NDArray[Any]) -> NDArray[Any] | torch.Tensor:
         if self._output == "numpy":
@@ -120,6 +156,11 @@ class Decoder:
         import torch  # numpy users need not have it
 
         return torch.from_numpy(array)
+
+
+def _check(name: str, value: object, kinds: Any, *others: object) -> None:
+    if value not in (*get_args(kinds), *others):
+        raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(kinds)))}, not {value!r}")
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, overload
 
-from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import ShardError, located
 from loaders.manifest import Manifest
 from loaders.shards.sources import Source, resolve
@@ -24,7 +24,9 @@ class IndexedShards:
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, or a list of these.
         split: take the shards of this split alone.
         image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
-        output: "torch" or "numpy"; with "numpy" torch is not imported.
+        output: "torch", "tv_tensors", or "numpy", with which torch is not imported.
+        integers: "int32" (the default but with "numpy") or "int64": what arrays of integers are widened to.
+        floats: "float32" widens float16.
         members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         verify: compare every shard's sha256 with the manifest first.
         manifest: of files with none beside them.
@@ -43,6 +45,8 @@ class IndexedShards:
         split: str | None = None,
         image_layout: ImageLayout = "CHW",
         output: Output = "torch",
+        integers: Integers | None = None,
+        floats: Floats | None = None,
         members: Collection[str] | None = None,
         verify: bool = False,
         manifest: Manifest | str | Path | None = None,
@@ -53,7 +57,14 @@ class IndexedShards:
         if shards[0].streamed:
             raise ShardError(f"{shards[0].location}: random access needs local files; download the shard first")
         self._store = LocalShards(shards, verify=verify, max_bytes=max_bytes)
-        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        self._decode = Decoder(
+            image_layout=image_layout,
+            output=output,
+            integers=integers,
+            floats=floats,
+            members=members,
+            max_pixels=max_pixels,
+        )
 
     def __len__(self) -> int:
         return len(self._store)

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from loaders.dataset import Transform
-from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
 from loaders.shards.allocation import keep_freed_memory
@@ -57,7 +57,9 @@ class LiveDataset(IterableDataset[Any]):
         plan_digest: take samples of the dataset with this plan alone. In any case a tee must go on with the plan that
             it was first seen with.
         image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
-        output: "torch" or "numpy".
+        output: "torch", "numpy", or "tv_tensors" for torchvision's transforms v2 (see `loaders.tv`).
+        integers: "int32" (the default but with "numpy") or "int64": what arrays of integers are widened to.
+        floats: "float32" widens float16.
         members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
             the sample out.
@@ -85,6 +87,8 @@ class LiveDataset(IterableDataset[Any]):
         plan_digest: str | None = None,
         image_layout: ImageLayout = "CHW",
         output: Output = "torch",
+        integers: Integers | None = None,
+        floats: Floats | None = None,
         members: Collection[str] | None = None,
         transform: Transform | None = None,
         on_error: OnError = "raise",
@@ -102,7 +106,14 @@ class LiveDataset(IterableDataset[Any]):
             raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share, as group='a'")
         self._terms = terms(group, token, timeout_s, reconnect, plan_digest, max_bytes)
         self._skips = Skips(on_error)
-        self._decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        self._decode = Decoder(
+            image_layout=image_layout,
+            output=output,
+            integers=integers,
+            floats=floats,
+            members=members,
+            max_pixels=max_pixels,
+        )
         self._transform, self._max_pixels = transform, max_pixels
         self._record = None if record is None else Path(record)
         if self._record is not None:

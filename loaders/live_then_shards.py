@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 from loaders.dataset import ShardDataset, Transform
-from loaders.decode import MAX_PIXELS, Decoder, ImageLayout, Output
+from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import LiveError
 from loaders.live import TIMEOUT_S, terms
 from loaders.ranks import resolve_rank
@@ -70,6 +70,8 @@ class LiveThenShards(ShardDataset):
         window: int | None = None,
         image_layout: ImageLayout = "CHW",
         output: Output = "torch",
+        integers: Integers | None = None,
+        floats: Floats | None = None,
         members: Collection[str] | None = None,
         transform: Transform | None = None,
         rank: int | None = None,
@@ -81,7 +83,14 @@ class LiveThenShards(ShardDataset):
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         # not ShardDataset's __init__, which wants shards that are there
-        decode = Decoder(image_layout=image_layout, output=output, members=members, max_pixels=max_pixels)
+        decode = Decoder(
+            image_layout=image_layout,
+            output=output,
+            integers=integers,
+            floats=floats,
+            members=members,
+            max_pixels=max_pixels,
+        )
         self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
         where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
         sightings = Sightings(1)
@@ -110,14 +119,20 @@ class _Reader:
     def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> Plan:
         """Return the batches of one rank."""
         if epoch == 0 and seen is None:
-            return FirstEpochPlan(self._order.size, share, batch, drop_last)
+            return FirstEpochPlan(self._order.size, share, workers, batch, drop_last)
         return self._finished().plan(epoch, seen, share, workers, batch, drop_last)
 
-    def read(self, plan: Any, worker: int, workers: int) -> Iterator[list[Raw]]:
-        """Yield the batches of one of `workers` workers."""
+    def read(self, plan: Any, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
+        """Yield the batches of one of `workers` workers, but the first `skip`.
+
+        Raises:
+            TypeError: some of the first epoch are to be skipped.
+        """
         if not isinstance(plan, FirstEpochPlan):
-            yield from self._finished().read(plan, worker, workers)
+            yield from self._finished().read(plan, worker, workers, skip)
             return
+        if skip:
+            plan.seen_after(skip)
         samples = iter(FirstEpoch(plan, self._around, self._growing, self._iterations.begin()))
         while batch := list(islice(samples, plan.batch)):
             if len(batch) < plan.batch and plan.drop_last:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.synchronize import Semaphore
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batches import collate as default_collate
-from loaders.dataset import ShardDataset
+from loaders.dataset import OTHER_ORDER, ShardDataset
 from loaders.errors import SkipWarning
 from loaders.shards.allocation import keep_freed_memory
 from loaders.shards.readers import Plan, Seen
@@ -44,8 +44,8 @@ class Loader:
                 ...
                 torch.save({"loader": loader.state_dict(), ...}, path)
 
-    A loop that runs to its end moves on to the next epoch, with another order. One that is left early begins its
-    epoch again, as a DataLoader's does.
+    An epoch is over when its last batch has been handed out, whether or not the loop asks for more: `epoch` is then
+    the next one, with another order. A loop that is left before begins its epoch again, as a DataLoader's does.
 
     Args:
         dataset: what to read.
@@ -82,7 +82,7 @@ class Loader:
         self._collate, self._epoch = collate, dataset.epoch
         self._begin: Seen | None = None
         self._run: _Run | None = None
-        self._kept: _Running | None = None
+        self._kept: _Workers | None = None
         self._slots = prefetch_factor + _SPARE_SLOTS
         self._persistent = persistent_workers and num_workers > 0
         self._options: dict[str, Any] = {"pin_memory": pin_memory, "timeout": timeout}
@@ -97,16 +97,23 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next loop gives, or the current one is in."""
+        """The epoch that the current loop is in; once it has got its last batch, the epoch of the next loop."""
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next loop. The one that a loaded state is in goes on where the state is."""
+        if self._run is not None and (self._run.is_over or epoch != self._epoch):
+            self._leave()
         if epoch != self._epoch:
-            self._epoch, self._begin, self._run = epoch, None, None
+            self._epoch, self._begin = epoch, None
+
+    @property
+    def sampler(self) -> Self:
+        """The loader itself: where Lightning looks for `set_epoch`, which it calls before each epoch."""
+        return self
 
     def __len__(self) -> int:
-        """Return the batches of this rank in a whole epoch.
+        """Return the batches of this rank in a whole epoch; of one that comes live, the most that there can be.
 
         Raises:
             TypeError: the shards are streamed, and no manifest tells.
@@ -122,8 +129,11 @@ class Loader:
         Raises:
             TypeError: in the middle of an epoch of streamed shards whose numbers of samples no manifest tells.
         """
-        seen = self._begin if self._run is None else self._run.plan.seen_after(self._run.batches)
-        return {"format": _FORMAT, "dataset": self.dataset.identity, "epoch": self._epoch, "seen": seen}
+        epoch, seen, run = self._epoch, self._begin, self._run
+        if run is not None and not run.plan.over_after(run.batches):
+            # Of this rank it may be over: the others, which this state must serve as well, then have one more batch.
+            epoch, seen = run.epoch, run.plan.seen_after(run.batches)
+        return {"format": _FORMAT, "dataset": self.dataset.identity, "epoch": epoch, "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to the place that `state_dict` returned: the next loop begins there.
@@ -134,59 +144,88 @@ class Loader:
         if state.get("format") != _FORMAT:
             raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
         if state["dataset"] != self.dataset.identity:
-            raise ValueError(
-                "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
-                "shuffle, window and buffer must be as they were"
-            )
+            raise ValueError(OTHER_ORDER)
         self._epoch, self._begin, self._run, self._kept = state["epoch"], state["seen"], None, None
+        if self._begin is not None and self._plan(self._epoch, self._begin).over_after(0):
+            self._epoch, self._begin = self._epoch + 1, None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the epoch's batches, from where a loaded state is."""
-        running = self._running()
-        run = self._run = _Run(self._plan(self._epoch, self._begin))
-        skipped = self.dataset.skipped
-        for received in running.data_loader:
+        run = self._run = self._new_run()
+        for received in run.batches_made:
             run.batches += 1
+            if run.batches == run.length:
+                self._end(run)
             if not isinstance(received, _Nothing):
-                yield running.slots.unpack(received)
-        if self._persistent:
-            self._kept = running
-        self._report(self.dataset.skipped - skipped)
+                yield run.workers.slots.unpack(received)
+            if run.is_left:
+                return
+        self._end(run)
         if run is self._run:
-            self._epoch, self._begin, self._run = self._epoch + 1, None, None
+            self._leave()
+
+    def _new_run(self) -> _Run:
+        """Begin a loop, with the workers of the last one if they are kept."""
+        if self._run is not None and self._run.is_over:
+            self._leave()
+        workers, self._kept = self._kept or self._new_workers(), None
+        workers.batches.begin(self._epoch, self._begin)
+        plan, skipped = self._plan(self._epoch, self._begin), self.dataset.skipped
+        return _Run(self._epoch, plan, _length(plan), workers, iter(workers.data_loader), skipped)
+
+    def _end(self, run: _Run) -> None:
+        """Note that a loop has been given its last batch."""
+        if run.is_over:
+            return
+        run.is_over = True
+        if skipped := self.dataset.skipped - run.skipped_before:
+            warnings.warn(f"epoch {run.epoch}: {skipped} samples were skipped", SkipWarning, stacklevel=3)
+        if run is self._run:
+            self._epoch, self._begin = run.epoch + 1, None
+
+    def _leave(self) -> None:
+        """Let the current loop give nothing more; keep its workers if they have ended their epoch and shall persist."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        if run.is_over and self._persistent:
+            for _ in run.batches_made:  # the loop did not ask whether there are more, so the workers' end was not seen
+                pass
+            run.is_left, self._kept = True, run.workers
 
     def _plan(self, epoch: int, seen: Seen | None) -> Plan:
         workers = max(1, self.num_workers)
         batch = self.batch_size or 1
         return self.dataset.plan(epoch, seen=seen, workers=workers, batch=batch, drop_last=self.drop_last)
 
-    def _running(self) -> _Running:
-        """Return workers that are told where to begin: those of the last epoch, or new ones."""
-        running, self._kept = self._kept, None
-        if running is None:
-            slots = MainSlots(self.num_workers, self._slots, self._options.get("multiprocessing_context"))
-            batches = _Batches(self.dataset, self._collate, self.batch_size, self.drop_last, slots.free)
-            data_loader = DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options)
-            running = _Running(data_loader, batches, slots)
-        running.batches.begin(self._epoch, self._begin)
-        return running
-
-    def _report(self, skipped: int) -> None:
-        if skipped:
-            warnings.warn(f"epoch {self._epoch}: {skipped} samples were skipped", SkipWarning, stacklevel=3)
+    def _new_workers(self) -> _Workers:
+        slots = MainSlots(self.num_workers, self._slots, self._options.get("multiprocessing_context"))
+        batches = _Batches(self.dataset, self._collate, self.batch_size, self.drop_last, slots.free)
+        return _Workers(DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options), batches, slots)
 
 
 @dataclass
 class _Run:
     """One loop over the loader."""
 
+    epoch: int
     plan: Plan
+    length: int | None
+    """Batches that it gives, where that is known before its end."""
+    workers: _Workers
+    batches_made: Iterator[Any]
+    skipped_before: int
+    """The dataset's count when the loop began."""
     batches: int = 0
     """Handed out so far, empty ones included."""
+    is_over: bool = False
+    """Whether that was all of them."""
+    is_left: bool = False
+    """Whether its workers are another loop's now."""
 
 
 @dataclass(frozen=True)
-class _Running:
+class _Workers:
     """A DataLoader with what belongs to it."""
 
     data_loader: DataLoader[Any]
@@ -241,6 +280,13 @@ class _Batches(IterableDataset[Any]):
         if not samples:
             return _Nothing()
         return samples[0] if self._batch_size is None else self._collate(samples)
+
+
+def _length(plan: Plan) -> int | None:
+    try:
+        return len(plan)
+    except TypeError:  # of streams that no manifest describes
+        return None
 
 
 def _as_it_is(batch: Any) -> Any:

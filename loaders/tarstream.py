@@ -86,14 +86,20 @@ def meaning_of(member: str) -> str:
 
 
 def read_samples(
-    stream: Readable, *, whole: Collection[str] | None = None, max_bytes: int = DEFAULT_MAX_BYTES
+    stream: Readable,
+    *,
+    whole: Collection[str] | None = None,
+    usual: Collection[str] | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> Iterator[Sample]:
     """Yield whole samples in the order of the stream, holding one at a time.
 
     Args:
         stream: a tar as bytes: an open file, a socket's file, an HTTP response.
         whole: the member names that make a sample complete, where they are known. Each sample is then given as its
-            last byte arrives, and one with other members is an error. Otherwise a sample ends where the next begins.
+            last byte arrives, and one with other members is an error. Otherwise a sample ends where the next begins,
+            or where the stream is damaged, if it has its usual members by then.
+        usual: the member names that samples have, if not what the first one shows; nothing is held against them.
         max_bytes: largest sum of member sizes in one sample.
 
     Raises:
@@ -101,25 +107,46 @@ def read_samples(
             not whole.
     """
     expected = frozenset(whole) if whole is not None else None
-    draft, position = None, 0
-    while (header := _read_header(stream, position)) is not None:
-        key, member = _split_name(header.name, position)
-        if draft and draft.key != key:
-            yield draft.finished(expected)
-            draft = None
-        draft = draft or _Draft(key, position)
-        draft.admit(header, member)
-        if expected is not None and member not in expected:
-            raise TarStreamError(f"member {header.name!r} is not one of {sorted(expected)} (byte {position})")
-        if draft.size > max_bytes:
-            raise TarStreamError(f"sample of {header.name!r} is larger than {max_bytes} bytes (byte {position})")
-        draft.members[member] = _read_content(stream, header, position)
-        position = draft.end
-        if draft.members.keys() == expected:
+    draft, position, names = None, 0, UsualMembers(usual)
+    try:
+        while (header := _read_header(stream, position)) is not None:
+            key, member = _split_name(header.name, position)
+            if draft and draft.key != key:
+                names.note(draft.members)
+                yield draft.finished(expected)
+                draft = None
+            draft = draft or _Draft(key, position)
+            draft.admit(header, member, expected, max_bytes)
+            draft.members[member] = _read_content(stream, header, position)
+            position = draft.end
+            if draft.members.keys() == expected:
+                yield draft.finished()
+                draft = None
+    except (TarStreamError, OSError):
+        if draft and draft.end == position and names.are(draft.members):
             yield draft.finished()
-            draft = None
+        raise
     if draft:
         yield draft.finished(expected)
+
+
+class UsualMembers:
+    """The names that all samples of a tar have: by them, one before damage is known to be whole."""
+
+    def __init__(self, names: Collection[str] | None = None) -> None:
+        """Take the names where they are known; else the first sample shows them."""
+        self._names = frozenset(names or ())
+        self._known, self._differ = bool(names), False
+
+    def note(self, names: Collection[str]) -> None:
+        """Learn from a whole sample."""
+        if not self._names:
+            self._names = frozenset(names)
+        self._differ = self._differ or (not self._known and self._names != frozenset(names))
+
+    def are(self, names: Collection[str]) -> bool:
+        """Tell whether a sample that may lack some of its members has them all."""
+        return bool(self._names) and not self._differ and self._names == frozenset(names)
 
 
 def parse_sample(record: bytes, offset: int = 0) -> Sample:
@@ -161,10 +188,20 @@ class _Draft:
         self.size = 0
         self.members: dict[str, bytes] = {}
 
-    def admit(self, header: tarfile.TarInfo, member: str) -> None:
-        """Make room for a member whose header stands at `end`."""
+    def admit(
+        self,
+        header: tarfile.TarInfo,
+        member: str,
+        expected: Collection[str] | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        """Make room for a member whose header stands at `end`; it must be one of those that are expected."""
         if member in self.members:
             raise TarStreamError(f"member {header.name!r} stands twice (byte {self.end})")
+        if expected is not None and member not in expected:
+            raise TarStreamError(f"member {header.name!r} is not one of {sorted(expected)} (byte {self.end})")
+        if self.size + header.size > max_bytes:
+            raise TarStreamError(f"sample of {header.name!r} is larger than {max_bytes} bytes (byte {self.end})")
         self.size += header.size
         self.end += BLOCK + padded(header.size)
 
@@ -181,6 +218,7 @@ class MemberPlace:
 
     key: str
     """Of its sample."""
+    member: str
     offset: int
     """Bytes from the start of the tar to its header."""
     end: int
@@ -195,11 +233,11 @@ def read_places(file: BinaryIO, size: int) -> Iterator[MemberPlace]:
     """
     position = 0
     while (header := _read_header(file, position)) is not None:
-        key, _ = _split_name(header.name, position)
+        key, member = _split_name(header.name, position)
         end = position + BLOCK + padded(header.size)
         if end > size:
             raise TarStreamError(f"cut short in {header.name!r} (byte {size})")
-        yield MemberPlace(key, position, end)
+        yield MemberPlace(key, member, position, end)
         position = file.seek(end)
 
 

@@ -151,6 +151,17 @@ def test_a_loader_counts_the_epochs_and_resumes_in_the_later_ones(tmp_path: Path
     assert [key for batch in resumed for key in batch["key"]] == rest
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_loop_that_counts_its_batches_loses_none_of_the_first_epoch(tmp_path: Path, workers: int) -> None:
+    """Each worker may end with a batch that is not full: ``len(loader)`` allows for that."""
+    with tiny(tmp_path).listening() as compiler, beside(compiler.run):
+        loader = Loader(both(compiler), batch_size=4, num_workers=workers)
+        given = [key for batch in islice(loader, len(loader)) for key in batch["key"]]
+    assert sorted(given) == compiler.keys
+    assert loader.epoch == 1
+    assert len(loader) == 8
+
+
 @pytest.mark.parametrize(("remainder", "counts"), [("keep", [10, 10, 9]), ("drop", [9, 9, 9]), ("pad", [10, 10, 10])])
 def test_ranks_share_the_first_epoch(remainder: Any, counts: list[int], tmp_path: Path) -> None:
     compiler = tiny(tmp_path, shards=29, per_shard=1)

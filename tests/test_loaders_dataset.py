@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders import Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
+from loaders import IndexedShards, Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
 from loaders.manifest import FILE_NAME
 from loaders.shards.lanes import in_turns
 from loaders.shards.split import Remainder
-from loaders.tarstream import BLOCK
+from loaders.tarstream import BLOCK, read_places
+from tests import planned_dataset
 from tests.synthetic import full_members, make_dataset
 
 COUNTS = [5, 1, 8, 0, 3]
@@ -112,6 +115,27 @@ def test_a_split_is_chosen(dataset: Path) -> None:
         ShardDataset(shards_of(dataset), split="val")
 
 
+@pytest.mark.parametrize("name", ["pipe:touch ran;data", "http:cubes", "gs:cubes", "abc:cubes"])
+def test_a_folder_named_like_a_url_is_no_url(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset.rename(name)
+    tars = f"{name}/cubes-{{train-000000,val-000001,train-000002,val-000003,train-000004}}.tar"
+    manifest = f"{name}/{FILE_NAME}"
+    for source in (name, tars, manifest, [tars, tars]):
+        said = rf"^{name}.* is read as a URL, but {name} is here, too; write \./{name}.* for the path$"
+        for kind in (ShardDataset, IndexedShards):
+            with pytest.raises(ShardError, match=said):
+                kind(source)
+    sources: list[Any] = [f"./{name}", f"./{tars}", f"./{manifest}", Path(name), Path(manifest), tmp_path / name]
+    for path in [*sources, [f"./{tars}"], sorted(Path(name).glob("*.tar"))]:
+        assert sorted(frames_of(ShardDataset(path))) == list(range(TOTAL)), path
+    assert not Path("ran").exists()
+    long = f"pipe:true {'x' * 5000}; cat '{sorted(Path(name).glob('*.tar'))[0]}'"
+    assert len(frames_of(ShardDataset(long))) == 5, "a command may be long"
+
+
 def test_wrong_sources_are_clear_errors(dataset: Path) -> None:
     with pytest.raises(ShardError, match="mixes files and URLs"):
         ShardDataset([*dataset.glob("*.tar"), "pipe:cat x.tar"])
@@ -190,7 +214,8 @@ def test_a_state_saved_at_any_step_continues_with_exactly_the_rest(
         later = loaders(data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5)))
         for loader in later:
             loader.load_state_dict(running[first].state_dict())
-        assert seen + in_order(later) == whole
+        assert {loader.epoch for loader in later} == {3 if seen == whole else 2}
+        assert seen == whole or seen + in_order(later) == whole
         assert {loader.epoch for loader in later} == {3}
         step = [next(loop, None) for loop in loops]
         if any(one is None for one in step):
@@ -241,6 +266,48 @@ def test_a_finished_loop_goes_on_to_the_next_epoch(tiny: Path) -> None:
     assert [frames_in(batch) for batch in again] == epochs[1]
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["local", "streamed"])
+@pytest.mark.parametrize("batch", [1, 4, 5, TOTAL])
+def test_an_epoch_is_over_when_its_batches_have_been_handed_out(tiny: Path, streamed: bool, batch: int) -> None:
+    """Lightning stops at ``len(loader)`` without asking for more; other loops ask."""
+
+    def loader() -> Loader:
+        return Loader(ShardDataset(piped(tiny) if streamed else tiny, manifest=tiny), batch)
+
+    asking, counting = loader(), loader()
+    for epoch in range(3):
+        assert counting.epoch == epoch
+        some = [frames_in(batch) for batch in islice(counting, len(counting))]
+        assert some == [frames_in(batch) for batch in asking]
+        assert sorted(frame for frames in some for frame in frames) == list(range(TOTAL))
+        assert counting.state_dict() == asking.state_dict() == {**counting.state_dict(), "epoch": epoch + 1}
+    counting.set_epoch(1)
+    again = [frames_in(batch) for batch in islice(counting, len(counting))]
+    counting.set_epoch(1)
+    assert [frames_in(batch) for batch in counting] == again, "an epoch that is over can be chosen again"
+
+
+def test_a_loop_that_asks_late_does_not_take_the_next_ones_batches(tiny: Path) -> None:
+    loader = Loader(ShardDataset(tiny), 4)
+    first = iter(loader)
+    list(islice(first, len(loader)))
+    second = iter(loader)
+    begun = frames_in(next(second))
+    assert not list(first)
+    rest = [frame for batch in second for frame in frames_in(batch)]
+    assert sorted(begun + rest) == list(range(TOTAL))
+    assert loader.epoch == 2
+
+
+def test_a_state_in_which_nothing_is_left_is_the_next_epochs(tiny: Path) -> None:
+    state = Loader(ShardDataset(tiny), 4).state_dict()
+    resumed = Loader(ShardDataset(tiny), 4, drop_last=True)
+    for seen, epoch in ((TOTAL, 1), (TOTAL - 3, 1), (TOTAL - 4, 0)):
+        resumed.load_state_dict({**state, "seen": seen})
+        assert resumed.epoch == epoch
+        assert list(resumed), "no loop without a batch"
+
+
 def test_a_loop_that_is_left_begins_again_where_it_began(tiny: Path) -> None:
     loader = Loader(ShardDataset(tiny), 4)
     first = frames_in(next(iter(loader)))
@@ -277,6 +344,38 @@ def test_batches_of_one_rank(tiny: Path) -> None:
         tiny, shuffle=False, transform=lambda sample: 2 * frame(sample) if frame(sample) % 2 else None
     )
     assert list(Loader(doubled, 4, collate=sum)) == [2 * (1 + 3), 2 * (5 + 7), 2 * (9 + 11), 2 * (13 + 15)]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["local", "streamed"])
+@pytest.mark.parametrize("remainder", ["keep", "drop"])
+def test_a_datasets_state_goes_on_behind_the_last_sample(tiny: Path, streamed: bool, remainder: Remainder) -> None:
+    def dataset(**options: Any) -> ShardDataset:
+        options = {"rank": 0, "world_size": 2, "remainder": remainder, "seed": 4, **options}
+        return ShardDataset(piped(tiny) if streamed else tiny, manifest=tiny, buffer=3, **options)
+
+    running = dataset(transform=lambda sample: sample if frame(sample) % 3 else None)
+    running.set_epoch(2)
+    whole = frames_of(running)
+    seen, loop = list[int](), iter(running)
+    for number in [*whole, None]:
+        later = dataset(transform=lambda sample: sample if frame(sample) % 3 else None)
+        later.load_state_dict(running.state_dict())
+        assert later.state_dict() == running.state_dict(), "before it is used, too"
+        assert seen + frames_of(later) == whole
+        later.set_epoch(2)
+        assert frames_of(later) == whole, "the next one is a whole epoch again"
+        seen += [] if number is None else [frame(next(loop))]
+    state = running.state_dict()
+    with pytest.raises(ValueError, match="belongs to another order of samples"):
+        dataset(seed=5).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"is that of rank 0 of 2, .* this is 1 of 2"):
+        dataset(rank=1).load_state_dict(state)
+    with pytest.raises(ValueError, match="not a state of format 1: None"):
+        dataset().load_state_dict({})
+    later = dataset()
+    later.load_state_dict({**state, "worker": 1, "workers": 3})
+    with pytest.raises(ValueError, match=r"worker 1 of 3, this is 0 of 1: .* use a loaders\.Loader"):
+        iter(later)
 
 
 # Streams
@@ -447,6 +546,27 @@ def test_damage_without_a_manifest_is_skipped_too(dataset: Path) -> None:
         assert lenient.skipped == 3, "two shards and a picture: how many samples were in them nobody knows"
 
 
+@pytest.mark.parametrize("manifest", [True, False], ids=["manifest", "bare"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["local", "streamed"])
+@pytest.mark.parametrize("spoil", ["overwritten", "cut"])
+def test_damage_costs_no_sample_that_ends_before_it(tmp_path: Path, spoil: str, streamed: bool, manifest: bool) -> None:
+    """At each header of a shard in turn. Only without a manifest nobody knows whether a lone first sample is whole."""
+    planned = planned_dataset.make(tmp_path, planned_dataset.Recipe(shards=1, samples_per_shard=3))
+    path = tmp_path / planned.shards[0].name
+    if not manifest:
+        (tmp_path / FILE_NAME).unlink()
+    content = path.read_bytes()
+    places = list(read_places(io.BytesIO(content), len(content)))
+    ends = [place.end for place, after in pairwise(places) if place.key != after.key]
+    for offset in [place.offset for place in places] + [places[-1].end]:
+        path.write_bytes(content[:offset] + (b"" if spoil == "cut" else b"spoiled!" + content[offset + 8 :]))
+        source = f"pipe:cat {path}" if streamed else str(path)
+        with pytest.warns(SkipWarning):
+            _, given = read_leniently(source, manifest=planned if manifest else None)
+        before = sum(end <= offset for end in [*ends, places[-1].end])
+        assert len(given) == (0 if offset == ends[0] and not manifest else before), offset
+
+
 def test_a_shard_with_another_digest_is_skipped_whole(dataset: Path) -> None:
     path = shards_of(dataset)[0]
     path.write_bytes(path.read_bytes().replace(b'"frame": 3', b'"frame": 4'))
@@ -480,6 +600,9 @@ def test_a_mistake_in_a_transform_is_not_skipped(tiny: Path) -> None:
         ({"remainder": "even"}, "remainder must be 'keep', 'pad' or 'drop'"),
         ({"image_layout": "WHC"}, "image_layout must be 'CHW' or 'HWC'"),
         ({"output": "jax"}, "output must be 'torch' or 'numpy'"),
+        ({"integers": "int16"}, "integers must be 'int32' or 'int64', not 'int16'"),
+        ({"floats": "float64"}, "floats must be 'float32', not 'float64'"),
+        ({"output": "tv_tensors", "image_layout": "HWC"}, r"tv_tensors are \(3, H, W\): leave image_layout out"),
         ({"window": 0}, "window must be at least one shard"),
     ],
 )

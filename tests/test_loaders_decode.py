@@ -26,9 +26,55 @@ def test_a_sample_is_decoded_to_tensors() -> None:
     assert sample.keys() == {"key", "image", "annotations", "keypoints", "depth", "segmentation", "txt"}
     assert torch.equal(sample["image"], torch.from_numpy(pixels_of(7).transpose(2, 0, 1)))
     assert torch.equal(sample["keypoints"], torch.from_numpy(keypoints_of(7)))
-    assert (sample["depth"].dtype, sample["segmentation"].dtype) == (torch.float32, torch.uint16)
+    assert (sample["depth"].dtype, sample["segmentation"].dtype) == (torch.float32, torch.int32)
     assert sample["annotations"] == {"frame": 7, "objects": [{"name": "cube"}]}
     assert sample["txt"] == b"sample 7"
+
+
+_SEGMENTATION = npy_bytes(np.array([[0, 1], [255, 65535]], np.uint16))
+
+
+@pytest.mark.parametrize("integers", [None, "int32", "int64"])
+def test_a_segmentation_is_what_torch_works_with(integers: Any) -> None:
+    ids = Decoder(integers=integers)("0", {"segmentation.npy": _SEGMENTATION})["segmentation"]
+    assert ids.dtype == getattr(torch, integers or "int32")
+    assert ids.tolist() == [[0, 1], [255, 65535]]
+    assert torch.flip(ids, [1]).tolist() == [[1, 0], [65535, 255]]
+    assert (ids == 65535).sum() == 1
+    assert (ids > 1).tolist() == [[False, False], [True, True]]
+    assert torch.arange(65536)[ids].tolist() == ids.tolist(), "an index"
+    if integers == "int64":
+        scores = torch.zeros(1, 65536, 2, 2)
+        assert torch.nn.functional.cross_entropy(scores, ids[None]) > 0, "a target"
+
+
+@pytest.mark.parametrize("output", ["torch", "numpy"])
+@pytest.mark.parametrize("integers", [None, "int32", "int64"])
+@pytest.mark.parametrize("floats", [None, "float32"])
+@pytest.mark.parametrize("stored", [*"?bBhHiIqQefd"])
+def test_numbers_are_widened_without_loss(stored: str, output: Any, integers: Any, floats: Any) -> None:
+    if np.dtype(stored).kind == "f":
+        array = np.frombuffer(np.arange(1 << 16, dtype=np.uint16).tobytes(), np.float16)
+        array = array[np.isfinite(array)].astype(stored)
+    else:
+        limits = (0, 1) if stored == "?" else (np.iinfo(stored).min, min(np.iinfo(stored).max, (1 << 63) - 1))
+        array = np.array([*limits, 1], stored)
+    read = Decoder(output=output, integers=integers, floats=floats)("0", {"any.npy": npy_bytes(array)})["any"]
+    values = read.numpy() if output == "torch" else read
+    assert values.tolist() == array.tolist()
+    asked = {"e": floats, **dict.fromkeys("hHi", integers or ("int32" if output == "torch" else None))}
+    if integers or output == "torch":
+        asked |= {"I": "int64", "q": "int64", "Q": "int64"}
+    assert values.dtype == np.dtype(asked.get(stored) or stored)
+
+
+def test_numbers_that_no_signed_integer_holds_are_an_error() -> None:
+    member = {"any.npy": npy_bytes(np.array([1 << 63], np.uint64))}
+    with pytest.raises(
+        SampleError, match=r"k\.any\.npy: the array holds 9223372036854775808, which is more than int64"
+    ):
+        Decoder()("k", member)
+    assert Decoder(output="numpy")("k", member)["any"].tolist() == [1 << 63]
 
 
 @pytest.mark.parametrize("layout", ["CHW", "HWC"])

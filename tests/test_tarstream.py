@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -146,21 +147,32 @@ def test_a_sample_without_members_is_refused() -> None:
         sample_record("a", {})
 
 
-@pytest.mark.parametrize("whole", [None, NAMES], ids=["unknown", "whole"])
-def test_every_cut_is_an_error_behind_the_whole_samples(whole: set[str] | None) -> None:
+@pytest.mark.parametrize("known", ["nothing", "whole", "usual"])
+def test_every_cut_is_an_error_behind_the_whole_samples(known: str) -> None:
     content = tar(SAMPLES)
     complete = list(read_samples(io.BytesIO(content)))
-    # Where its members are not known, a sample ends where the next header stands, or the whole end mark.
-    given_at = [sample.end for sample in complete] if whole else [complete[0].end + BLOCK, len(content)]
+    names: dict[str, Any] = {} if known == "nothing" else {known: NAMES}
+    # Where nothing is known, the first sample ends where the next header stands, and shows what the second must have.
+    given_at = [complete[0].end + (0 if names else BLOCK), complete[1].end]
     for size in range(len(content)):
         found: list[Sample] = []
         with pytest.raises(TarStreamError, match=f"cut short.* {size}"):
-            found.extend(read_samples(io.BytesIO(content[:size]), whole=whole))
+            found.extend(read_samples(io.BytesIO(content[:size]), **names))
         assert found == [sample for sample, at in zip(complete, given_at, strict=True) if at <= size]
         places: list[MemberPlace] = []
         with pytest.raises(TarStreamError, match="cut short"):
             places.extend(read_places(io.BytesIO(content[:size]), size))
         assert all(place.end <= size for place in places)
+
+
+def test_where_samples_differ_the_one_before_damage_is_not_taken_for_whole() -> None:
+    members: list[tuple[str, Members]] = [("a", {"x": b"", "y": b""}), ("b", {"x": b""}), ("c", {"x": b"", "y": b""})]
+    content = tar(members)
+    for blocks, expected in ((2, []), (3, ["a"]), (4, ["a", "b"]), (5, ["a", "b"])):
+        found: list[str] = []
+        with pytest.raises(TarStreamError, match="cut short"):
+            found.extend(sample.key for sample in read_samples(io.BytesIO(content[: blocks * BLOCK])))
+        assert found == expected
 
 
 def test_every_cut_record_is_an_error() -> None:

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from loaders.tarstream import TarStreamError, read_places
+from loaders.tarstream import MemberPlace, TarStreamError, UsualMembers, read_places
+
+Span = tuple[str, int, int]
+"""The key, first byte and byte behind of a sample."""
 
 
-def sample_spans(path: str, max_bytes: int) -> Iterator[tuple[str, int, int]]:
-    """Yield the key, first byte and byte behind of each whole sample in a shard, in order.
+def sample_spans(path: str, max_bytes: int, usual: Collection[str] | None = None) -> Iterator[Span]:
+    """Yield the span of each whole sample in a shard, in order; the one just before damage included.
+
+    Args:
+        path: the shard.
+        max_bytes: largest record of one sample.
+        usual: the member names that samples have, if not what the first one shows.
 
     Raises:
         TarStreamError: the shard is damaged or cut, or a sample's record is larger than `max_bytes`.
         OSError: the file cannot be read.
     """
+    names, places = UsualMembers(usual), list[MemberPlace]()
     with Path(path).open("rb", buffering=0) as file:
-        for key, group in groupby(read_places(file, Path(path).stat().st_size), attrgetter("key")):
-            places = list(group)
-            start, end = places[0].offset, places[-1].end
-            if end - start > max_bytes:
-                raise TarStreamError(f"sample {key!r} is larger than {max_bytes} bytes (byte {start})")
-            yield key, start, end
+        try:
+            for place in read_places(file, Path(path).stat().st_size):
+                if places and place.key != places[0].key:
+                    names.note([one.member for one in places])
+                    yield _span(places, max_bytes)
+                    places = []
+                places.append(place)
+        except (TarStreamError, OSError):
+            if places and names.are([one.member for one in places]):
+                yield _span(places, max_bytes)
+            raise
+        if places:
+            yield _span(places, max_bytes)
+
+
+def _span(places: list[MemberPlace], max_bytes: int) -> Span:
+    key, start, end = places[0].key, places[0].offset, places[-1].end
+    if end - start > max_bytes:
+        raise TarStreamError(f"sample {key!r} is larger than {max_bytes} bytes (byte {start})")
+    return key, start, end
 
 
 def file_sha256(path: str) -> str:

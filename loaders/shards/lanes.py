@@ -73,8 +73,17 @@ class Lanes:
         Raises:
             TypeError: no manifest tells how many samples there are.
         """
-        totals = [sum(self._by_worker(rank)) for rank in range(self.share.ranks)]
+        totals = self._by_rank()
         return min(totals) if self.share.remainder == "drop" else totals[self.share.rank]
+
+    def over_after(self, batches: int) -> bool:
+        """Tell whether no rank has any left when each has had this many batches.
+
+        Raises:
+            TypeError: no manifest tells how many samples there are.
+        """
+        totals = self._by_rank()
+        return batches >= (min(totals) if self.share.remainder == "drop" else max(totals))
 
     def seen_after(self, batches: int) -> list[tuple[int, int]]:
         """Return number and samples seen of all lanes when each rank has had this many batches more, or all it has.
@@ -95,6 +104,9 @@ class Lanes:
         totals = [lane.batches(self.batch, self.drop_last) for lane in lanes]
         taken = taken_in_turns(totals, batches)
         return [lanes[place].after(taken[place], self.batch) for place in next_turns(taken, totals)]
+
+    def _by_rank(self) -> list[int]:
+        return [sum(self._by_worker(rank)) for rank in range(self.share.ranks)]
 
     def _by_worker(self, rank: int) -> list[int]:
         """Return the batches of each worker of a rank."""

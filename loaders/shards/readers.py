@@ -45,6 +45,9 @@ class Plan(Protocol):
     def seen_after(self, batches: int) -> Seen:
         """Return what has been seen when each rank has had this many of them."""
 
+    def over_after(self, batches: int) -> bool:
+        """Tell whether no rank has any left when each has had this many of them."""
+
 
 PlanT = TypeVar("PlanT", bound=Plan)
 
@@ -60,8 +63,8 @@ class Reader(Protocol[PlanT]):
     def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> PlanT:
         """Return the batches of one rank, from `seen` on."""
 
-    def read(self, plan: PlanT, worker: int, workers: int) -> Iterator[list[Raw]]:
-        """Yield the batches of one of `workers` workers."""
+    def read(self, plan: PlanT, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
+        """Yield the batches of one of `workers` workers, but the first `skip`."""
 
 
 class LocalReader:
@@ -78,9 +81,9 @@ class LocalReader:
         start = seen if isinstance(seen, int) else 0
         return Split(epoch, len(self._store), share, batch, start, drop_last)
 
-    def read(self, plan: Split, worker: int, workers: int) -> Iterator[list[Raw]]:
+    def read(self, plan: Split, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
         """Yield the batches ``worker``, ``worker + workers`` ..."""
-        mine = range(worker, len(plan), workers)
+        mine = range(worker, len(plan), workers)[skip:]
         step = max(1, _PERMUTED_AT_ONCE // plan.batch)
         for some in (mine[first : first + step] for first in range(0, len(mine), step)):
             spans = [np.arange(*plan.span(number)) for number in some]
@@ -143,10 +146,10 @@ class StreamReader:
     def _shards_of(self, epoch: int, lane: int, lanes: int) -> list[int]:
         return list(shard_order(len(self._shards), self._seed, epoch, self._shuffle).tolist()[lane::lanes])
 
-    def read(self, plan: Lanes, worker: int, workers: int) -> Iterator[list[Raw]]:
-        """Yield the batches of a worker's lanes in turns."""
+    def read(self, plan: Lanes, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
+        """Yield the batches of a worker's lanes in turns. What is skipped is streamed, but not decoded."""
         lanes = [self._batches(plan, lane) for lane in plan.of_worker(worker)]
-        yield from islice(in_turns(lanes), plan.quota(worker))
+        yield from islice(in_turns(lanes), skip, plan.quota(worker))
 
     def _batches(self, plan: Lanes, lane: Lane) -> Iterator[list[Raw]]:
         samples = self._lane(plan, lane)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urljoin, urlparse
 from urllib.request import url2pathname
@@ -29,6 +29,8 @@ class Shard:
     location: str
     """A path, or a URL as webdataset opens it."""
     info: ShardInfo | None = None
+    members: frozenset[str] | None = None
+    """The names of each sample's members, where a manifest tells."""
 
     @property
     def streamed(self) -> bool:
@@ -41,22 +43,28 @@ def is_url(location: str) -> bool:
     return bool(_URL.match(location)) and not location.startswith("file:")
 
 
+def _as_location(path: Path) -> str:
+    """Return a path as what no one takes for a URL, though its first folder be called ``pipe:data``."""
+    return f"./{path}" if is_url(str(path)) else str(path)
+
+
 def resolve(source: Source, *, split: str | None = None, manifest: Manifest | str | Path | None = None) -> list[Shard]:
     """Return the shards that `source` stands for, in order.
 
     Args:
         source: a dataset's directory or its manifest (as a path or a URL), a ``.tar``, a brace pattern of these
-            (``data/cubes-train-{000000..000099}.tar``), a URL of webdataset's, or a list of all these.
+            (``data/cubes-train-{000000..000099}.tar``), a URL of webdataset's, or a list of all these. What begins
+            with a scheme (``pipe:data``) is a URL if it is a string, and a path if it is a `Path`.
         split: take the shards of this split alone. Needs a manifest.
         manifest: what is known of the shards, where it does not lie beside them.
 
     Raises:
-        ShardError: there is no shard, no such split, or both files and URLs.
+        ShardError: there is no shard, no such split, or both files and URLs; a string may be a path or a URL.
         ManifestError: a manifest that is needed is missing, or one that is there is not valid.
     """
     known = {} if manifest is None else _by_name(manifest)
     given = [source] if isinstance(source, str | Path) else list(source)
-    shards = [shard for one in given for shard in _expand(str(one), known)]
+    shards = [shard for one in given for shard in _expand(one, known)]
     if split is not None:
         shards = _of_split(shards, split)
     if not shards:
@@ -70,26 +78,52 @@ def _shown(source: Source) -> str:
     return str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
 
 
-def _by_name(manifest: Manifest | str | Path) -> Mapping[str, ShardInfo]:
-    loaded = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
-    return {shard.name: shard for shard in loaded.shards}
+def listed(manifest: Manifest) -> dict[str, Shard]:
+    """Return a manifest's shards by name, in order, each at its bare name."""
+    members = frozenset(manifest.schema.get("members") or ()) or None
+    return {info.name: Shard(info.name, info, members) for info in manifest.shards}
 
 
-def _expand(location: str, known: Mapping[str, ShardInfo]) -> list[Shard]:
+def _by_name(manifest: Manifest | str | Path) -> dict[str, Shard]:
+    return listed(manifest if isinstance(manifest, Manifest) else Manifest.load(manifest))
+
+
+def _at(location: str, shard: Shard | None) -> Shard:
+    return Shard(location) if shard is None else replace(shard, location=location)
+
+
+def _expand(source: str | Path, known: Mapping[str, Shard]) -> list[Shard]:
+    location = str(source)
     if location.startswith("file:"):
         location = url2pathname(urlparse(location).path)
-    if is_url(location):
+    elif isinstance(source, str) and is_url(location):
+        _check_that_no_path_is_meant(location)
         return _expand_url(location, known)
     path = Path(location)
     if path.is_dir() or path.name == FILE_NAME:
         folder = path if path.is_dir() else path.parent
-        return [Shard(str(folder / info.name), info) for info in Manifest.load(path).shards]
+        return [_at(_as_location(folder / name), shard) for name, shard in _by_name(path).items()]
     paths = [path] if path.exists() else [Path(name) for name in _braces(location)]
     beside = {folder: _beside(folder) for folder in {path.parent for path in paths}}
-    return [Shard(str(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+    return [_at(_as_location(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
 
 
-def _beside(folder: Path) -> Mapping[str, ShardInfo]:
+def _check_that_no_path_is_meant(url: str) -> None:
+    """Refuse what may be either: a folder's name must not run as a command.
+
+    Raises:
+        ShardError: a file or folder has the name that `url` begins with.
+    """
+    first = Path(url).parts[0]
+    try:
+        is_here = "://" not in url and Path(first).exists()
+    except OSError:  # a command that is too long for a name
+        return
+    if is_here:
+        raise ShardError(f"{url} is read as a URL, but {first} is here, too; write ./{url} for the path")
+
+
+def _beside(folder: Path) -> Mapping[str, Shard]:
     return _by_name(folder) if (folder / FILE_NAME).is_file() else {}
 
 
@@ -102,11 +136,11 @@ def _braces(pattern: str) -> list[str]:
         raise ShardError(f"{pattern}: {error}") from None
 
 
-def _expand_url(url: str, known: Mapping[str, ShardInfo]) -> list[Shard]:
+def _expand_url(url: str, known: Mapping[str, Shard]) -> list[Shard]:
     if not url.startswith("pipe:") and url.endswith(("/", f"/{FILE_NAME}")):
         url = urljoin(url, FILE_NAME)
-        return [Shard(urljoin(url, info.name), info) for info in _manifest_at(url).shards]
-    return [Shard(one, known.get(_tar_name(one))) for one in _braces(url)]
+        return [_at(urljoin(url, name), shard) for name, shard in listed(_manifest_at(url)).items()]
+    return [_at(one, known.get(_tar_name(one))) for one in _braces(url)]
 
 
 def _tar_name(url: str) -> str:

@@ -83,3 +83,7 @@ class Split:
     def seen_after(self, batches: int) -> int:
         """Return the first position that no rank has seen when each has had this many batches more."""
         return min(self.start + batches * self.share.ranks * self.batch, max(self.size, self.start))
+
+    def over_after(self, batches: int) -> bool:
+        """Tell whether no rank has any left when each has had this many batches."""
+        return batches * self.share.ranks * self.batch >= self.total

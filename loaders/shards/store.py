@@ -161,7 +161,7 @@ class LocalShards:
         numbers: dict[str, int] = {}
         for first, shard in zip(self._first, self.shards, strict=False):
             with located(shard.location):
-                spans = sample_spans(shard.location, self._max_bytes)
+                spans = sample_spans(shard.location, self._max_bytes, shard.members)
                 numbers |= {key: first + place for place, (key, _, _) in enumerate(spans)}
         return numbers
 
@@ -204,7 +204,7 @@ class LocalShards:
             return ends
         try:
             with located(shard.location):
-                for _, _, end in sample_spans(shard.location, self._max_bytes):
+                for _, _, end in sample_spans(shard.location, self._max_bytes, shard.members):
                     ends.append(end // BLOCK)
                 if shard.info and len(ends) != shard.info.samples:
                     raise TarStreamError(f"holds {len(ends)} samples, its manifest says {shard.info.samples}")

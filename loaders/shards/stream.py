@@ -119,7 +119,7 @@ def stream_shard(shard: Shard, *, verify: bool = False, max_bytes: int = DEFAULT
     count, info = 0, shard.info
     with opened(shard.location) as stream:
         measured = _Measured(stream, hashed=verify)
-        for sample in read_samples(measured, max_bytes=max_bytes):
+        for sample in read_samples(measured, usual=shard.members, max_bytes=max_bytes):
             count += 1
             if info and count > info.samples:
                 raise TarStreamError(f"holds more samples than the {info.samples} that its manifest says")

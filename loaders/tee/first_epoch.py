@@ -46,6 +46,7 @@ class FirstEpochPlan:
     size: int
     """Samples in the whole dataset."""
     share: Share
+    workers: int = 1
     batch: int = 1
     drop_last: bool = False
 
@@ -58,13 +59,18 @@ class FirstEpochPlan:
         return mine
 
     def __len__(self) -> int:
-        """Return the batches, if all but one of them are full: every worker may end with one that is not."""
+        """Return the most batches that there can be: every worker may end with one that is not full."""
         samples = int(self.positions.sum())
-        return samples // self.batch if self.drop_last else -(-samples // self.batch)
+        not_full = 0 if self.drop_last else min(self.workers, samples)
+        return (samples - not_full) // self.batch + not_full
 
     def seen_after(self, batches: int) -> int:
         """Raise TypeError: there is no going back to the middle of what came live."""
         raise TypeError("the epoch that comes live cannot be resumed in its middle; save the state between epochs")
+
+    def over_after(self, batches: int) -> bool:
+        """Tell whether this rank has certainly none left; its workers' ends tell sooner."""
+        return batches >= len(self)
 
 
 @dataclass(frozen=True)

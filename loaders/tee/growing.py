@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from loaders.errors import ShardError
 from loaders.manifest import FILE_NAME, Manifest, ShardInfo
-from loaders.shards.sources import Shard
+from loaders.shards.sources import Shard, listed
 from loaders.shared import SharedArray
 
 
@@ -29,7 +30,7 @@ class GrowingShards:
         self.begun = False
         """Whether there is a manifest."""
         self._plan_digest = plan_digest
-        self._infos: dict[int, ShardInfo] = {}
+        self._listed: dict[int, Shard] = {}
         self._seen: tuple[int, int] | None = None
 
     @property
@@ -57,13 +58,15 @@ class GrowingShards:
                 f"{self._plan_digest[:16]}...; give the directory that it writes to (its --out)"
             )
         self.begun, self._seen = True, seen
-        self._infos = {info.number: info for info in manifest.shards if self._is_whole(info)}
+        shards = listed(manifest).values()
+        self._listed = {shard.info.number: shard for shard in shards if shard.info and self._is_whole(shard.info)}
         for number in range(self.shards):
-            self.finished[number] = number in self._infos
+            self.finished[number] = number in self._listed
 
     def shard(self, number: int) -> Shard:
         """Return a finished shard."""
-        return Shard(str(self.folder / self._infos[number].name), self._infos[number])
+        shard = self._listed[number]
+        return replace(shard, location=str(self.folder / shard.location))
 
     def all_shards(self) -> list[Shard]:
         """Return the shards of a complete dataset, in order."""

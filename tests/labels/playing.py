@@ -30,6 +30,7 @@ def play(
     frames: Sequence[int] = (1,),
     cameras: Sequence[str] = (),
     blend: str = "",
+    episodes: Sequence[int] = (0,),
     **described: Any,
 ) -> list[dict[str, bytes]]:
     """Return the members of each frame's sample of a job with these hooks.
@@ -43,6 +44,7 @@ def play(
         frames: as a job's.
         cameras: as a job's.
         blend: the file to open first.
+        episodes: played one after the other in this Blender; the last one's samples are returned.
         described: more of what is resolved about a job.
     """
     from blender_jobs.instance.episode import Player
@@ -71,9 +73,13 @@ def play(
     }
     settings = RenderSettings("cycles", samples, *size, "png", 100)
     order = Render(JobSource(__file__), Described(**known), 0, settings, 1, [])
-    wanted = EpisodeOrder(0, [SampleOrder(f"000000-{at:06d}", frame) for at, frame in enumerate(frames)])
+    wanted = [SampleOrder(f"000000-{at:06d}", frame) for at, frame in enumerate(frames)]
+    found: list[dict[str, bytes]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        return [members for _, _, members in Player(Cell, {}, order, Path(scratch)).play(wanted)]
+        player = Player(Cell, {}, order, Path(scratch))
+        for episode in episodes:
+            found = [members for _, _, members in player.play(EpisodeOrder(episode, wanted))]
+    return found
 
 
 def linear(png: bytes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The same scene from a tenth of a millimetre to 100 km, and from 200 km away: the labels are those of the one in metres.
+"""One scene from a tenth of a millimetre to 100 km, and from 200 km away: the labels are those of the one in metres.
 
 All lengths are multiplied by one number, places, sizes and clip range alike. Flags and pixels may not change; lengths
 change by that number, and nothing else does.
@@ -27,7 +27,7 @@ MOVED = {"moved_10km": 1e4, "moved_100km": 1e5}
 
 
 def built(scale: float, distance: float = 6.0, lens: float = 50.0, away: float = 0.0) -> Any:
-    """A scene whose lengths are of a cube's width: the cube, a screen before its right half, and points to be judged."""
+    """Return what makes the scene: a cube `scale` wide, a screen before its right half, a sheet close to its face."""
     from tests.labels import things
 
     def build() -> Any:

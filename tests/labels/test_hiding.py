@@ -59,12 +59,17 @@ REFUSED = {
 }
 """What the camera cannot see as a thing of its own: described, it is an error."""
 MAY_BE_REFUSED = {"background_set", "shrunk_to_nothing", "shadow_catcher", "holdout_shader", "alpha_000", "alpha_002"}
+OF_ORIGINALS = ("hide_render", "hide_viewport", "no_camera_rays", "holdout", "shadow_catcher")
+"""What is tried on the originals of copies: each kind of copy takes over some of it, and the picture says which."""
 ROUGH = {"particle_hair": 0.25, "hair_curves": 0.12, "points": 0.12}
 """How far areas may be apart where a thing is as fine as pixels; 0.08 elsewhere."""
 
 
 def built(kind: str, way: str, role: str) -> Any:
-    """Return what makes the cell's scene: the red target and its keypoints in the world come out of it."""
+    """Return what makes the cell's scene: the red target and its keypoints in the world come out of it.
+
+    A way that begins with "original_" is applied to what is copied, others to the thing or to what makes copies.
+    """
     from tests.labels import things
 
     def build() -> Any:
@@ -82,7 +87,9 @@ def built(kind: str, way: str, role: str) -> Any:
             if way == ALONE:
                 return target, points
             thing = things.KINDS[kind]("occluder", (0.5, -2, 0), green)
-        if way != ALONE:
+        if way.startswith("original_"):
+            things.WAYS[way.removeprefix("original_")](things.Thing(thing.original))
+        elif way != ALONE:
             things.WAYS[way](thing)
         return target, points
 
@@ -117,6 +124,7 @@ def ways_of(kind: str) -> Iterator[str]:
     seldom = {"display", "camera_rays_alone", "in_an_excluded_collection_too", "alpha_010", "alpha_050"}
     yield ALONE
     yield from (way for way in things.WAYS if kind not in things.COPIED or way not in seldom)
+    yield from (f"original_{way}" for way in OF_ORIGINALS if kind in things.COPIED)
 
 
 def cells(place: Path, role: str, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -184,7 +192,8 @@ def judged(folder: Path, said: dict[str, Any], name: str, role: str, area: float
     arrays = kept(folder, name)
     shown = kept(folder, f"{kind}.{STANDS_FOR.get(way, way)}")["picture"]
     refused = said["refused"]
-    must_be = role == "target" and way in REFUSED
+    inherited = way.startswith("original_") and not (shown[..., 0] > 0.5).any()
+    must_be = role == "target" and (way in REFUSED or inherited)
     may_be = role == "target" and way in MAY_BE_REFUSED
     if must_be != bool(refused) and not (refused and may_be):
         yield f"{name}: " + (f"refused: {refused}" if refused else "described, though it cannot be seen")

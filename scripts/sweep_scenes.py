@@ -44,7 +44,7 @@ def studio(at: Sequence[float] = (5, -6, 4), look_at: Sequence[float] = (0, 0, 0
 def painted(made: Any, at: Sequence[float] = (0, 0, 0)) -> Any:
     """Give an object a colour and a place."""
     made.location = at
-    material = materials.principled("paint", rgb=RNG.uniform(0.1, 0.9, 3))
+    material = materials.principled("paint", RNG.uniform(0.1, 0.9, 3))
     if made.data is not None and hasattr(made.data, "materials"):
         made.data.materials.append(material)
     return made
@@ -563,8 +563,7 @@ def room_with_a_window(folder: Path) -> None:
     room = cube("room", (0, 0, 1.5), 3)
     room.scale = (2, 3, 1)
     glass = stage.mesh("window", [(-1, 1, 0.6), (1, 1, 0.6), (1, 1, 2), (-1, 1, 2)], [(0, 1, 2, 3)])
-    pane = materials.principled("pane", rgb=(1, 1, 1))
-    pane.node_tree.nodes["Principled BSDF"].inputs["Alpha"].default_value = 0.03
+    pane = materials.principled("pane", (1, 1, 1), alpha=0.03)
     glass.data.materials.append(pane)
     cube("behind the window", (0, 3, 1), 0.8)
     cube("before the window", (1, 0.3, 0.5), 0.6)

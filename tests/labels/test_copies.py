@@ -216,6 +216,7 @@ def particles_on(kind: str, **settings: Any) -> Any:
     made.count, made.emit_from, made.use_emit_random = len(PLACES), "VERT", False
     made.frame_start, made.frame_end, made.lifetime = 1, 1, 100
     made.physics_type, made.render_type, made.particle_size = "NO", kind, 1.0
+    made.use_rotations, made.rotation_mode = True, "GLOB_X"  # else as a vertex's normal would have it
     for name, value in settings.items():
         setattr(made, name, value)
     return made

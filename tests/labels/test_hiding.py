@@ -203,7 +203,7 @@ def judged(folder: Path, said: dict[str, Any], name: str, role: str, area: float
     if "\n" in refused:
         yield f"{name}: more than one line: {refused!r}"
     if not refused:
-        ghost = role == "target" and way in MAY_BE_REFUSED - {"background_set"}
+        ghost = role == "target" and way in MAY_BE_REFUSED and not (shown[..., 0] > 0.5).any()
         tolerance = ROUGH.get(kind, 0.08) if role == "target" else 0.08
         found = agreement(said["objects"][0], arrays, shown, area, tolerance, ghost)
         yield from (f"{name}: {fault}" for fault in found)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blender_jobs.job import JobError
 from blender_jobs.orders import Described
 from tests import in_blender
 from tests.in_blender import needs_bpy, scene
@@ -25,10 +26,23 @@ FROM = {"left": (0.0, -6.0, 0.0), "right": (6.0, 0.0, 0.0), "cutscene": (0.0, 0.
 """Where the cameras stand; each looks at the origin."""
 
 
-def sample(place: Path, name: str, members: dict[str, bytes], prefix: str = "") -> dict[str, Any]:
-    """Leave a sample's arrays in the folder; return its annotations."""
-    np.savez(place / f"{name}.npz", **arrays(members, prefix))
-    return annotations(members, prefix)
+Members = list[dict[str, bytes]]
+
+
+def played_or_told(*args: Any, **more: Any) -> Members | str:
+    """The samples, or why there are none."""
+    try:
+        return play(*args, **more)
+    except JobError as error:
+        return str(error)
+
+
+def sample(place: Path, name: str, members: Members | str, at: int = 0, prefix: str = "") -> dict[str, Any]:
+    """Leave a sample's arrays in the folder; return its annotations, or why there are none."""
+    if isinstance(members, str):
+        return {"refused": members}
+    np.savez(place / f"{name}.npz", **arrays(members[at], prefix))
+    return annotations(members[at], prefix)
 
 
 # --- Cameras --------------------------------------------------------------------------------------------------
@@ -58,13 +72,13 @@ def of_the_target(view: Any, target: Any) -> dict[str, Any]:
 
 @scene
 def cameras(place: Path) -> dict[str, Any]:
-    pair = play(with_markers, of_the_target, frames=(1, 2), cameras=("left", "right"))
-    alone = play(with_markers, of_the_target, frames=(1, 2))
+    pair = played_or_told(with_markers, of_the_target, frames=(1, 2), cameras=("left", "right"))
+    alone = played_or_told(with_markers, of_the_target, frames=(1, 2))
     said = {}
     for at, frame in enumerate((1, 2)):
         for name in ("left", "right"):
-            said[f"{name}{frame}"] = sample(place, f"{name}{frame}", pair[at], f"{name}.")
-        said[f"alone{frame}"] = sample(place, f"alone{frame}", alone[at])
+            said[f"{name}{frame}"] = sample(place, f"{name}{frame}", pair, at, f"{name}.")
+        said[f"alone{frame}"] = sample(place, f"alone{frame}", alone, at)
     return said
 
 
@@ -114,9 +128,9 @@ def of_both(view: Any, _: Any) -> dict[str, Any]:
 def layers(place: Path) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for name in ("Front", "Back"):
-        said[f"active.{name}"] = sample(place, f"active.{name}", play(two_layers(name), of_both)[0])
+        said[f"active.{name}"] = sample(place, f"active.{name}", played_or_told(two_layers(name), of_both))
         if any(entry.name == "view_layer" for entry in dataclasses.fields(Described)):
-            members = play(two_layers(""), of_both, view_layer=name)[0]
+            members = played_or_told(two_layers(""), of_both, view_layer=name)
             said[f"named.{name}"] = sample(place, f"named.{name}", members)
     return said
 
@@ -170,10 +184,10 @@ FRAMES = (1, 2, 3)
 def handlers(place: Path) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for name, (which, move) in HANDLERS.items():
-        alone = play(handled(which, move), of_its_place, frames=FRAMES, episodes=(3,))
-        after = play(handled(which, move), of_its_place, frames=FRAMES, episodes=(0, 1, 3))
-        said[name] = [sample(place, f"{name}{at}", members) for at, members in enumerate(alone)]
-        said[f"{name}.after"] = [annotations(members) for members in after]
+        alone = played_or_told(handled(which, move), of_its_place, frames=FRAMES, episodes=(3,))
+        after = played_or_told(handled(which, move), of_its_place, frames=FRAMES, episodes=(0, 1, 3))
+        said[name] = [sample(place, f"{name}{at}", alone, at) for at in range(len(FRAMES))]
+        said[f"{name}.after"] = [sample(place, f"{name}{at}.after", after, at) for at in range(len(FRAMES))]
         said[f"{name}.equal"] = alone == after
     return said
 
@@ -220,7 +234,7 @@ def of_cube_and_wall(view: Any, made: Any) -> dict[str, Any]:
 
 @scene
 def fogs(place: Path) -> dict[str, Any]:
-    return {fog: sample(place, fog, play(foggy(fog), of_cube_and_wall)[0]) for fog in FOGS}
+    return {fog: sample(place, fog, played_or_told(foggy(fog), of_cube_and_wall)) for fog in FOGS}
 
 
 # --- What must be so ------------------------------------------------------------------------------------------
@@ -236,8 +250,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 def cell(played: Seen, scene_name: str, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     folder, seen = played
+    said = seen[scene_name][name]
+    assert "refused" not in said, said["refused"]
     with np.load(folder / scene_name / f"{name}.npz") as found:
-        return seen[scene_name][name], dict(found)
+        return said, dict(found)
 
 
 @pytest.mark.parametrize("frame", [1, 2])
@@ -277,6 +293,7 @@ def test_a_handler_moves_the_scene_once_a_frame(played: Seen, name: str) -> None
     folder, seen = played
     places = []
     for at, said in enumerate(seen["handlers"][name]):
+        assert "refused" not in said, said["refused"]
         with np.load(folder / "handlers" / f"{name}{at}.npz") as found:
             picture, segmentation = found["picture"], found["segmentation"]
         entry = said["objects"][0]
@@ -296,6 +313,7 @@ def test_a_handler_moves_the_scene_once_a_frame(played: Seen, name: str) -> None
 def test_a_handler_does_not_outlive_its_episode(played: Seen, name: str) -> None:
     """An episode alone is the episode after others."""
     said = played[1]["handlers"]
+    assert [entry["refused"] for entry in said[name] if "refused" in entry] == []
     assert [entry["x"] for entry in said[name]] == [entry["x"] for entry in said[f"{name}.after"]]
     assert said[f"{name}.equal"]
 

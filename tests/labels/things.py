@@ -17,8 +17,8 @@ from blender_jobs import stage
 
 RED, GREEN, BLUE, GREY = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.25, 0.25, 0.25)
 FRONT = 0.85
-AWAY = (0.0, 60.0, 0.0)
-"""Behind everything, and out of the picture's middle: where originals of copies are kept."""
+AWAY = (0.0, -60.0, 0.0)
+"""Behind the camera: where originals of copies are kept."""
 
 Place = Sequence[float]
 

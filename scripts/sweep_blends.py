@@ -1,6 +1,6 @@
 """Compile every .blend below a folder, one sample each, and hold the labels of each sample against one another.
 
-    scripts/sweep FOLDER [--json FILE] [--time-limit S] [-- OPTIONS OF compile-dataset build]
+    scripts/sweep FOLDER [--json FILE] [--time-limit S] [--every N] [-- OPTIONS OF compile-dataset build]
 
 Each file is compiled by a process of its own, small, with depth and segmentation and up to twelve objects described;
 one that fails or takes too long is a line in the table, and the next one's turn. What is held against one another
@@ -231,16 +231,23 @@ def array(content: bytes) -> np.ndarray:
 @click.option("--json", "as_json", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
 @click.option("--size", default="160x120", show_default=True, metavar="WXH", help="Of the images, pixels.")
 @click.option("--time-limit", default=180.0, show_default=True, metavar="S", help="For each file, seconds.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(min=1), help="Take each N-th file alone.")
 @click.option("--most", type=click.IntRange(min=1), help="Stop after so many files.")
 def main(
-    folder: Path, more: tuple[str, ...], as_json: Path | None, size: str, time_limit: float, most: int | None
+    folder: Path,
+    more: tuple[str, ...],
+    as_json: Path | None,
+    size: str,
+    time_limit: float,
+    every: int,
+    most: int | None,
 ) -> None:
     """Compile every .blend below FOLDER, one sample each, and say where its labels contradict one another.
 
     What follows `--` goes to compile-dataset build.
     """
     results: list[Result] = []
-    for blend in sorted(folder.rglob("*.blend"))[:most]:
+    for blend in sorted(folder.rglob("*.blend"))[::every][:most]:
         result = swept(blend, blend.relative_to(folder).as_posix(), size, time_limit, more)
         results.append(result)
         show(result)

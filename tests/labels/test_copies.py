@@ -18,7 +18,7 @@ from tests.in_blender import needs_bpy, scene
 from tests.labels.judging import eroded
 from tests.labels.playing import keep, kept
 
-pytestmark = needs_bpy
+pytestmark = [needs_bpy, pytest.mark.slow]
 
 SIZE = (96, 72)
 CAMERA = np.array([0.0, -8.0, 0.0])

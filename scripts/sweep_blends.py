@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -212,8 +211,8 @@ def late(result: Result, limit_s: float) -> Result:
 def reason(said: str, blend: Path) -> str:
     """The line of what was printed that says what is wrong, without the file's own name."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error:")] or lines or ["nothing was said"]
-    return re.sub(r"^error: ", "", told[0]).replace(str(blend), blend.name)
+    told = [line for line in lines if line.startswith("Error:")] or lines or ["nothing was said"]
+    return told[0].removeprefix("Error: ").replace(f"{blend.parent}{os.sep}", "")
 
 
 def array(content: bytes) -> np.ndarray:

@@ -196,10 +196,11 @@ def run(line: list[str], limit_s: float) -> tuple[int | None, str]:
         try:
             said = process.communicate(timeout=limit_s)[1]
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             return None, ""
-    return process.returncode, said
+        finally:  # its Blender, too; Ctrl-C reaches neither
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, said
 
 
 def late(result: Result, limit_s: float) -> Result:

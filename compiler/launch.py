@@ -200,7 +200,7 @@ def launch(
             "--json",
             "--end-with-parent",
         ]
-        launched = Launched([sys.executable, "-m", "compiler", "build", job, *words], ready, start_timeout_s)
+        launched = Launched([sys.executable, "-P", "-m", "compiler", "build", job, *words], ready, start_timeout_s)
         try:
             launched.interrupt_main_on_failure()
             yield launched

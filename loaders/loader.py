@@ -14,6 +14,7 @@ import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batches import collate as default_collate
+from loaders.children import safe_path
 from loaders.dataset import ShardDataset
 from loaders.errors import SkipWarning
 from loaders.shards.allocation import keep_freed_memory
@@ -145,7 +146,9 @@ class Loader:
         running = self._running()
         run = self._run = _Run(self._plan(self._epoch, self._begin))
         skipped = self.dataset.skipped
-        for received in running.data_loader:
+        with safe_path():
+            batches = iter(running.data_loader)
+        for received in batches:
             run.batches += 1
             if not isinstance(received, _Nothing):
                 yield running.slots.unpack(received)

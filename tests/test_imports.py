@@ -20,6 +20,7 @@ CONTRACTS = {
     "blender_jobs.passes",
     "blender_jobs.seeds",
     "blender_jobs.wire",
+    "loaders.children",
     "loaders.manifest",
     "loaders.tarstream",
 }

@@ -28,6 +28,7 @@ from compiler.proof.reading import open_shard
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
 from compiler.proof.structure import SampleChecker
 from compiler.storage import sources
+from loaders.children import safe_path
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shard_of
 
 _WORTH_PROCESSES = 32 << 20
@@ -189,9 +190,11 @@ def examine_all(verifier: Verifier, jobs: int) -> Iterator[ShardReport]:
         yield from map(verifier.examine, shards)
         return
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(verifier,))
+    spawn = multiprocessing.get_context("spawn")
+    with safe_path():
+        pool = ProcessPoolExecutor(jobs, spawn, initializer=_begin, initargs=(verifier,))
     try:
-        with _interrupts_ignored():
+        with _interrupts_ignored(), safe_path():
             reports = pool.map(_examine, range(len(shards)))
         yield from reports
     except BrokenProcessPool:

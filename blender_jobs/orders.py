@@ -23,6 +23,8 @@ class JobSource:
     """Empty: the only `Job` class that the file defines."""
     folder: str = ""
     """Where the job's relative paths start; empty: the file's folder."""
+    due: dict[str, str] = field(default_factory=dict)
+    """The sha256 that each source must have before it runs, by its name from the file's folder; empty: any."""
 
     @property
     def base(self) -> Path:

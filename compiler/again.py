@@ -10,7 +10,8 @@ from compiler.errors import InstanceLost, OtherPlan, UsageError
 from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan, differences
 from compiler.rendering.instances import Instance
-from compiler.storage.sources import Places, find_source, placed_blend, placed_fields
+from compiler.storage.places import Places, placed_blend, placed_fields
+from compiler.trust import find_trusted, readable
 from loaders.manifest import Manifest
 
 BUILD = ("blender.", "render.settings.", "code_sha256")
@@ -24,10 +25,12 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
         manifest: the dataset's.
         folder: where its manifest lies.
         instance: the Blender.
-        places: where the job and its assets are.
+        places: where the job and its assets are, and what is trusted.
 
     Raises:
-        UsageError: the manifest does not say what to render, or the job's file or an asset is gone.
+        UsageError: the manifest does not say what to render, the job's file or an asset is gone, or the job is a
+            stranger's and not trusted.
+        OtherPlan: the job's file, a module beside it or an asset is another; nothing was run.
         JobBroken: the job cannot be used.
     """
     if manifest.recorded:
@@ -35,10 +38,10 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
             "this is a recording of live samples: its manifest does not tell where the job is",
             "name the dataset that was recorded, or build that",
         )
-    try:
+    with readable():
         check_numbers(manifest.plan)
         plan, job = manifest.plan, manifest.plan["job"]
-        source = find_source(manifest, folder, places)
+        source = find_trusted(manifest, folder, places)
         render = RenderSettings(**{entry.name: plan["render"][entry.name] for entry in fields(RenderSettings)})
         request = Describe(
             source,
@@ -48,12 +51,11 @@ def plan_again(manifest: Manifest, folder: Path, instance: Instance, places: Pla
             placed_blend(manifest, source),
             job["trust_blend"],
         )
-        described = instance.describe(request)
+        try:
+            described = instance.describe(request)
+        except InstanceLost as loss:
+            raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
         return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], instance.hello)
-    except InstanceLost as loss:
-        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"the manifest's plan cannot be read: {type(error).__name__}: {error}") from None
 
 
 def chosen_again(

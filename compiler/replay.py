@@ -12,7 +12,7 @@ from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.planning.plan import Plan
 from compiler.prepare import start_first
 from compiler.rendering.instances import Instance, Launch
-from compiler.storage.sources import Places
+from compiler.storage.places import Places
 from loaders.manifest import Manifest
 
 
@@ -37,7 +37,8 @@ def replay(
             plan, elsewhere = chosen_again(manifest, folder, instance, places, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:
-                blend.unlink(missing_ok=True)
+                for old in (blend, blend.with_name(f"{blend.name}@")):  # Blender writes the second, and renames it
+                    old.unlink(missing_ok=True)
             order = plan.order(_episodes(plan, episode), launch.threads)
             written = list(_write(instance, replace(order, save_blend=str(blend or "")), episode, out))
         finally:
@@ -59,6 +60,7 @@ def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterat
         for rendered, members in instance.render(order):
             for name, content in members.items() if rendered.episode == episode else ():
                 path = out / f"{rendered.key}.{name}"
+                path.unlink(missing_ok=True)  # a link would lead elsewhere
                 path.write_bytes(content)
                 yield path
     except InstanceLost as loss:

@@ -21,6 +21,7 @@ CONTRACTS = {
     "blender_jobs.seeds",
     "blender_jobs.wire",
     "loaders.children",
+    "loaders.files",
     "loaders.manifest",
     "loaders.tarstream",
 }

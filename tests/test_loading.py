@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from blender_jobs.instance.loading import blame, code_sha256, load_job, sources_of, sources_sha256
+from blender_jobs.instance.loading import blame, code_sha256, load_job, sources_of
 from blender_jobs.job import Job, JobError
-from blender_jobs.orders import JobSource
+from blender_jobs.orders import JobSource, sources_sha256
 
 HEAD = "from dataclasses import dataclass\nfrom blender_jobs.job import Job\n"
 GOOD = "@dataclass\nclass Cubes(Job):\n    count: int = 3\n"
@@ -50,7 +50,10 @@ def test_a_job_is_loaded_with_the_digest_of_its_file(tmp_path: Path) -> None:
     job, tree = load_job(JobSource(str(path)))
     sources = sources_of(path, tree)
     assert job(count=5).count == 5  # type: ignore[call-arg, attr-defined]
-    assert sources_sha256(sources) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (
+        sources_sha256({source.name: source.sha256 for source in sources})
+        == hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
 def test_what_runs_is_what_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

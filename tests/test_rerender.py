@@ -35,7 +35,7 @@ from compiler.proof.rerender import (
     rerender,
 )
 from compiler.rendering.instances import Launch
-from compiler.storage.sources import Places
+from compiler.storage.places import Places
 from loaders.manifest import RECORDED, Manifest, ShardInfo
 from tests.commands import run
 from tests.planned_dataset import Recipe, make, write_manifest

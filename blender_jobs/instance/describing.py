@@ -14,10 +14,10 @@ from blender_jobs.imaging import devices, render
 from blender_jobs.instance.blend import external_files
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
-from blender_jobs.instance.loading import blame, load_job, sources_of, sources_sha256
+from blender_jobs.instance.loading import blame, load_job, sources_of
 from blender_jobs.instance.staging import build_scene
 from blender_jobs.job import Job, JobError
-from blender_jobs.orders import Asset, Describe, Described
+from blender_jobs.orders import Asset, Describe, Described, sources_sha256
 
 _MOST_HABITS = 5
 _CAMERA_NAME = re.compile(r"[a-z0-9_]+")
@@ -61,7 +61,7 @@ def describe(request: Describe) -> Described:
     found = assets.digest([*paths, *declared, *loaded])
     return dataclasses.replace(
         described,
-        source_sha256=sources_sha256(sources),
+        source_sha256=sources_sha256({source.name: source.sha256 for source in sources}),
         sources=sources,
         portable_fields={name: json_value(_portable(value, folder)) for name, value in fields.items()},
         settings={**({} if described.blend else render.DEFAULTS), **render.pinned(request.render)},

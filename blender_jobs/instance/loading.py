@@ -8,7 +8,7 @@ import hashlib
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -49,14 +49,6 @@ def sources_of(path: Path | str, tree: SourceTree) -> list[Asset]:
         dataclasses.replace(file, path=str(path)),
         *(module for module in tree.modules() if module.name != file.name),
     ]
-
-
-def sources_sha256(sources: Sequence[Asset]) -> str:
-    """Return the job's digest: that of its file alone, or one over all its sources."""
-    if len(sources) == 1:
-        return sources[0].sha256
-    lines = "".join(f"{source.name}\0{source.sha256}\n" for source in sources)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def code_sha256() -> str:

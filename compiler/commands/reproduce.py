@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from compiler.build import build, survey
 from compiler.commands import options
 from compiler.commands.output import say_lines
 from compiler.commands.plan_options import blender_option
+from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
 from compiler.prepare import provenance, share_cores, start_first
@@ -21,7 +23,7 @@ from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.task import Endurance
 from compiler.report import report_lines, shards_missing
 from compiler.storage.directory import open_directory
-from compiler.storage.sources import Places, copy_sources
+from compiler.storage.sources import copy_sources
 from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
 
 _SHOWN = 8
@@ -31,25 +33,22 @@ _SHOWN = 8
 @click.command("reproduce")
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the dataset shall be.")
-@click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now.")
-@click.option(
-    "--assets", type=click.Path(path_type=Path, file_okay=False), help="The folder that stood beside the job's file."
-)
+@place_options
 @click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
 @blender_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def reproduce_command(
     manifest_path: Path,
     out: Path,
-    job: Path | None,
-    assets: Path | None,
     instances: int,
     blender: str | None,
     quiet: bool,
+    **placing: Any,
 ) -> None:
     """Render the dataset of MANIFEST (a dataset.json or its directory) again, and compare the digests.
 
-    Needed are the manifest, the job's file (the copy beside the manifest, or --job) and the assets.
+    Needed are the manifest, the job's file (the copy beside the manifest, or --job) and the assets. The job runs: code
+    that is not your own runs only with --trust-source.
     """
     published = load_manifest(manifest_path)
     folder = folder_of(manifest_path)
@@ -57,6 +56,7 @@ def reproduce_command(
         raise UsageError(f"{out} is the dataset itself", "name another place with --out")
     if not published.shards:
         raise UsageError("the manifest has no finished shard", "there is nothing to reproduce: build the dataset first")
+    places = places_asked(published, folder, placing)
     shards = 1 + max(shard.number for shard in published.shards)
     count, threads = share_cores(instances, shards)
     # What is published without an episode comes out without it again, if it fails here as well.
@@ -64,7 +64,7 @@ def reproduce_command(
     crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
     first = start_first(crew.launch)
     try:
-        plan = same_plan(published, folder, first, Places(job, assets), doing="reproduce it")
+        plan = same_plan(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
             report = build(store, survey(store, shards), crew, first, make_display(quiet, plan.name))

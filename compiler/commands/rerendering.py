@@ -16,7 +16,6 @@ from compiler.errors import OtherPixels, VerificationFailed
 from compiler.prepare import cores, share_cores, start_first
 from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
-from compiler.storage.sources import Places
 from loaders.manifest import Manifest
 
 _SHOWN = 20
@@ -81,7 +80,7 @@ def rerender_and_compare(dataset: Path, manifest: Manifest, given: Mapping[str, 
     Args:
         dataset: its directory.
         manifest: its manifest.
-        given: the command's options.
+        given: the command's options, and the `places`.
 
     Raises:
         BlendshardError: as `prepare_rerender` and `rerender`.
@@ -91,8 +90,7 @@ def rerender_and_compare(dataset: Path, manifest: Manifest, given: Mapping[str, 
     launch = Launch(threads, STALL_TIMEOUT_S, blender=given["blender"])
     first = start_first(launch)
     try:
-        places = Places(given["job"], given["assets"])
-        comparison = prepare_rerender(dataset, manifest, given["rerender"] or None, seed, first, places)
+        comparison = prepare_rerender(dataset, manifest, given["rerender"] or None, seed, first, given["places"])
     finally:
         first.end()
     for line in comparison.elsewhere:

@@ -37,6 +37,8 @@ def show_command(
         samples = pictures.spread(folder, manifest, count)
         picture = pictures.contact_sheet(samples, manifest, columns, width or 320, with_passes)
     path = out or Path(f"{key or folder.resolve().name}.png")
+    if out is None and path.is_symlink():
+        raise UsageError(f"{path} is a link", "name the file with --out")
     try:
         picture.save(path, format="PNG")
     except OSError as error:

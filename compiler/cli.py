@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
+import io
 import signal
 import sys
 from typing import NoReturn
@@ -14,11 +14,13 @@ from compiler.commands import options
 from compiler.commands.build import build_command
 from compiler.commands.diff import diff_command
 from compiler.commands.doctor import doctor_command
+from compiler.commands.output import announce
 from compiler.commands.replay import replay_command
 from compiler.commands.reproduce import reproduce_command
 from compiler.commands.show import show_command
 from compiler.commands.verify import verify_command
-from compiler.errors import BlendshardError
+from compiler.errors import BlendshardError, Incomplete
+from compiler.terminal import give_up, mend_streams
 
 INTERRUPTED = 130
 
@@ -61,6 +63,7 @@ for command in _COMMANDS:
 
 def main() -> NoReturn:
     """Run the command; every error of a user's is one line and an exit code."""
+    mend_streams()
     signal.signal(signal.SIGTERM, _interrupt)
     invoked: list[str] = []
     try:
@@ -68,19 +71,42 @@ def main() -> NoReturn:
     except click.exceptions.Exit as asked:
         code = asked.exit_code
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        for line in said.getvalue().rstrip().split("\n"):
+            announce(line)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         going_on = invoked and invoked[0] in _GOING_ON
-        click.echo(f"Interrupted{'; run the same command again to continue' if going_on else ''}.", err=True)
+        announce(f"Interrupted{'; run the same command again to continue' if going_on else ''}.")
         code = INTERRUPTED
     except BlendshardError as error:
         _say_error(error)
         code = error.exit_code
     except BrokenPipeError:  # whoever read the output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(1)
+        code = 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        _say_error(_shortage(error))
         code = 1
     sys.exit(code)
+
+
+def _shortage(error: OSError | MemoryError | RuntimeError) -> BlendshardError:
+    """Return what to say where the system gives no more: a full disk under stdout, memory, processes.
+
+    Raises:
+        RuntimeError: it is another error, a defect of ours.
+    """
+    if isinstance(error, MemoryError):
+        return Incomplete("there is not enough memory", "raise the limit (ulimit -v), or end what else takes memory")
+    if isinstance(error, OSError):
+        if error.filename is None:  # click prints the help by itself
+            give_up(1)
+        return Incomplete(f"{error.filename or 'the output'}: {error.strerror or error}", "mend that, and start again")
+    if "start new thread" not in str(error):
+        raise error
+    return Incomplete("the system starts no further thread or process", "raise the limit (ulimit -u)")
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -89,7 +115,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _say_error(error: BlendshardError) -> None:
     for line in error.details:
-        click.echo(f"  | {line}", err=True)
-    click.echo(f"Error: {error}", err=True)
+        announce(f"  | {line}")
+    announce(f"Error: {error}")
     if error.hint:
-        click.echo(f"Try: {error.hint}", err=True)
+        announce(f"Try: {error.hint}")

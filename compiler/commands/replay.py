@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from compiler.commands.output import announce
+from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError
@@ -45,5 +45,4 @@ def replay_command(
     written, elsewhere = replay_episode(manifest, folder_of(folder), episode, place, launch, places, save_blend)
     for line in elsewhere:
         announce(f"Note: this installation is another: {line}")
-    for path in written:
-        click.echo(path)
+    say_lines(written)

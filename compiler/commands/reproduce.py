@@ -94,11 +94,11 @@ def _compare(plan: Plan, published: Manifest, made: Manifest) -> None:
             "compile-dataset diff tells what differs; the processor may be the cause",
         )
     incomplete = [shard for shard in published.shards if shard.number in published.incomplete]
-    click.echo(f"the same bytes as the manifest says: {len(published.shards) - len(incomplete)} shards")
+    say_lines([f"the same bytes as the manifest says: {len(published.shards) - len(incomplete)} shards"])
     if incomplete:
         skipped = f"{len(published.skipped)} samples: {', '.join(sorted(published.skipped)[:_SHOWN])}"
         more = ", ..." if len(published.skipped) > _SHOWN else ""
-        click.echo(f"was published without {skipped}{more}; the samples beside them are the same")
+        say_lines([f"was published without {skipped}{more}; the samples beside them are the same"])
 
 
 def _digests(plan: Plan, manifest: Manifest, shard: ShardInfo) -> dict[str, str]:

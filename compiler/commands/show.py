@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from compiler.commands.output import say_lines
 from compiler.errors import UsageError
 from compiler.pictures import show as pictures
 from compiler.proof.verify import folder_of, load_manifest
@@ -43,4 +44,4 @@ def show_command(
         picture.save(path, format="PNG")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", "name another place with --out") from None
-    click.echo(path)
+    say_lines([path])

@@ -21,6 +21,7 @@ from compiler.proof.rerender import refuse_recording
 from compiler.proof.shard_walk import ShardReport
 from compiler.proof.verify import Verifier, examine_all, folder_of, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around
+from compiler.terminal import plain
 from loaders.manifest import Manifest
 
 _LINE_EVERY_S = 10.0
@@ -86,7 +87,7 @@ def _check_together(rendering: Mapping[str, Any]) -> None:
 def _bar(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:
     """Pass the reports on and move a bar over bytes."""
     with tqdm(
-        desc=manifest.name, total=manifest.bytes, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
+        desc=plain(manifest.name), total=manifest.bytes, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
     ) as bar:
         damaged = 0
         for done, report in enumerate(reports, start=1):

@@ -20,7 +20,7 @@ from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
 from compiler.storage.shards import PART_SUFFIX, ShardWriter, find_kept, part_of, write_atomically
 from compiler.storage.store import with_annotations
-from loaders.files import strange_entry
+from loaders.files import open_regular, strange_entry
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
 LOCK_NAME = ".lock"
@@ -120,7 +120,7 @@ def shard_problem(folder: Path, shard: ShardInfo) -> str:
     """Return what is wrong with a shard's file: that it is missing, its size, its sha256; empty where nothing is."""
     path = folder / shard.name
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except OSError as error:

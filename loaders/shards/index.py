@@ -8,6 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
+from loaders.files import open_regular
 from loaders.tarstream import TarStreamError, read_places
 
 
@@ -18,7 +19,7 @@ def sample_spans(path: str, max_bytes: int) -> Iterator[tuple[str, int, int]]:
         TarStreamError: the shard is damaged or cut, or a sample's record is larger than `max_bytes`.
         OSError: the file cannot be read.
     """
-    with Path(path).open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         for key, group in groupby(read_places(file, Path(path).stat().st_size), attrgetter("key")):
             places = list(group)
             start, end = places[0].offset, places[-1].end
@@ -29,5 +30,5 @@ def sample_spans(path: str, max_bytes: int) -> Iterator[tuple[str, int, int]]:
 
 def file_sha256(path: str) -> str:
     """Return the hexadecimal digest of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,9 @@ or one `Rendered` a sample and `Done`; or `Probed`; or `Surveyed`; or, where the
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -23,11 +25,24 @@ class JobSource:
     """Empty: the only `Job` class that the file defines."""
     folder: str = ""
     """Where the job's relative paths start; empty: the file's folder."""
+    due: dict[str, str] = field(default_factory=dict)
+    """The sha256 that each source must have before it runs, by its name from the file's folder; empty: any."""
 
     @property
     def base(self) -> Path:
         """Where the job's relative paths start, absolute."""
         return Path(self.folder or Path(self.path).parent).absolute()
+
+
+def sources_sha256(sources: Mapping[str, str]) -> str:
+    """Return the digest of a job's code: that of its file alone, or one over all its sources.
+
+    Args:
+        sources: the sha256 of each by its name: the job's file first, then the modules beside it.
+    """
+    if len(sources) == 1:
+        return next(iter(sources.values()))
+    return hashlib.sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in sources.items()).encode()).hexdigest()
 
 
 ENGINE_SAMPLES = {"cycles": 16, "eevee": 16, "workbench": 8}

@@ -11,7 +11,8 @@ from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender
 from compiler.storage.changes import changes, told
-from compiler.storage.sources import Places, find_source, placed_blend, placed_fields
+from compiler.storage.places import Places, placed_blend, placed_fields
+from compiler.trust import find_trusted, readable
 from loaders.manifest import Manifest
 
 
@@ -22,10 +23,12 @@ def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Pl
         manifest: the dataset's.
         folder: where its manifest lies.
         first: the Blender.
-        places: where the job and its assets are.
+        places: where the job and its assets are, and what is trusted.
 
     Raises:
-        UsageError: the manifest does not say what to render, or the job's file or an asset is gone.
+        UsageError: the manifest does not say what to render, the job's file or an asset is gone, or the job is a
+            stranger's and not trusted.
+        OtherPlan: the job's file, a module beside it or an asset is another; nothing was run.
         JobBroken: the job cannot be used.
     """
     if manifest.recorded:
@@ -33,10 +36,10 @@ def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Pl
             "this is a recording of live samples: its manifest does not tell where the job is",
             "name the dataset that was recorded, or build that",
         )
-    try:
+    with readable():
         check_numbers(manifest.plan)
         plan, job = manifest.plan, manifest.plan["job"]
-        source = find_source(manifest, folder, places)
+        source = find_trusted(manifest, folder, places)
         render = RenderSettings(**{entry.name: plan["render"][entry.name] for entry in fields(RenderSettings)})
         request = Describe(
             source,
@@ -47,12 +50,11 @@ def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Pl
             job["trust_blend"],
             missing_files=job.get("missing_files", MISSING_FILES[0]),
         )
-        described = first.describe(request)
+        try:
+            described = first.describe(request)
+        except InstanceLost as loss:
+            raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
         return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], first.hello)
-    except InstanceLost as loss:
-        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"the manifest's plan cannot be read: {type(error).__name__}: {error}") from None
 
 
 def chosen_again(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import signal
 import sys
 from typing import NoReturn
@@ -10,7 +10,9 @@ from typing import NoReturn
 import click
 
 from compiler.commands.group import LazyGroup
-from compiler.errors import BlendshardError
+from compiler.commands.output import announce
+from compiler.errors import BlendshardError, Incomplete
+from compiler.terminal import give_up, mend_streams
 
 INTERRUPTED = 130
 
@@ -58,6 +60,7 @@ click.version_option(package_name="blendshard", prog_name="compile-dataset")(cli
 
 def main() -> NoReturn:
     """Run the command; every error of a user's is one line and an exit code."""
+    mend_streams()
     signal.signal(signal.SIGTERM, _interrupt)
     invoked: list[str] = []
     try:
@@ -65,19 +68,42 @@ def main() -> NoReturn:
     except click.exceptions.Exit as asked:
         code = asked.exit_code
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        for line in said.getvalue().rstrip().split("\n"):
+            announce(line)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         going_on = invoked and invoked[0] in _GOING_ON
-        click.echo(f"Interrupted{'; run the same command again to continue' if going_on else ''}.", err=True)
+        announce(f"Interrupted{'; run the same command again to continue' if going_on else ''}.")
         code = INTERRUPTED
     except BlendshardError as error:
         _say_error(error)
         code = error.exit_code
     except BrokenPipeError:  # whoever read the output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(1)
+        code = 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        _say_error(_shortage(error))
         code = 1
     sys.exit(code)
+
+
+def _shortage(error: OSError | MemoryError | RuntimeError) -> BlendshardError:
+    """Return what to say where the system gives no more: a full disk under stdout, memory, processes.
+
+    Raises:
+        RuntimeError: it is another error, a defect of ours.
+    """
+    if isinstance(error, MemoryError):
+        return Incomplete("there is not enough memory", "raise the limit (ulimit -v), or end what else takes memory")
+    if isinstance(error, OSError):
+        if error.filename is None:  # click prints the help by itself
+            give_up(1)
+        return Incomplete(f"{error.filename or 'the output'}: {error.strerror or error}", "mend that, and start again")
+    if "start new thread" not in str(error):
+        raise error
+    return Incomplete("the system starts no further thread or process", "raise the limit (ulimit -u)")
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -86,7 +112,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _say_error(error: BlendshardError) -> None:
     for line in error.details:
-        click.echo(f"  | {line}", err=True)
-    click.echo(f"Error: {error}", err=True)
+        announce(f"  | {line}")
+    announce(f"Error: {error}")
     if error.hint:
-        click.echo(f"Try: {error.hint}", err=True)
+        announce(f"Try: {error.hint}")

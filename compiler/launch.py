@@ -34,12 +34,17 @@ class Launched:
     State: the process, and the last lines it said.
     """
 
-    def __init__(self, command: list[str], ready_file: Path, start_timeout_s: float) -> None:
+    def __init__(self, command: list[str], ready_file: Path, start_timeout_s: float, token: str | None = None) -> None:
         self._said: deque[str] = deque(maxlen=30)
         self._leaving = False
         self._main_thread = threading.get_ident()
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, **({"BLENDSHARD_LIVE_TOKEN": token} if token else {})},
         )
         self._reader = threading.Thread(target=self._keep_what_it_says, daemon=True)
         self._reader.start()
@@ -185,6 +190,7 @@ def launch(
     Raises:
         BlendshardError: the compiler could not be started, or failed; its last lines are in `details`.
     """
+    token = options.pop("live_token", None)  # not among the words: everybody sees the list of processes
     chosen = {"shards": shards, "instances": instances, "live_policy": live_policy, **options}
     words = [word for name, value in chosen.items() for word in _option(name, value)]
     words += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={_spell(value)}")]
@@ -200,7 +206,8 @@ def launch(
             "--json",
             "--end-with-parent",
         ]
-        launched = Launched([sys.executable, "-m", "compiler", "build", job, *words], ready, start_timeout_s)
+        command = [sys.executable, "-P", "-m", "compiler", "build", job, *words]
+        launched = Launched(command, ready, start_timeout_s, token)
         try:
             launched.interrupt_main_on_failure()
             yield launched

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import Never, TextIO
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from compiler.build import Display, Report
 from compiler.rendering.crew import Hands
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.terminal import give_up, plain
 
 _LINE_EVERY_S = 10.0
 
@@ -48,7 +48,7 @@ class Lasting:
 
     def _give_up(self) -> None:
         self._display = Quiet()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what others still say there must not fail either
+        give_up(2)  # what others still say there must not fail either
 
 
 class Quiet:
@@ -72,7 +72,7 @@ class Bar:
         """Move the bar; say above it what was lost."""
         if self._bar is None:
             self._bar = self._begin(report)
-        if note := _note(event):
+        if note := plain(_note(event)):
             self._bar.write(note, file=sys.stderr)
         self._bar.set_postfix_str(_state(report, hands), refresh=False)
         self._bar.update(report.samples_done - self._bar.n)
@@ -106,7 +106,7 @@ class Lines:
 
     def update(self, report: Report, hands: Hands, event: Event | None) -> None:
         """Print a line where it is time for one."""
-        if note := _note(event):
+        if note := plain(_note(event)):
             print(note, file=self._stream, flush=True)
         due = time.monotonic() >= self._next and (isinstance(event, SampleDone) or hands.waiting > 0)
         if due or isinstance(event, ShardDone):

@@ -13,7 +13,7 @@ from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender
 from compiler.rendering.instances import Instance, Launch
 from compiler.rendering.task import Endurance
-from compiler.storage.sources import Places
+from compiler.storage.places import Places
 from loaders.manifest import Manifest
 
 
@@ -46,7 +46,8 @@ def replay(
             plan, elsewhere = chosen_again(manifest, folder, first, places, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:
-                blend.unlink(missing_ok=True)
+                for old in (blend, blend.with_name(f"{blend.name}@")):  # Blender writes the second, and renames it
+                    old.unlink(missing_ok=True)
             order = plan.order(_episodes(plan, episode), launch.threads)
             written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out))
         finally:
@@ -68,6 +69,7 @@ def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterat
         for rendered, members in instance.render(order):
             for name, content in members.items() if rendered.episode == episode else ():
                 path = out / f"{rendered.key}.{name}"
+                path.unlink(missing_ok=True)  # a link would lead elsewhere
                 path.write_bytes(content)
                 yield path
     except InstanceLost as loss:

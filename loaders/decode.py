@@ -155,7 +155,10 @@ class Decoder:
             return array
         import torch  # numpy users need not have it
 
-        return torch.from_numpy(array)
+        try:
+            return torch.from_numpy(array)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise SampleError(f"torch has no tensor of {array.dtype} {array.shape}: {error}") from None
 
 
 def _check(name: str, value: object, kinds: Any, *others: object) -> None:
@@ -218,9 +221,12 @@ def decode_npy(content: bytes) -> NDArray[Any]:
     shape, fortran_order, dtype = _npy_header(content[:start])
     if len(content) - start != prod(shape) * dtype.itemsize:
         raise SampleError(f"the header says {dtype} {shape}, but {len(content) - start} bytes follow it")
-    flat = np.frombuffer(content, dtype, offset=start)
-    array = flat.reshape(shape, order="F" if fortran_order else "C")
-    return array.astype(dtype.newbyteorder("="), order="C", copy=True)
+    try:
+        flat = np.frombuffer(content, dtype, offset=start)
+        array = flat.reshape(shape, order="F" if fortran_order else "C")
+        return array.astype(dtype.newbyteorder("="), order="C", copy=True)
+    except (ValueError, TypeError, OverflowError) as error:  # sides beyond all measure beside one of 0
+        raise SampleError(f"the array {dtype} {shape} cannot be made: {error}") from None
 
 
 def _npy_header_size(content: bytes) -> int:

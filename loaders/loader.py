@@ -14,6 +14,7 @@ import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batches import collate as default_collate
+from loaders.children import safe_path
 from loaders.dataset import OTHER_ORDER, ShardDataset
 from loaders.errors import SkipWarning
 from loaders.shards.allocation import keep_freed_memory
@@ -171,7 +172,9 @@ class Loader:
         workers, self._kept = self._kept or self._new_workers(), None
         workers.batches.begin(self._epoch, self._begin)
         plan, skipped = self._plan(self._epoch, self._begin), self.dataset.skipped
-        return _Run(self._epoch, plan, _length(plan), workers, iter(workers.data_loader), skipped)
+        with safe_path():
+            batches = iter(workers.data_loader)
+        return _Run(self._epoch, plan, _length(plan), workers, batches, skipped)
 
     def _end(self, run: _Run) -> None:
         """Note that a loop has been given its last batch."""

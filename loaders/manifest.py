@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import builtins
-import errno
 import hashlib
 import json
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from loaders.files import read_regular
 
 FORMAT = "blendshard-1"
 FILE_NAME = "dataset.json"
@@ -27,6 +27,12 @@ _SAMPLE_DIGESTS = re.compile(rf"(?:[0-9a-f]{{{SAMPLE_DIGEST_DIGITS}}})*")
 _KEY = re.compile(r"[0-9]{6,9}-[0-9]{6,9}")
 _MOST = {"number": 10**9, "samples": 10**9, "bytes": 2**63}
 """What a shard's numbers are below: the first two stand in keys, the third is a file's size."""
+
+MOST_BYTES = 1 << 30
+"""Of a manifest's file: enough for 128 million samples."""
+
+_MOST_VALUES = 1 << 23
+"""In a manifest's JSON: each takes a hundred bytes of memory and more. Enough for 800 000 shards."""
 
 _FIELDS = {"name": str, "plan": dict, "schema": dict, "provenance": dict, "shards": list, "skipped": dict}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
@@ -156,11 +162,7 @@ class Manifest:
             ManifestError: not JSON, another format, a field missing or of the wrong type, digests or counts that
                 disagree with the shards, a shard twice, any byte that is not as `to_json` writes it.
         """
-        try:
-            value = json.loads(content)
-            canonical_json(value)  # Python reads NaN, infinity and halves of characters, which are no JSON
-        except (ValueError, RecursionError) as error:
-            raise ManifestError(f"{source} is not JSON: {error}") from None
+        value = _parse(content, source)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ManifestError(f"{source} is not a {FORMAT} manifest")
         for name, kind in _FIELDS.items():
@@ -190,12 +192,21 @@ class Manifest:
         file = Path(path)
         try:
             file = file / FILE_NAME if file.is_dir() else file
-            if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device might never end
-                raise OSError(errno.EINVAL, "is not a regular file")
-            content = file.read_bytes()
+            content = read_regular(file, MOST_BYTES)
         except OSError as error:
             raise ManifestError(f"no dataset at {path}: {error.strerror or error} ({file})") from None
         return cls.from_json(content, str(file))
+
+
+def _parse(content: builtins.bytes, source: str) -> Any:
+    if sum(map(content.count, b"[{,")) > _MOST_VALUES:
+        raise ManifestError(f"{source} holds more than {_MOST_VALUES} values")
+    try:
+        value = json.loads(content)
+        canonical_json(value)  # Python reads NaN, infinity and halves of characters, which are no JSON
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{source} is not JSON: {error}") from None
+    return value
 
 
 def _seal(content: builtins.bytes) -> str:

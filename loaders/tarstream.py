@@ -7,6 +7,7 @@ user names, mode 0644, so that the bytes depend on the sample alone.
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -248,11 +249,14 @@ def padded(size: int) -> int:
 
 def _read_exactly(stream: Readable, size: int) -> bytes:
     """Read until `size` bytes are there or the stream ends: a socket gives what has come so far."""
-    parts = []
-    while size > 0 and (part := stream.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    first = stream.read(size) if size > 0 else b""
+    if len(first) in (0, size):
+        return first
+    gathered = io.BytesIO()  # which gives its bytes without another copy, unlike a list of parts
+    gathered.write(first)
+    while gathered.tell() < size and (part := stream.read(size - gathered.tell())):
+        gathered.write(part)
+    return gathered.getvalue()
 
 
 def _read_header(stream: Readable, position: int) -> tarfile.TarInfo | None:
@@ -283,6 +287,8 @@ def _parse_header(block: bytes, position: int) -> tarfile.TarInfo:
 def _split_name(name: str, position: int) -> tuple[str, str]:
     folder, slash, basename = name.rpartition("/")
     stem, _, member = basename.partition(".")
+    if not name.isprintable():  # it would move the cursor of whoever is told of it
+        raise TarStreamError(f"member name {name!r} is not printable (byte {position})")
     if not stem or not member:
         raise TarStreamError(f"member name {name!r} is not <key>.<member> (byte {position})")
     if slash and (not folder or folder[0] == "/" or ".." in folder.split("/")):
@@ -291,8 +297,8 @@ def _split_name(name: str, position: int) -> tuple[str, str]:
 
 
 def _read_content(stream: Readable, header: tarfile.TarInfo, position: int) -> bytes:
-    padding = -header.size % BLOCK
-    content = _read_exactly(stream, header.size + padding)
-    if len(content) < header.size + padding:
-        raise TarStreamError(f"cut short in {header.name!r} (byte {position + BLOCK + len(content)})")
-    return content[: header.size] if padding else content
+    content = _read_exactly(stream, header.size)
+    padding = _read_exactly(stream, -header.size % BLOCK) if len(content) == header.size else b""
+    if len(content) + len(padding) < padded(header.size):
+        raise TarStreamError(f"cut short in {header.name!r} (byte {position + BLOCK + len(content) + len(padding)})")
+    return content

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +19,14 @@ configuration.set_hypothesis_home_dir(ROOT / ".hypothesis")  # not wherever the 
 # A busy machine stalls single examples, so none has a deadline. Else as hypothesis sets itself, CI included.
 settings.register_profile("blendshard", parent=settings(), deadline=None)
 settings.load_profile("blendshard")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a user has run before is kept in the home directory; the tests have one of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session")

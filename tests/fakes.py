@@ -71,8 +71,11 @@ def serve() -> None:
         if isinstance(request, orders.Describe):
             exec(os.environ.get("FAKE_DESCRIBE", ""))
             fields = {"every": 1}
+            job = Path(request.job.path)
+            source = orders.Asset(job.name, str(job), 0, hashlib.sha256(job.read_bytes()).hexdigest())
             described = orders.Described(
-                "Fake", "A fake.", "cd" * 32, fields, fields, [1, 2, 3], "REUSE" in os.environ, {}
+                *("Fake", "A fake.", source.sha256, fields, fields, [1, 2, 3], "REUSE" in os.environ, {}),
+                sources=[source],
             )
             wire.send(channel, orders.to_head(described))
         elif isinstance(request, orders.Render):

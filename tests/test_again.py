@@ -19,7 +19,7 @@ from compiler.again import plan_again
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
 from compiler.rendering.instances import Instance, Launch
-from compiler.storage.sources import Places
+from compiler.storage.places import Places
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from tests import fakes
 from tests.commands import digests

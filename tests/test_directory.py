@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from compiler.storage.failures import Failure, replay_command
 from compiler.storage.sources import FOLDER, copy_sources
 from compiler.storage.store import Nowhere
 from loaders.manifest import FILE_NAME, Manifest
-from tests.planned_dataset import Recipe
+from tests.planned_dataset import Recipe, make
 
 FILES = {"cubes.py": b"import shapes.box\n", "shapes/box.py": b"SIZE = 1\n"}
 
@@ -168,3 +170,84 @@ def test_what_is_missing_of_a_huge_dataset_is_not_listed(tmp_path: Path) -> None
     assert PlanReport(plan, 10**15, tmp_path, None).missing == 10**15
     none = survey(Nowhere(plan, plan.manifest({})), 0)
     assert (none.endless, list(none.missing)) == (False, [])
+
+
+LINKED = {
+    "the manifest": FILE_NAME,
+    "the manifest on its way": f"{FILE_NAME}.part",
+    "a part": "cubes-train-000001.tar.part",
+    "a journal": "cubes-train-000001.tar.journal",
+    "a journal on its way": "cubes-train-000001.tar.journal.part",
+    "a shard that no manifest knows": "cubes-train-000001.tar",
+    "the list of failures": failures.FILE_NAME,
+    "the lock": LOCK_NAME,
+    "the sources": FOLDER,
+}
+
+
+@pytest.mark.parametrize("case", LINKED)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_nothing_is_written_through_a_link(case: str, fresh: bool, tmp_path: Path) -> None:
+    """Each file that a build writes may be a link in a stranger's dataset: what it points to is not ours."""
+    out, name = tmp_path / "out", LINKED[case]
+    plan = Recipe().plan
+    out.mkdir()
+    (out / FILE_NAME).write_bytes(plan.manifest({}).to_json())
+    precious = tmp_path / "precious"
+    if name == FOLDER:
+        write(precious, {"cubes.py": b"precious"})
+    else:
+        precious.write_bytes((out / FILE_NAME).read_bytes() if name == FILE_NAME else b"precious")
+    before = files_in(tmp_path)
+    (out / name).unlink(missing_ok=True)
+    (out / name).symlink_to(precious)
+    with pytest.raises(UsageError, match=rf"{name} is a link"), open_directory(out, plan, {}, fresh):
+        pass
+    (out / name).unlink()
+    assert files_in(tmp_path) == {path: before[path] for path in before if path != f"out/{name}"}
+
+
+@pytest.mark.parametrize("name", [LINKED["a part"], LINKED["a journal"], failures.FILE_NAME])
+def test_a_link_that_comes_later_is_not_followed_either(name: str, tmp_path: Path) -> None:
+    """Between the look at the folder and the writing."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    with open_directory(tmp_path / "out", Recipe().plan, {}, fresh=False) as directory:
+        (tmp_path / "out" / name).symlink_to(precious)
+        if name == failures.FILE_NAME:
+            directory.note(Failure("instance lost", 0, 0, 1, "died", [], ""))
+        else:
+            with suppress(OSError):
+                directory.writer(1, skipping=False).close()
+    assert precious.read_bytes() == b"precious"
+
+
+def test_copies_of_sources_go_into_no_linked_folder(tmp_path: Path) -> None:
+    write(tmp_path / "job", FILES)
+    write(tmp_path / "precious", {"box.py": b"precious"})
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "shapes").symlink_to(tmp_path / "precious")
+    copy_sources(plan_with(FILES, tmp_path / "job"), tmp_path)
+    assert files_in(tmp_path / "precious") == {"box.py": b"precious"}
+    assert files_in(tmp_path / FOLDER) == FILES
+
+
+def test_a_finished_shard_may_be_a_link(tmp_path: Path) -> None:
+    """Users keep them on other disks: it is only read, and replaced as a whole."""
+    manifest = make(tmp_path / "out", Recipe(shards=1))
+    (tmp_path / "disk").mkdir()
+    shard = tmp_path / "out" / manifest.shards[0].name
+    shard.rename(tmp_path / "disk" / shard.name)
+    shard.symlink_to(tmp_path / "disk" / shard.name)
+    with open_directory(tmp_path / "out", Recipe().plan, {}, fresh=False) as directory:
+        assert directory.damaged() == []
+
+
+@pytest.mark.parametrize("name", ["cubes-train-000001.tar.part", "cubes-train-000001.tar.journal", FILE_NAME])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    plan = Recipe().plan
+    (tmp_path / FILE_NAME).write_bytes(plan.manifest({}).to_json())
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="is a pipe or a device"), open_directory(tmp_path, plan, {}, fresh=False):
+        pass

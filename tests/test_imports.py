@@ -20,6 +20,8 @@ CONTRACTS = {
     "blender_jobs.passes",
     "blender_jobs.seeds",
     "blender_jobs.wire",
+    "loaders.children",
+    "loaders.files",
     "loaders.installing",
     "loaders.manifest",
     "loaders.tarstream",

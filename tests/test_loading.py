@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import marshal
 import os
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
-from blender_jobs.instance.loading import blame, code_sha256, load_job, sources_sha256
+from blender_jobs.instance.loading import blame, code_sha256, load_job, sources_of
 from blender_jobs.job import Job, JobError
-from blender_jobs.orders import JobSource
+from blender_jobs.orders import JobSource, sources_sha256
 
 HEAD = "from dataclasses import dataclass\nfrom blender_jobs.job import Job\n"
 GOOD = "@dataclass\nclass Cubes(Job):\n    count: int = 3\n"
@@ -43,9 +47,13 @@ def load(path: Path, class_name: str = "") -> type[Job]:
 
 def test_a_job_is_loaded_with_the_digest_of_its_file(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    job, sources = load_job(JobSource(str(path)))
+    job, tree = load_job(JobSource(str(path)))
+    sources = sources_of(path, tree)
     assert job(count=5).count == 5  # type: ignore[call-arg, attr-defined]
-    assert sources_sha256(sources) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (
+        sources_sha256({source.name: source.sha256 for source in sources})
+        == hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
 def test_what_runs_is_what_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +63,107 @@ def test_what_runs_is_what_was_hashed(tmp_path: Path, monkeypatch: pytest.Monkey
         path = write(tmp_path, GOOD.replace("3", str(count)))
         os.utime(path, (1e9, 1e9))
         assert load(path)().count == count  # type: ignore[attr-defined]
+
+
+def plant(source: Path, mark: Path) -> None:
+    """Leave bytecode beside a source that Python runs in its place: marked as not to be checked."""
+    code = compile(f"open({str(mark)!r}, 'w').close()", str(source), "exec")
+    pyc = Path(importlib.util.cache_from_source(str(source)))
+    pyc.parent.mkdir(exist_ok=True)
+    pyc.write_bytes(importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code))
+
+
+def test_planted_bytecode_is_run_by_python_alone(tmp_path: Path) -> None:
+    """Not by us: neither for a module beside the job nor for one in a package there."""
+    marks, package = tmp_path / "marks", tmp_path / "jobs" / "blendshard_test_parts"
+    marks.mkdir()
+    package.mkdir(parents=True)
+    sources = [tmp_path / "jobs" / "blendshard_test_helper.py", package / "__init__.py", package / "colours.py"]
+    for source in sources:
+        source.write_text("RED = 3\n")
+        plant(source, marks / source.stem)
+    line = [sys.executable, "-c", "import blendshard_test_helper"]
+    subprocess.run(line, cwd=tmp_path / "jobs", check=True)
+    assert [path.name for path in marks.iterdir()] == ["blendshard_test_helper"]
+    (marks / "blendshard_test_helper").unlink()
+    head = "from blendshard_test_helper import RED\nfrom blendshard_test_parts.colours import RED as TOO\n"
+    path = write(tmp_path / "jobs", head + GOOD.replace("3", "RED + TOO"))
+    job, tree = load_job(JobSource(str(path)))
+    assert job().count == 6  # type: ignore[attr-defined]
+    assert list(marks.iterdir()) == []
+    names = ["job.py", "blendshard_test_helper.py", *(f"blendshard_test_parts/{n}.py" for n in ("__init__", "colours"))]
+    assert [source.name for source in sources_of(path, tree)] == names
+    assert all(Path(source.path).read_bytes() for source in sources_of(path, tree))
+
+
+@pytest.mark.parametrize("suffix", [".pyc", EXTENSION_SUFFIXES[0]])
+def test_what_is_compiled_beside_a_job_is_not_run(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"blendshard_test_native{suffix}").write_bytes(b"\x7fELF")
+    with pytest.raises(JobError, match=r"^job.py:3: import: ImportError: .*native.* is compiled: beside a job only"):
+        load(write(tmp_path, "import blendshard_test_native\n"))
+
+
+@pytest.mark.parametrize("changed", ["job.py", "blendshard_test_helper.py"])
+@pytest.mark.parametrize("known", [True, False])
+def test_nothing_runs_that_the_plan_does_not_know(changed: str, known: bool, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "blendshard_test_helper.py").write_text("")
+    path = write(tmp_path, "import blendshard_test_helper\n" + GOOD)
+    due = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in (path.name, HELPER)}
+    if known:
+        with (tmp_path / changed).open("a") as file:
+            file.write(f"open({str(mark)!r}, 'w').close()\n")
+    else:
+        del due[changed]
+    said = "was changed since its plan was drawn up" if known else "is not among the sources that the plan knows"
+    with pytest.raises(JobError, match=f"{tmp_path / changed} {said}"):
+        load_job(JobSource(str(path), due=due))
+    assert not mark.exists()
+
+
+HELPER = "blendshard_test_helper.py"
+
+
+def test_the_jobs_folder_comes_first_for_the_job_and_last_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' late imports find what is installed, whatever lies beside the job."""
+    installed, jobs = tmp_path / "installed", tmp_path / "jobs"
+    installed.mkdir()
+    jobs.mkdir()
+    monkeypatch.syspath_prepend(str(installed))
+    for name in ("mine", "theirs"):
+        (installed / f"blendshard_test_{name}.py").write_text("WHOSE = 'installed'\n")
+        (jobs / f"blendshard_test_{name}.py").write_text("WHOSE = 'the job'\n")
+    (installed / "blendshard_test_library.py").write_text(
+        "def late():\n    import blendshard_test_theirs\n    return blendshard_test_theirs.WHOSE\n"
+    )
+    (jobs / "blendshard_test_library").mkdir()  # a folder of data hides no package
+    head = "import blendshard_test_library\nimport blendshard_test_mine\n"
+    body = "    whose: str = blendshard_test_mine.WHOSE + ', ' + blendshard_test_library.late()\n"
+    job = load(write(jobs, head + GOOD + body))
+    assert job().whose == "the job, installed"  # type: ignore[attr-defined]
+
+
+def test_a_module_that_a_hook_imports_counts_from_then_on(tmp_path: Path) -> None:
+    (tmp_path / "blendshard_test_helper.py").write_text("")
+    path = write(tmp_path, GOOD + "    def setup(self):\n        import blendshard_test_helper\n")
+    job, tree = load_job(JobSource(str(path)))
+    assert [source.name for source in sources_of(path, tree)] == ["job.py"]
+    job().setup()
+    assert [source.name for source in sources_of(path, tree)] == ["job.py", "blendshard_test_helper.py"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "huge"])
+def test_a_source_that_might_never_end_is_not_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.py"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    with pytest.raises(JobError, match=rf"^{path}: Is (no regular file|larger than 16 MiB)$"):
+        load(path)
 
 
 def test_the_only_job_needs_no_name_and_imported_ones_do_not_count(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from compiler.proof.rerender import (
     rerender,
 )
 from compiler.rendering.instances import Launch
-from compiler.storage.sources import Places
+from compiler.storage.places import Places
 from loaders.manifest import RECORDED, Manifest, ShardInfo
 from tests.commands import run
 from tests.planned_dataset import Recipe, make, write_manifest
@@ -107,6 +107,7 @@ def test_what_differs_is_told_to_programs_before_the_verdict(
     make(tmp_path, Recipe(shards=1))
     differing = Rerendered("000000-000001", [Difference("png", "differs", {"max": 3})])
     outcome = RerenderOutcome(2, [differing], 7, elsewhere)
+    monkeypatch.setattr("compiler.commands.verify.places_asked", lambda *_: Places())
     monkeypatch.setattr("compiler.commands.verify.rerender_and_compare", lambda *_: outcome)
     result = CliRunner().invoke(verify_command, [str(tmp_path), "--rerender", "2", "--json", "--quiet"])
     told = json.loads(result.stdout)

@@ -16,10 +16,10 @@ from blender_jobs.imaging import devices, render
 from blender_jobs.instance import scene_files, viewpoint
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
-from blender_jobs.instance.loading import blame, load_job, sources_sha256
+from blender_jobs.instance.loading import blame, load_job, sources_of
 from blender_jobs.instance.staging import build_scene
 from blender_jobs.job import Job, JobError
-from blender_jobs.orders import Asset, Describe, Described
+from blender_jobs.orders import Asset, Describe, Described, sources_sha256
 
 _MOST_HABITS = 5
 _CAMERA_NAME = re.compile(r"[a-z0-9_]+")
@@ -31,7 +31,7 @@ def describe(request: Describe) -> Described:
     Raises:
         JobError: it cannot be loaded, an attribute is not what it must be, `setup` fails, or a file is missing.
     """
-    job_class, sources = load_job(request.job)
+    job_class, tree = load_job(request.job)
     folder = request.job.base
     fields = _placed(resolve_fields(job_class, request.settings), request.settings, folder)
     with blame(request.job.path, "__init__"):
@@ -40,7 +40,7 @@ def describe(request: Describe) -> Described:
         described = Described(
             class_name=job_class.__name__,
             doc=(job_class.__doc__ or "").strip().split("\n")[0],
-            source_sha256=sources_sha256(sources),
+            source_sha256="",
             fields={name: json_value(value) for name, value in fields.items()},
             portable_fields={},
             frames=_frames(job),
@@ -54,16 +54,18 @@ def describe(request: Describe) -> Described:
             blend=_blend(request.blend, job, folder),
             trust_blend=request.trust_blend,
             missing_files=request.missing_files,
-            sources=sources,
             devices=devices.select(request.render.device),
         )
         _check_categories(described)
         declared = [Path(path) for path in job.assets]
     loaded, missing, notes = _rehearsed(job, request, described)
     paths = [value for value in fields.values() if isinstance(value, Path)]
+    sources = sources_of(request.job.path, tree)  # `setup` may have imported more of them
     found = assets.digest([*paths, *declared, *loaded], described.blend)
     return dataclasses.replace(
         described,
+        source_sha256=sources_sha256({source.name: source.sha256 for source in sources}),
+        sources=sources,
         portable_fields={name: json_value(_portable(value, folder)) for name, value in fields.items()},
         settings={**({} if described.blend else render.DEFAULTS), **render.pinned(request.render)},
         assets=found,
@@ -157,7 +159,7 @@ def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[
 
 def _habits(sources: Sequence[Asset]) -> list[str]:
     """Return what in the job's sources may differ from run to run."""
-    found = [(source.name, offence) for source in sources for offence in offences(Path(source.path).read_text("utf-8"))]
+    found = [(source.name, offence) for source in sources for offence in offences(Path(source.path).read_bytes())]
     return [f"{name}, {offence}" for name, offence in found[:_MOST_HABITS]] + (
         [f"and {len(found) - _MOST_HABITS} more of this kind"] if len(found) > _MOST_HABITS else []
     )

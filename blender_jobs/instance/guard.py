@@ -41,11 +41,11 @@ class Offence:
         return f"line {self.line}: {self.what}"
 
 
-def offences(source: str) -> list[Offence]:
+def offences(source: str | bytes) -> list[Offence]:
     """Return what in `source` may differ from run to run, by line; nothing for what is not Python."""
     try:
         tree = ast.parse(source)
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return []
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):

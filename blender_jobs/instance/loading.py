@@ -8,60 +8,47 @@ import hashlib
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from blender_jobs.instance.sources import MODULE, SourceTree, open_tree
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import Asset, JobSource
 
-_MODULE = "blendshard_job"
 _NO_SUCH_NAME = re.compile(r'bpy_prop_collection\[key\]: key "(.*)" not found')
 _OWN_FOLDER = Path(__file__).parents[1]
 _BUILTIN_FOLDER = _OWN_FOLDER / "builtin"
 
 
-def load_job(source: JobSource) -> tuple[type[Job], list[Asset]]:
-    """Return the job's class and its sources: its file, then the modules beside it that it imports.
+def load_job(source: JobSource) -> tuple[type[Job], SourceTree]:
+    """Return the job's class and its sources: its file, and the modules beside it that it imports.
+
+    Where the source names digests, nothing of it runs that has another.
 
     Raises:
         JobError: no such file, its code fails, or it holds no such job; one line that says where and why.
     """
     path = Path(source.path)
+    tree = open_tree(path.parent.resolve(), source.due)
     try:
-        content = path.read_bytes()
+        content = tree.read(tree.folder / path.name)
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
-    module = _run(path, content)
-    folder = path.parent.resolve()
-    sources = [_source(path.name, path, content), *_helpers(folder)]
-    return _choose(module, path, source.class_name), sources
+    if path.suffix != ".py":
+        raise JobError(f"{path} is not a Python file; name it with .py at the end")
+    tree.code.add(str(path))
+    return _choose(_run(path, content), path, source.class_name), tree
 
 
-def sources_sha256(sources: Sequence[Asset]) -> str:
-    """Return the job's digest: that of its file alone, or one over all its sources."""
-    if len(sources) == 1:
-        return sources[0].sha256
-    lines = "".join(f"{source.name}\0{source.sha256}\n" for source in sources)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _source(name: str, path: Path, content: bytes) -> Asset:
-    return Asset(name, str(path), len(content), hashlib.sha256(content).hexdigest())
-
-
-def _helpers(folder: Path) -> list[Asset]:
-    installed = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)]
-    found = set()
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file and name not in (_MODULE, "__main__") and Path(file).is_absolute():  # Blender makes up some names
-            path = Path(file).resolve()
-            foreign = any(path.is_relative_to(place) for place in installed) or "site-packages" in path.parts
-            if path.is_relative_to(folder) and not foreign and not path.is_relative_to(_OWN_FOLDER):
-                found.add(path)
-    return [_source(path.relative_to(folder).as_posix(), path, path.read_bytes()) for path in sorted(found)]
+def sources_of(path: Path | str, tree: SourceTree) -> list[Asset]:
+    """Return what ran of a job's code so far: its file, then the modules beside it."""
+    file = tree.ran[str(tree.folder / Path(path).name)]
+    return [
+        dataclasses.replace(file, path=str(path)),
+        *(module for module in tree.modules() if module.name != file.name),
+    ]
 
 
 def code_sha256() -> str:
@@ -93,14 +80,9 @@ def blame(path: Path | str, doing: str) -> Iterator[None]:
 
 def _run(path: Path, content: bytes) -> ModuleType:
     """Run what was read, not what is cached: Python's bytecode may be that of an edit within the same second."""
-    if path.suffix != ".py":
-        raise JobError(f"{path} is not a Python file; name it with .py at the end")
-    module = ModuleType(_MODULE)
+    module = ModuleType(MODULE)
     module.__file__ = str(path)
-    sys.modules[_MODULE] = module  # dataclasses look their module up by name
-    folder = str(path.parent.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    sys.modules[MODULE] = module  # dataclasses look their module up by name
     with blame(path, "import"):
         exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     return module
@@ -110,7 +92,7 @@ def _choose(module: ModuleType, path: Path, class_name: str) -> type[Job]:
     jobs = {
         name: value
         for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Job) and value.__module__ == _MODULE
+        if isinstance(value, type) and issubclass(value, Job) and value.__module__ == MODULE
     }
     if class_name and class_name not in jobs:
         raise JobError(f"{path} has no job {class_name!r}; it has {', '.join(sorted(jobs)) or 'none'}")

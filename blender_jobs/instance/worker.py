@@ -8,6 +8,7 @@ reading thread always gets its turn.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import shutil
@@ -20,7 +21,7 @@ from typing import BinaryIO
 from blender_jobs import orders, wire
 from blender_jobs.instance import identity
 from blender_jobs.instance.fields import resolve_fields
-from blender_jobs.instance.loading import load_job, sources_sha256
+from blender_jobs.instance.loading import load_job
 from blender_jobs.job import JobError
 
 
@@ -80,9 +81,8 @@ def _render(order: orders.Render, channel: BinaryIO, scratch: Path) -> None:
     from blender_jobs.instance.episode import Player
 
     devices.select(order.render.device)
-    job_class, sources = load_job(order.job)
-    if sources_sha256(sources) != order.described.source_sha256:
-        raise JobError(f"{order.job.path} was changed while its dataset is being rendered; start again")
+    due = {source.name: source.sha256 for source in order.described.sources}
+    job_class, _ = load_job(dataclasses.replace(order.job, due=due))
     player = Player(job_class, resolve_fields(job_class, order.described.fields), order, scratch)
     sent = 0
     for wanted in order.episodes:

@@ -24,6 +24,7 @@ from compiler.rendering.task import Endurance
 from compiler.storage.directory import open_directory, peek
 from compiler.storage.sources import copy_sources
 from compiler.storage.store import Nowhere, Store
+from compiler.trust import remember
 
 
 @click.command("build")
@@ -80,6 +81,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     first = FirstBlender(crew.launch, given["attempts"], announce)
     try:
         plan = draw_up(choices, first)
+        remember(plan)
         for note in plan.job.notes:
             announce(f"Note: {note}")
         out = given["out"] or Path(plan.name)

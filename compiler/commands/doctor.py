@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from compiler.commands.output import announce, say_json
+from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.errors import BlenderUnusable
 from compiler.prepare import cores
@@ -21,7 +21,11 @@ def doctor_command(blender: str | None, as_json: bool) -> None:
     """Say which Blender is here, which engines and GPUs render, and what to do about those that do not."""
     launch = Launch(cores(), stall_timeout=120, blender=blender)
     hello, found = checks.examine(launch)
-    say = (lambda _: None) if as_json else click.echo
+
+    def say(line: str) -> None:
+        if not as_json:
+            say_lines([line])
+
     say(f"blender    {hello.version} ({hello.build_hash}, {hello.build})")
     say(f"runs on    {hello.platform}, Python {hello.python}, numpy {hello.numpy}, {cores()} cores")
     made = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,10 @@ from blender_jobs.passes import in_order
 from compiler.errors import UsageError
 from compiler.live.serving import DEFAULT_URL, LiveOptions, tee_options
 from compiler.planning.jobs import builtin_jobs, find_job
+from loaders.files import read_regular
+
+_TOKEN_VARIABLE = "BLENDSHARD_LIVE_TOKEN"
+_MOST_TOKEN_BYTES = 4096
 
 CONFIG_FIELDS = "blendshard.config_fields"
 """Where `load_config` leaves the ``[set]`` table in `click.Context.meta`: its values are typed already."""
@@ -132,11 +137,31 @@ def live_options(given: Mapping[str, Any]) -> LiveOptions | None:
     if not given["shards"] and not given["live_only"]:
         raise UsageError("--shards 0 renders without end", "it needs --live-only, which writes nothing")
     if url is None:
-        if unused := [name for name in ("live_host", "live_token", "live_wait") if given[name]]:
+        words = ("live_host", "live_token", "live_token_file", "live_wait")
+        from_environment = {"live_token": os.environ.get(_TOKEN_VARIABLE)}  # there it may stand, and is no mistake
+        if unused := [name for name in words if given[name] and given[name] != from_environment.get(name)]:
             raise UsageError(f"--{unused[0].replace('_', '-')} needs --live", f"add --live {DEFAULT_URL}")
         return None
-    tee = tee_options(url, given["live_host"], given["live_policy"], given["live_token"])
-    return LiveOptions(tee, given["live_wait"], given["live_ready_file"])
+    token = _token(given)
+    tee = tee_options(url, given["live_host"], given["live_policy"], token)
+    made = tee.token is not None and token is None
+    return LiveOptions(tee, given["live_wait"], made, given["live_ready_file"])
+
+
+def _token(given: Mapping[str, Any]) -> str | None:
+    """Return the token that is given: in words, in the environment, or in a file.
+
+    Raises:
+        UsageError: in two places, or the file cannot be read.
+    """
+    if given["live_token_file"] is None:
+        token: str | None = given["live_token"]
+        return token
+    try:
+        return read_regular(given["live_token_file"], _MOST_TOKEN_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--live-token-file {given['live_token_file']}: {reason}", "write the token there") from None
 
 
 _LIVE_OPTIONS = [
@@ -163,7 +188,17 @@ _LIVE_OPTIONS = [
         help="Begin when so many listeners are there.",
     ),
     click.option("--live-host", help="Listen at this address, for other machines too; needs a token."),
-    click.option("--live-token", help="What listeners must show.  [default: made, for other machines]"),
+    click.option(
+        "--live-token",
+        envvar=_TOKEN_VARIABLE,
+        help="What listeners must show; others on this machine see it in the list of processes: better in the"
+        " environment as BLENDSHARD_LIVE_TOKEN, or in a file.  [default: made, for other machines]",
+    ),
+    click.option(
+        "--live-token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A file that holds the token.",
+    ),
     click.option("--live-ready-file", type=click.Path(path_type=Path), hidden=True),
     click.option("--end-with-parent", is_flag=True, hidden=True),
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from compiler.commands.output import announce
+from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
+from compiler.commands.trusting import place_options, places_asked
+from compiler.errors import UsageError
 from compiler.prepare import cores
 from compiler.proof.verify import folder_of, load_manifest
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.replay import replay as replay_episode
-from compiler.storage.sources import Places
 
 
 @click.command("replay")
@@ -21,27 +23,28 @@ from compiler.storage.sources import Places
 @blender_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: ./episode-<number>]")
 @click.option("--save-blend", is_flag=True, help="Leave the episode's scene as a .blend file, too.")
-@click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now.")
-@click.option(
-    "--assets", type=click.Path(path_type=Path, file_okay=False), help="The folder that stood beside the job's file."
-)
+@place_options
 def replay_command(
     folder: Path,
     episode: int,
     blender: str | None,
     out: Path | None,
     save_blend: bool,
-    job: Path | None,
-    assets: Path | None,
+    **placing: Any,
 ) -> None:
-    """Render one episode again, alone, showing all that Blender says; its samples become files."""
+    """Render one episode again, alone, showing all that Blender says; its samples become files.
+
+    That runs the dataset's job: code that is not your own runs only with --trust-source.
+    """
     manifest = load_manifest(folder)
+    places = places_asked(manifest, folder_of(folder), placing)
     launch = Launch(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
     place = out or Path(f"episode-{episode}")
+    if out is None and place.is_symlink():
+        raise UsageError(f"{place} is a link", "name the folder with --out")
     written, elsewhere = replay_episode(
-        manifest, folder_of(folder), episode, place, launch, Places(job, assets), save_blend, announce
+        manifest, folder_of(folder), episode, place, launch, places, save_blend, announce
     )
     for line in elsewhere:
         announce(f"Note: this installation is another: {line}")
-    for path in written:
-        click.echo(path)
+    say_lines(written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from compiler.build import build, survey
 from compiler.commands import options
 from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
+from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender, provenance, share_cores
@@ -21,7 +23,7 @@ from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.task import Endurance
 from compiler.report import look_for_the_unseen, report_lines, shards_missing
 from compiler.storage.directory import open_directory
-from compiler.storage.sources import Places, copy_sources
+from compiler.storage.sources import copy_sources
 from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
 
 _SHOWN = 8
@@ -31,25 +33,22 @@ _SHOWN = 8
 @click.command("reproduce")
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the dataset shall be.")
-@click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now.")
-@click.option(
-    "--assets", type=click.Path(path_type=Path, file_okay=False), help="The folder that stood beside the job's file."
-)
+@place_options
 @click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
 @blender_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def reproduce_command(
     manifest_path: Path,
     out: Path,
-    job: Path | None,
-    assets: Path | None,
     instances: int,
     blender: str | None,
     quiet: bool,
+    **placing: Any,
 ) -> None:
     """Render the dataset of MANIFEST (a dataset.json or its directory) again, and compare the digests.
 
-    Needed are the manifest, the job's file (the copy beside the manifest, or --job) and the assets.
+    Needed are the manifest, the job's file (the copy beside the manifest, or --job) and the assets. The job runs: code
+    that is not your own runs only with --trust-source.
     """
     published = load_manifest(manifest_path)
     folder = folder_of(manifest_path)
@@ -57,6 +56,7 @@ def reproduce_command(
         raise UsageError(f"{out} is the dataset itself", "name another place with --out")
     if not published.shards:
         raise UsageError("the manifest has no finished shard", "there is nothing to reproduce: build the dataset first")
+    places = places_asked(published, folder, placing)
     shards = 1 + max(shard.number for shard in published.shards)
     count, threads = share_cores(instances, shards)
     # What is published without an episode comes out without it again, if it fails here as well.
@@ -64,7 +64,7 @@ def reproduce_command(
     crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
     first = FirstBlender(crew.launch, endurance.attempts, announce)
     try:
-        plan = same_plan(published, folder, first, Places(job, assets), doing="reproduce it")
+        plan = same_plan(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
             report = build(store, survey(store, shards), crew, first.instance, make_display(quiet, plan.name))
@@ -95,11 +95,11 @@ def _compare(plan: Plan, published: Manifest, made: Manifest) -> None:
             "compile-dataset diff tells what differs; the processor may be the cause",
         )
     incomplete = [shard for shard in published.shards if shard.number in published.incomplete]
-    click.echo(f"the same bytes as the manifest says: {len(published.shards) - len(incomplete)} shards")
+    say_lines([f"the same bytes as the manifest says: {len(published.shards) - len(incomplete)} shards"])
     if incomplete:
         skipped = f"{len(published.skipped)} samples: {', '.join(sorted(published.skipped)[:_SHOWN])}"
         more = ", ..." if len(published.skipped) > _SHOWN else ""
-        click.echo(f"was published without {skipped}{more}; the samples beside them are the same")
+        say_lines([f"was published without {skipped}{more}; the samples beside them are the same"])
 
 
 def _digests(plan: Plan, manifest: Manifest, shard: ShardInfo) -> dict[str, str]:

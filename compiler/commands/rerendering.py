@@ -17,7 +17,6 @@ from compiler.prepare import FirstBlender, cores, share_cores
 from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.task import Endurance
-from compiler.storage.sources import Places
 from loaders.manifest import Manifest
 
 _SHOWN = 20
@@ -82,7 +81,7 @@ def rerender_and_compare(dataset: Path, manifest: Manifest, given: Mapping[str, 
     Args:
         dataset: its directory.
         manifest: its manifest.
-        given: the command's options.
+        given: the command's options, and the `places`.
 
     Raises:
         BlendshardError: as `prepare_rerender` and `rerender`.
@@ -92,8 +91,7 @@ def rerender_and_compare(dataset: Path, manifest: Manifest, given: Mapping[str, 
     launch = Launch(threads, STALL_TIMEOUT_S, blender=given["blender"])
     first = FirstBlender(launch, Endurance().attempts, announce)
     try:
-        places = Places(given["job"], given["assets"])
-        comparison = prepare_rerender(dataset, manifest, given["rerender"] or None, seed, first, places)
+        comparison = prepare_rerender(dataset, manifest, given["rerender"] or None, seed, first, given["places"])
     finally:
         first.end()
     for line in comparison.elsewhere:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from compiler.commands.output import say_lines
 from compiler.errors import UsageError
 from compiler.pictures import show as pictures
 from compiler.proof.verify import folder_of, load_manifest
@@ -48,8 +49,10 @@ def show_command(
         samples = pictures.spread(folder, manifest, count)
         picture = pictures.contact_sheet(samples, manifest, columns, width, with_passes)
     path = out or Path(f"{key or folder.resolve().name}.png")
+    if out is None and path.is_symlink():
+        raise UsageError(f"{path} is a link", "name the file with --out")
     try:
         picture.save(path, format="PNG")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", "name another place with --out") from None
-    click.echo(path)
+    say_lines([path])

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.rerendering import AmountType, rerender_and_compare
+from compiler.commands.trusting import OPTIONS, place_options, places_asked
 from compiler.errors import UsageError
 from compiler.planning.sightings import Sightings
 from compiler.prepare import cores
@@ -21,6 +22,7 @@ from compiler.proof.rerender import refuse_recording
 from compiler.proof.shard_walk import ShardReport
 from compiler.proof.verify import Verifier, examine_all, folder_of, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around
+from compiler.terminal import plain
 from loaders.manifest import Manifest
 
 _LINE_EVERY_S = 10.0
@@ -37,21 +39,20 @@ _LINE_EVERY_S = 10.0
 @click.option(
     "--pick", metavar="N", type=click.IntRange(min=0), help="The choice's seed.  [default: another each time]"
 )
-@click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now.")
-@click.option(
-    "--assets", type=click.Path(path_type=Path, file_okay=False), help="The folder that stood beside the job's file."
-)
+@place_options
 @blender_option
 def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, **rendering: Any) -> None:
     """Read every byte of a dataset again, and name the file, the sample and the member that is damaged.
 
     Any machine can do it, without Blender. With --rerender, samples are rendered in fresh processes as well and
-    compared byte for byte: exit code 3 if they differ; 6 if they differ on another Blender build or processor.
+    compared byte for byte: exit code 3 if they differ; 6 if they differ on another Blender build or processor. That
+    runs the dataset's job: code that is not your own runs only with --trust-source. Without --rerender nothing runs.
     """
     _check_together(rendering)
     manifest, folder = intact_manifest(dataset), folder_of(dataset)
     if rendering["rerender"] is not None:
         refuse_recording(manifest)
+        rendering["places"] = places_asked(manifest, folder, rendering)
     verifier = Verifier(folder, manifest)
     reports = examine_all(verifier, jobs or cores())
     if not quiet:
@@ -80,15 +81,15 @@ def _check_together(rendering: Mapping[str, Any]) -> None:
     """Refuse what would be ignored. Which Blender to use may stand in the environment, and is no mistake."""
     if rendering["rerender"] is not None:
         return
-    for name in ("pick", "job", "assets"):
-        if rendering[name] is not None:
-            raise UsageError(f"--{name} needs --rerender", "say how many samples: --rerender 10")
+    for name in ("pick", *OPTIONS):
+        if rendering[name] is not None and rendering[name] is not False:
+            raise UsageError(f"--{name.replace('_', '-')} needs --rerender", "say how many samples: --rerender 10")
 
 
 def _bar(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:
     """Pass the reports on and move a bar over bytes."""
     with tqdm(
-        desc=manifest.name, total=manifest.bytes, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
+        desc=plain(manifest.name), total=manifest.bytes, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
     ) as bar:
         damaged = 0
         for done, report in enumerate(reports, start=1):

@@ -219,14 +219,14 @@ class Groups:
         """Add a connection to the group `name`, or to a group of its own.
 
         Raises:
-            TooManyGroups: it would be a new group, and there are enough.
+            TooManyGroups: it would be a new group, and there are enough that have connections.
         """
         with self._changed:
             self._forget_absent()
             group = next((group for group in self._groups if name is not None and group.name == name), None)
             if group is None:
                 if len(self._groups) >= self._max_groups:
-                    raise TooManyGroups
+                    self._make_way()
                 group = _Group(name, self._log.end, self._clock())
                 self._groups.append(group)
             member = Member(group, wake)
@@ -279,6 +279,19 @@ class Groups:
             self._moved(group)
 
     # Under the lock
+
+    def _make_way(self) -> None:
+        """Give up the absent group that has received least, of these the one that left first: names are cheap.
+
+        Raises:
+            TooManyGroups: each has a connection.
+        """
+        absent = [group for group in self._groups if not group.members]
+        if not absent:
+            raise TooManyGroups
+        least = min(absent, key=lambda group: (group.tally.samples_sent, group.moved_at))
+        least.tally.samples_abandoned += self._waiting(least)
+        self._forget(least)
 
     def _make_room(self, size: int, interrupted: Callable[[], bool]) -> bool:
         while not self._fits(size):

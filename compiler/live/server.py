@@ -193,10 +193,13 @@ def _wanted(request: web.Request) -> tuple[str | None, int | None]:
 def _from_this_machine(request: web.Request) -> bool:
     """Return False for what comes from a web page, which a browser on this machine fetches for a stranger.
 
-    A page elsewhere gives itself away by ``Sec-Fetch-Site``; one whose name was bound to the loopback address (DNS
-    rebinding) by ``Host``.
+    A page elsewhere gives itself away by ``Sec-Fetch-Site`` or ``Origin``; one whose name was bound to the loopback
+    address (DNS rebinding) by ``Host``.
     """
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return False
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != f"http://{request.host}":
         return False
     try:
         return is_loopback(request.url.host or "")

@@ -30,6 +30,8 @@ class LiveOptions:
     tee: TeeOptions
     wait: int = 0
     """So many listeners must be there before anything is rendered."""
+    token_made: bool = False
+    """Whether the token was made here, and must be told; one that was given is not shown again."""
     ready_file: Path | None = None
     """Gets the address and the token as JSON once the tee listens: for a program that started the build."""
 
@@ -76,7 +78,8 @@ def live_tee(live: LiveOptions, plan: Plan, report: Report, announce: Announce) 
         UsageError: the address cannot be used.
     """
     with Tee(live.tee, _describer(plan, report)) as tee:
-        announce(f"live at {tee.address}" + (f" with token {live.tee.token}" if live.tee.token else ""))
+        made = f" with token {live.tee.token}" if live.token_made else ", with the token that was given"
+        announce(f"live at {tee.address}{made if live.tee.token else ''}")
         if live.ready_file is not None:
             ready = {"address": tee.address, "token": live.tee.token}
             write_atomically(live.ready_file, json.dumps(ready).encode())

@@ -134,7 +134,9 @@ def _rows(sample: Sample, manifest: Manifest, width: int, with_passes: bool) -> 
         view = {
             name.removeprefix(camera): content for name, content in sample.members.items() if _camera(name) == camera
         }
-        image = decode_image(next(content for name, content in view.items() if name in IMAGES)).convert("RGB")
+        name = next(name for name in view if name in IMAGES)
+        shape = manifest.schema["members"].get(f"{camera}{name}", {}).get("shape")
+        image = decode_image(view[name], shape).convert("RGB")
         objects = json.loads(view["json"])["objects"]
         pictures = [annotated(image, objects, manifest.schema.get("categories", []), width)]
         if with_passes:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.proof.structure import read_array, read_json
-from compiler.storage.content import decode_image
+from compiler.storage.content import decode_image, open_image
 from loaders.tarstream import IMAGES, kind_of, meaning_of
 
 Array = npt.NDArray[Any]
@@ -65,10 +65,11 @@ def image_difference(member: str, one: bytes, two: bytes) -> Difference:
     Raises:
         ValueError: one cannot be decoded.
     """
-    images = [decode_image(content) for content in (one, two)]
-    shapes = [f"{image.width}x{image.height} {image.mode}" for image in images]
+    heads = [open_image(content) for content in (one, two)]
+    shapes = [f"{image.width}x{image.height} {image.mode}" for image in heads]
     if shapes[0] != shapes[1]:
         return Difference(member, f"{shapes[0]} and {shapes[1]}")
+    images = [decode_image(content) for content in (one, two)]
     pixels = [np.asarray(image).astype(np.int32).reshape(image.height * image.width, -1) for image in images]
     apart = np.abs(pixels[0] - pixels[1])
     if not apart.any():

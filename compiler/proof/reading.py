@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from compiler.errors import UsageError
+from loaders.files import open_regular
 from loaders.tarstream import Sample, TarStreamError, read_samples
 
 _HINT = "compile-dataset verify tells what is damaged"
@@ -17,9 +16,7 @@ _HINT = "compile-dataset verify tells what is damaged"
 
 def open_shard(path: Path) -> BinaryIO:
     """Open a shard. Raises OSError where it is no regular file, too: a pipe or a device might never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
-    return path.open("rb")
+    return BufferedReader(open_regular(path))
 
 
 def samples_of(path: Path) -> Iterator[Sample]:

@@ -23,7 +23,7 @@ from compiler.proof.compare import Difference, compare_members
 from compiler.proof.planned import episodes_due, samples_due
 from compiler.proof.reading import samples_of
 from compiler.rendering.instances import Instance, Launch
-from compiler.storage.sources import Places
+from compiler.storage.places import Places
 from loaders.manifest import Manifest, ShardInfo
 
 _TICK_S = 0.2

@@ -140,10 +140,13 @@ class Walk:
             elif not self._report.notes:  # one a shard will do
                 self._report.notes.append(str(Problem(self._shard.name, finding.what, sample.key, finding.member)))
         try:
-            self._content.update(digest_sample(sample.key, sample.members))
+            if self._checker is not None:  # else nothing tells how large an image may be, and the manifest is blamed
+                self._content.update(digest_sample(sample.key, sample.members, self._checker.members))
         except ValueError:
-            finding = undecodable(sample) or Finding("", "cannot be decoded")
-            self._blame(finding.what, sample.key, finding.member)
+            described = self._checker.members if self._checker else {}
+            finding = undecodable(sample, described) or Finding("", "cannot be decoded")
+            if finding.member not in {problem.member for problem in self._report.problems[known:]}:
+                self._blame(finding.what, sample.key, finding.member)
         digest = self._shard.sample_digests[at * SAMPLE_DIGEST_DIGITS :][:SAMPLE_DIGEST_DIGITS]
         if digest != sample_digest(record) and len(self._report.problems) == known:
             self._blame(f"is not as it was written (bytes {sample.offset} to {sample.end})", sample.key)

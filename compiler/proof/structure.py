@@ -112,12 +112,12 @@ class SampleChecker:
                         yield f"image.{field} or camera.{field} is not {value}, as in the schema"
 
 
-def undecodable(sample: Sample) -> Finding | None:
+def undecodable(sample: Sample, described: Mapping[str, Any]) -> Finding | None:
     """Return the first image of a sample that cannot be decoded, and why."""
     for name, content in sample.members.items():
         if kind_of(name) in IMAGES:
             try:
-                decode_image(content)
+                decode_image(content, described.get(name, {}).get("shape"))
             except ValueError as error:
                 return Finding(name, str(error))
     return None

@@ -28,7 +28,12 @@ from compiler.proof.reading import open_shard
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
 from compiler.proof.structure import SampleChecker
 from compiler.storage import sources
+from loaders.children import safe_path
+from loaders.files import read_regular
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shard_of
+
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""A copy of the dataset may well lack its sources; no file can have a name that is too long."""
 
 _WORTH_PROCESSES = 32 << 20
 """Bytes below which one process is done before others have started."""
@@ -155,10 +160,13 @@ class Verifier:
             if ".." in place.parts or place.parts[0] != sources.FOLDER:
                 continue
             try:
-                if (self.folder / place).is_file() and _sha256(self.folder / place) != sha256:
+                content = read_regular(self.folder / place, sources.MOST_BYTES)
+                if hashlib.sha256(content).hexdigest() != sha256:
                     self.problems.append(Problem(str(place), "its sha256 is not the one in the manifest's provenance"))
+            except ValueError:
+                pass  # no file can have a name with a zero
             except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:  # no file can have such a name: it is not there
+                if error.errno not in _NOT_THERE:
                     self.problems.append(Problem(str(place), str(error.strerror or error)))
 
     def _check_members(self) -> None:
@@ -189,9 +197,11 @@ def examine_all(verifier: Verifier, jobs: int) -> Iterator[ShardReport]:
         yield from map(verifier.examine, shards)
         return
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(verifier,))
+    spawn = multiprocessing.get_context("spawn")
+    with safe_path():
+        pool = ProcessPoolExecutor(jobs, spawn, initializer=_begin, initargs=(verifier,))
     try:
-        with _interrupts_ignored():
+        with _interrupts_ignored(), safe_path():
             reports = pool.map(_examine, range(len(shards)))
         yield from reports
     except BrokenProcessPool:
@@ -226,11 +236,6 @@ def _begin(verifier: Verifier) -> None:
     _verifier = verifier
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
     die_with_pool()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _examine(at: int) -> ShardReport:

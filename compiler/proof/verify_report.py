@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,31 @@ def look_around(folder: Path, manifest: Manifest) -> Surroundings:
     numbers = [shard.number for shard in manifest.shards]
     known = {FILE_NAME, LOCK_NAME, failures.FILE_NAME, sources.FOLDER, *(shard.name for shard in manifest.shards)}
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    strangers += _strange_sources(folder / sources.FOLDER, manifest)
     unfinished = [name for name in strangers if name.endswith((PART_SUFFIX, JOURNAL_SUFFIX))]
     return Surroundings(
         [(low + 1, high - 1) for low, high in itertools.pairwise([-1, *numbers]) if high > low + 1],
         unfinished,
         [name for name in strangers if name not in unfinished],
     )
+
+
+def _strange_sources(folder: Path, manifest: Manifest) -> list[str]:
+    """Return what lies among the copies of the job's sources and is none of them: code that nobody has digested.
+
+    It is never run: see `blender_jobs.instance.sources`. Links are named, not followed.
+    """
+    job = manifest.provenance.get("job")
+    sources_known = job.get("sources") if isinstance(job, dict) else None
+    known = sources_known if isinstance(sources_known, dict) else {}
+    found = []
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        for name in [*files, *links]:
+            path = Path(place, name)
+            if path.is_symlink() or path.relative_to(folder).as_posix() not in known:
+                found.append(f"{sources.FOLDER}/{path.relative_to(folder).as_posix()}")
+    return sorted(found)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Program:
     def command(self, scratch: str) -> list[str]:
         """Return the command line of an instance with the folder for its temporary files."""
         if self.kind == "this python":
-            return [self.path, "-m", "blender_jobs.instance.worker", "--scratch", scratch]
+            return [self.path, "-P", "-m", "blender_jobs.instance.worker", "--scratch", scratch]
         if self.kind == "another python":
             return [self.path, _BOOTSTRAP, "--scratch", scratch]
         # Without --python-use-system-env Blender's Python ignores PYTHONHASHSEED, and the order of sets would vary.

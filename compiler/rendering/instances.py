@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from blender_jobs import orders, wire
-from compiler.errors import BlenderUnusable, InstanceLost, JobBroken
+from compiler.errors import BlenderUnusable, Incomplete, InstanceLost, JobBroken
 from compiler.rendering import blenders
+from compiler.terminal import plain
 from loaders.installing import install_command
 
 Kind = TypeVar("Kind", bound=orders.Answer)
@@ -31,11 +33,17 @@ LOG_LINES = 30
 STALL_TIMEOUT_S = 600.0
 """How long a busy instance may be silent unless told otherwise."""
 
+_SMALL_BYTES = 1 << 18
+"""What is always written in one go: where there is no room for it, the disk is full."""
+
 PARTING_S = 2.0
 """How long an instance may take to end by itself."""
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 """What may pass: too many open files, no memory, too many processes."""
+
+_SHORT = re.compile(r"failed to map segment|cannot allocate memory|MemoryError|cannot create TLS", re.IGNORECASE)
+"""What the loader and Python say where a limit of memory keeps a library from being loaded."""
 
 _RENDERER_NOISE = re.compile(r"Fra:\d+ Mem|^(\d\d:\d\d\.\d+ +render +\| )?(Saved: |Time: )|^\s*$")
 
@@ -196,6 +204,11 @@ class Instance:
             raise self._lost(f"sent garbage: {error}") from None
         self._deadline = float("inf")
         if isinstance(message, orders.JobFailed):
+            if _is_full(self._scratch):  # images that Blender wrote there are cut short: not the job's fault
+                raise Incomplete(
+                    f"no room is left in {Path(self._scratch).parent}, where Blender writes its images",
+                    "make room there, or name another folder in TMPDIR; then run the same command again",
+                )
             raise JobBroken(message.message, details=message.trace)
         if not isinstance(message, kind):
             raise self._lost(f"sent {type(message).__name__} where {kind.__name__} was due")
@@ -246,7 +259,8 @@ class Instance:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip()
                 if self.launch.echo:
-                    sys.stderr.write(f"{line}\n")
+                    with suppress(OSError):  # whoever looked on has left: the pipe is read on
+                        sys.stderr.write(f"{plain(line)}\n")
                 if not _RENDERER_NOISE.search(line):
                     self._log.append(line)
 
@@ -259,8 +273,23 @@ class Instance:
                 return
 
 
+def _is_full(folder: str) -> bool:
+    """Return whether a small file cannot be written there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_SMALL_BYTES))
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
+
+
 def _explain_import(hello: orders.Hello, program: str | None) -> tuple[str, str]:
     """Return message and hint for a Blender that cannot be imported; `program` is what ``--blender`` names."""
+    if _SHORT.search(hello.problem):
+        return (
+            f"there is not enough memory to load Blender: {hello.problem}",
+            "raise the limit (ulimit -v; a container's or a job's), Blender alone takes 2 GB of addresses",
+        )
     if library := blenders.missing_library(hello.problem):
         return library
     if "numpy" in hello.problem:

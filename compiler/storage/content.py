@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
@@ -47,27 +48,43 @@ def open_image(content: bytes, load: bool = False) -> Image.Image:
     return image
 
 
-def decode_image(content: bytes) -> Image.Image:
-    """Return the decoded image.
+def decode_image(content: bytes, shape: Sequence[int] | None = None) -> Image.Image:
+    """Return the decoded image. Its head is read first: a small file can claim pixels beyond any memory.
+
+    Args:
+        content: the file's bytes.
+        shape: height, width and channels that it must have; None: up to `MOST_PIXELS`.
 
     Raises:
-        ValueError: the bytes are not a whole image.
+        ValueError: the bytes are not a whole image, or one of another shape.
     """
+    head = open_image(content)
+    found = [head.height, head.width, len(head.getbands())]
+    if shape is not None and found != list(shape):
+        raise ValueError(f"is {head.height}x{head.width} {head.mode}, not {'x'.join(map(str, shape))}")
     return open_image(content, load=True)
 
 
-def digest_sample(key: str, members: Mapping[str, bytes]) -> bytes:
+def digest_sample(key: str, members: Mapping[str, bytes], described: Mapping[str, Any] | None = None) -> bytes:
     """Return the sha256 over key, members, decoded pixels (size, mode, bytes) and all other bytes.
 
+    Args:
+        key: the sample's.
+        members: its members.
+        described: what each must be (``shape``), by name; None: whatever they are, as our own Blender made them.
+
     Raises:
-        ValueError: an image cannot be decoded.
+        ValueError: an image cannot be decoded, or has another shape.
     """
     digest = hashlib.sha256(key.encode())
     kinds = sorted((meaning_of(name), name) for name in members)
     for kind, name in kinds:
         content = meaning = members[name]
         if kind_of(name) in IMAGES:
-            image = decode_image(content)
+            if described is None:
+                image = open_image(content, load=True)
+            else:
+                image = decode_image(content, described.get(name, {}).get("shape"))
             digest.update(f"{image.mode} {image.width}x{image.height}".encode())
             meaning = image.tobytes()
         digest.update(f"\n{kind} {len(meaning)}\n".encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,15 +15,22 @@ from filelock import FileLock, Timeout
 from compiler.errors import OtherPlan, UsageError, disk_error
 from compiler.planning import schema
 from compiler.planning.plan import SPLIT, Plan, differences
-from compiler.storage import failures
+from compiler.storage import failures, sources
 from compiler.storage.changes import changes, told, when
 from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
 from compiler.storage.shards import PART_SUFFIX, ShardWriter, find_kept, part_of, write_atomically
 from compiler.storage.store import with_annotations
+from loaders.files import open_regular, strange_entry
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
 LOCK_NAME = ".lock"
+
+_OURS = re.compile(
+    rf"({re.escape(FILE_NAME)}|.*\.tar{re.escape(JOURNAL_SUFFIX)}|.*\.tar)({re.escape(PART_SUFFIX)})"
+    rf"|{re.escape(FILE_NAME)}|.*\.tar{re.escape(JOURNAL_SUFFIX)}|{re.escape(failures.FILE_NAME)}|{re.escape(LOCK_NAME)}"
+)
+"""The names of the files that are written in place."""
 
 
 @dataclass
@@ -115,7 +121,7 @@ def shard_problem(folder: Path, shard: ShardInfo) -> str:
     """Return what is wrong with a shard's file: that it is missing, its size, its sha256; empty where nothing is."""
     path = folder / shard.name
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except OSError as error:
@@ -161,7 +167,7 @@ def open_directory(
 def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool | None) -> DatasetDirectory:
     found = peek(path, plan, fresh)  # again: until it was locked, another may have written there
     try:
-        _check_places(path, plan)
+        _check_shards(path, found)
         if found is not None and fresh:
             DatasetDirectory(path, plan, found).forget_all()
         if found is None or fresh:
@@ -175,19 +181,37 @@ def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool |
     return directory
 
 
-def _check_places(path: Path, plan: Plan) -> None:
-    """Find folders where shards must go: a shard would get its name only when it is rendered.
+def _check_places(path: Path) -> None:
+    """Find what must not be written to where our files go: links first of all, as what they point to is not ours.
+
+    A finished shard may be a link: it is read, or replaced as a whole.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is a link, a folder or a pipe.
     """
-    ours = re.compile(rf"{re.escape(plan.name)}-{SPLIT}-\d{{6,}}\.tar({PART_SUFFIX}|{JOURNAL_SUFFIX})?")
-    with os.scandir(path) as entries:
-        folders = sorted(entry.name for entry in entries if ours.fullmatch(entry.name) and entry.is_dir())
-    if folders:
+    try:
+        strange = strange_entry(path, lambda name: _OURS.fullmatch(name) is not None)
+        if (path / sources.FOLDER).is_symlink():
+            strange = strange or (sources.FOLDER, "link")
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    if strange:
+        name, kind = strange
         raise UsageError(
-            f"{path / folders[0]} is a folder, where a shard must go", "move it away, or name another place with --out"
+            f"{path / name} is a {kind}, where a file of the dataset must go",
+            "move it away, or name another place with --out",
         )
+
+
+def _check_shards(path: Path, manifest: Manifest | None) -> None:
+    """Find what must not be in the place of a shard. Raises UsageError as `_check_places`."""
+    known = {shard.name for shard in manifest.shards} if manifest else set()
+    for entry in sorted(path.glob("*.tar")):
+        kind = "folder" if entry.is_dir() else "link" if entry.is_symlink() else ""
+        if kind == "folder" or (kind and entry.name not in known):
+            raise UsageError(
+                f"{entry} is a {kind}, where a shard must go", "move it away, or name another place with --out"
+            )
 
 
 def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
@@ -202,6 +226,7 @@ def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
         return None
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", "name another place with --out")
+    _check_places(path)
     if not (path / FILE_NAME).exists():
         ours = (LOCK_NAME, f"{FILE_NAME}{PART_SUFFIX}")  # a compiler that was killed at once leaves them
         if others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours):

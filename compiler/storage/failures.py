@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from compiler.errors import InstanceLost, JobBroken
+from loaders.files import open_own
 
 FILE_NAME = "failures.jsonl"
 
@@ -65,7 +66,7 @@ def append(folder: Path, failure: Failure) -> None:
         "log": list(failure.log)[-_LOG_LINES:],
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with (folder / FILE_NAME).open("ab+") as file:
+    with open_own(folder / FILE_NAME, "ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a crash left half a line

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from compiler.planning import schema
 from compiler.storage.content import digest_sample
+from loaders.files import read_regular
 from loaders.manifest import sample_digest
 from loaders.tarstream import TarStreamError, kind_of, read_samples, sample_record
 
 JOURNAL_SUFFIX = ".journal"
+
+_MOST_BYTES = 256 << 20
+"""Of a journal: of a million samples it has 30 MB."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def read_entries(journal: Path, plan_digest: str) -> list[Entry]:
         OSError: it is there, but cannot be read.
     """
     try:
-        first, *lines = journal.read_bytes().split(b"\n")[:-1] or [b""]
+        first, *lines = read_regular(journal, _MOST_BYTES).split(b"\n")[:-1] or [b""]
     except FileNotFoundError:
         return []
     if first + b"\n" != header(plan_digest):
@@ -110,7 +114,7 @@ def recover(
         part: the part file, or the shard under its final name that no manifest knows yet.
         entries: the journal's.
         due: the keys of each unit, as the plan numbers them.
-        whole: the members of each sample, as the plan says.
+        whole: the members of each sample, as the plan says; a mapping tells their shapes, too.
         skipping: keep to it that units were skipped; otherwise nothing behind the first of them is kept.
     """
     found = Recovered()
@@ -159,7 +163,8 @@ def _checked(source: _Digesting, whole: Collection[str]) -> Iterator[tuple[str, 
         for view in views:
             gathered = schema.merge(gathered, schema.schema_of(view))
         record = sample_digest(sample_record(sample.key, sample.members))
-        stored = Stored(sample.end - sample.offset, record, digest_sample(sample.key, sample.members))
+        content = digest_sample(sample.key, sample.members, whole if isinstance(whole, Mapping) else {})
+        stored = Stored(sample.end - sample.offset, record, content)
         yield sample.key, stored, gathered
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compiler.storage.content import digest_sample
 from compiler.storage.journal import Entry, Recovered, Stored, header, journal_of, read_entries, recover
+from loaders.files import open_own
 from loaders.manifest import ShardInfo, sample_digest
 from loaders.tarstream import END, sample_record
 
@@ -37,13 +38,13 @@ class ShardWriter:
         self._part = part_of(path)
         if self.kept.entries and not self._part.exists():
             path.replace(self._part)  # the compiler died before the manifest knew the shard
-        self._file = self._part.open("rb+" if self._part.exists() else "wb+")
+        self._file = open_own(self._part, "rb+" if self._part.exists() else "wb+")
         self._samples = list(self.kept.samples)
         self._sealed = len(self._samples)
         self._go_to_end()
         lines = [header(plan_digest), *(entry.line() for entry in self.kept.entries)]
         write_atomically(journal_of(path), b"".join(lines))
-        self._journal = journal_of(path).open("ab")
+        self._journal = open_own(journal_of(path), "ab+")
         self._unit = _Unit()
 
     @property
@@ -184,7 +185,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     part = path.with_name(path.name + PART_SUFFIX)
     try:
-        with part.open("wb") as file:
+        with open_own(part, "wb+") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from loaders.files import open_regular
 from loaders.tarstream import MemberPlace, TarStreamError, UsualMembers, read_places
 
 Span = tuple[str, int, int]
@@ -25,7 +26,7 @@ def sample_spans(path: str, max_bytes: int, usual: Collection[str] | None = None
         OSError: the file cannot be read.
     """
     names, places = UsualMembers(usual), list[MemberPlace]()
-    with Path(path).open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         try:
             for place in read_places(file, Path(path).stat().st_size):
                 if places and place.key != places[0].key:
@@ -50,5 +51,5 @@ def _span(places: list[MemberPlace], max_bytes: int) -> Span:
 
 def file_sha256(path: str) -> str:
     """Return the hexadecimal digest of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

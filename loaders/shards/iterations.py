@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import torch
 from torch.utils.data import get_worker_info
 
+from loaders.children import shared_lock
 from loaders.shared import SharedArray
 
 _WORKERS = 1024
@@ -22,7 +21,7 @@ class Iterations:
     def __init__(self) -> None:
         self._state = SharedArray(2 + _WORKERS, torch.int64)
         """The number of the last iteration, its loop's tag, and whether each worker has joined it."""
-        self._lock = multiprocessing.get_context("spawn").Lock()  # one that serves forked workers, too
+        self._lock = shared_lock()
         self._begun = 0
         """By this process: the second loop of persistent workers has the seed of the first."""
 

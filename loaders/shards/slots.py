@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from loaders.children import safe_path
+
 _ALIGNMENT = 64
 _WORTH_BYTES = 1 << 16
 """Batches with less tensor data than this are sent as they are."""
@@ -106,7 +108,8 @@ class MainSlots:
     """The main process's side: makes batches of packets, and knows when their memory is free."""
 
     def __init__(self, workers: int, slots: int, context: BaseContext | None) -> None:
-        self.free = [[context.Semaphore(1) for _ in range(slots)] for _ in range(workers)] if context else []
+        with safe_path():
+            self.free = [[context.Semaphore(1) for _ in range(slots)] for _ in range(workers)] if context else []
         self._kept: dict[tuple[int, int], torch.Tensor] = {}
         """What is mapped stays mapped: to map and fault in memory anew for each batch costs as much as to copy it."""
 

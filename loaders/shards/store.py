@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaders.errors import ShardError, located
+from loaders.files import open_regular
 from loaders.shards.index import file_sha256, sample_spans
 from loaders.shards.sources import Shard
 from loaders.tarstream import BLOCK, DEFAULT_MAX_BYTES, Sample, TarStreamError, parse_sample
@@ -38,7 +39,8 @@ class _OpenFile:
 
     def __init__(self, path: str) -> None:
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        with open_regular(path) as file:
+            self._descriptor = os.dup(file.fileno())
 
     def __del__(self) -> None:
         if self._descriptor >= 0:

@@ -28,6 +28,9 @@ MAX_STATUS_BYTES = 8 << 20
 _PIECE = 1 << 20
 """As much is read at once: what a header claims is not allocated before it has arrived."""
 
+_LONGEST_LINE = 256
+"""Of a chunk's size with its extensions, bytes."""
+
 _TICK_S = 0.1
 """How long a read waits before it asks whether to wait on."""
 
@@ -137,6 +140,29 @@ def _is_sound(plan_digest: Any, schema: Any, name: Any, plan: Any, shards_wanted
     )
 
 
+class _Response(http.client.HTTPResponse):
+    """A response whose chunks begin with short lines and end without trailers: else there is no end to what is read.
+
+    The methods are the standard library's own, which bounds each line but not their number.
+    """
+
+    fp: Any
+
+    def _read_next_chunk_size(self) -> int:
+        line = self.fp.readline(_LONGEST_LINE + 1)
+        if len(line) > _LONGEST_LINE:
+            raise http.client.LineTooLong("chunk size")
+        try:
+            return int(line.split(b";")[0], 16)
+        except ValueError:
+            self._close_conn()  # type: ignore[attr-defined]
+            raise
+
+    def _read_and_discard_trailer(self) -> None:
+        if self.fp.readline(2) not in (b"\r\n", b"\n", b""):
+            raise http.client.HTTPException("trailers")
+
+
 class _PlainSocket(socket.socket):
     watch: Watch
 
@@ -198,6 +224,7 @@ class TeeConnection:
             except OSError:
                 self._http.close()
                 raise
+        self._http.response_class = _Response
         self._http.auto_open = 0  # another connection may lead to another server
         if not self.address.secure:
             self._http.sock = _PlainSocket(fileno=self._http.sock.detach())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from loaders.children import shared_lock
 from loaders.errors import ShardError
 from loaders.manifest import FILE_NAME, Manifest, ShardInfo
 from loaders.shards.sources import Shard, listed
@@ -96,7 +96,7 @@ class Claims:
     def __init__(self, size: int) -> None:
         self._claimed_in = SharedArray(size, torch.int32)
         """By position, the last iteration in which it was given."""
-        self._lock = multiprocessing.get_context("spawn").Lock()  # one that serves forked workers, too
+        self._lock = shared_lock()
 
     def claim(self, position: int, iteration: int) -> bool:
         """Return whether it is the caller that gives the sample at `position`."""

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from loaders.decode import MAX_PIXELS, Decoder
 from loaders.errors import SampleError, ShardError
+from loaders.files import open_own, strange_entry
 from loaders.manifest import FILE_NAME, RECORDED, Manifest, ShardInfo, sample_digest
 from loaders.tarstream import (
     END,
@@ -52,6 +53,9 @@ def check_recording(folder: Path) -> None:
         ShardError: it holds something else.
         ManifestError: its manifest is damaged.
     """
+    ours = (FILE_NAME, _PREFIX, _LOCK)
+    if folder.is_dir() and (strange := strange_entry(folder, lambda name: name.startswith(ours))):
+        raise ShardError(f"{folder / strange[0]} is a {strange[1]}; record into another directory")
     if (folder / FILE_NAME).exists():
         if not Manifest.load(folder).recorded:
             raise ShardError(f"{folder} holds a dataset that is no recording; record into another directory")
@@ -71,6 +75,7 @@ def finish_recording(folder: str | Path) -> Manifest:
     """
     path = Path(folder)
     Manifest.load(path)  # raises before anything is made
+    check_recording(path)
     with _written(path), _locked(path):
         check_recording(path)
         _take_in_leftovers(path)
@@ -200,6 +205,7 @@ def _open(folder: Path, status: TeeStatus) -> None:
         ShardError: the directory holds another one.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_recording(folder)  # before the lock, which is a file there
     with _locked(folder):
         check_recording(folder)
         if not (folder / FILE_NAME).exists():
@@ -268,7 +274,7 @@ def _release(lock: FileLock) -> None:
 
 def _write(folder: Path, manifest: Manifest) -> None:
     part = folder / f"{_PREFIX}{FILE_NAME}.new"
-    with part.open("wb") as file:
+    with open_own(part, "wb+") as file:
         file.write(manifest.to_json())
         file.flush()
         os.fsync(file.fileno())

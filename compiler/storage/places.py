@@ -1,0 +1,159 @@
+"""Where things are now that a manifest knows by name and digest: the job's file, its modules, its assets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from blender_jobs.orders import JobSource, sources_sha256
+from compiler.errors import OtherPlan, UsageError
+from compiler.planning.jobs import builtin_jobs
+from compiler.storage.sources import FOLDER, MOST_BYTES
+from loaders.files import open_regular, read_regular
+from loaders.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the user says that things are, and what the user trusts; None: where they were.
+
+    The manifest says neither: see `compiler.trust`.
+    """
+
+    job: Path | None = None
+    """The job's file."""
+    assets: Path | None = None
+    """The folder in which the job's assets lie as they lay beside its file."""
+    trust_source: bool = False
+    """Whether code of the dataset may run, though it is not the user's own."""
+    trust_blend: bool = False
+    """Whether scripts and drivers in its ``.blend`` may run."""
+
+
+def find_source(manifest: Manifest, folder: Path, places: Places) -> JobSource:
+    """Return where the manifest's job is: given, built in, where it was, or its copy beside the shards.
+
+    Its sources, wherever they are, have the digests of the manifest. Nothing was run.
+
+    Raises:
+        UsageError: it is nowhere.
+        OtherPlan: the file that was given, or a module beside it, is another.
+        AttributeError, KeyError, TypeError, ValueError: the manifest does not say what it should.
+    """
+    due, recorded = _sources_due(manifest), Path(manifest.provenance["job"]["path"])
+    class_name, base = manifest.plan["job"]["class"], str(places.assets.absolute()) if places.assets else ""
+    if places.job is not None:
+        due = {places.job.name: due[recorded.name], **{name: due[name] for name in due if name != recorded.name}}
+        if strangers := list(_strangers(places.job, due)):
+            raise OtherPlan(
+                f"{strangers[0]} is not what the dataset was made with: its sha256 is not the manifest's",
+                f"give the job's file as it was, or the dataset's copy: --job {folder / FOLDER / recorded.name}",
+            )
+        return JobSource(str(places.job.absolute()), class_name, base, due)
+    copy = folder / FOLDER / recorded.name
+    was = str(recorded.parent) if recorded.is_absolute() and recorded.parent.is_dir() else ""
+    here = [(builtin_jobs().get(recorded.stem), base), (recorded, base), (copy.absolute(), base or was)]
+    for path, beside in here:
+        if path is not None and path.is_absolute() and not list(_strangers(path, due)):
+            return JobSource(str(path), class_name, beside, due)
+    if copy.is_file():
+        raise OtherPlan(
+            f"{next(_strangers(copy, due))} is not what the dataset was made with: its sha256 is not the manifest's",
+            "compile-dataset verify tells what else is damaged; or say where the job's file is: --job path/to/job.py",
+        )
+    raise UsageError(
+        f"the job's file is neither at {recorded}, as it was, nor at {copy}", "say where it is: --job path/to/job.py"
+    )
+
+
+def source_files(source: JobSource) -> dict[str, Path]:
+    """Return the files of a job's code by name, its own file first."""
+    path = Path(source.path)
+    return {name: path if name == path.name else path.parent / name for name in source.due}
+
+
+def _sources_due(manifest: Manifest) -> dict[str, str]:
+    """Return the digest of each source by name, the job's file first.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: the manifest does not name them, or not as its plan does.
+    """
+    job = manifest.provenance["job"]
+    sources: Mapping[str, str] = job["sources"]
+    first = Path(job["path"]).name
+    for name in sources:
+        if not name.endswith(".py") or name.startswith("/") or {"..", ""} & set(PurePosixPath(name).parts):
+            raise ValueError(f"{name!r} cannot be a source")
+    due = {first: sources[first], **{name: sources[name] for name in sorted(sources) if name != first}}
+    if sources_sha256(due) != manifest.plan["job"]["source_sha256"]:
+        raise ValueError("the job's sources in the provenance are not those of the plan")
+    return due
+
+
+def _strangers(path: Path, due: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the files of a job's code that are not there as they must be."""
+    for name, file in source_files(JobSource(str(path), due=dict(due))).items():
+        try:
+            content = read_regular(file, MOST_BYTES)
+        except OSError:
+            yield file
+        else:
+            if hashlib.sha256(content).hexdigest() != due[name]:
+                yield file
+
+
+def check_assets(manifest: Manifest, source: JobSource) -> None:
+    """Hold the files that the job reads to their digests, as far as they are where they must be, before it runs.
+
+    Raises:
+        OtherPlan: one is another.
+        AttributeError, KeyError, TypeError, ValueError: the manifest does not say what it should.
+    """
+    for name, sha256 in manifest.plan["assets"].items():
+        places = [source.base / name, Path(manifest.provenance["assets"][name]["path"])]
+        found = [digest for place in places if (digest := _digest(place))]
+        if found and sha256 not in found:
+            raise OtherPlan(
+                f"the plan is another now: assets.{name} was {sha256!r}, is {found[0]!r}",
+                "restore the file, or name the folder that stood beside the job's file with --assets",
+            )
+
+
+def _digest(path: Path) -> str:
+    """Return a file's sha256; empty where there is none that can be read."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def placed_fields(manifest: Manifest, source: JobSource) -> dict[str, Any]:
+    """Return the plan's job fields; files and folders where they are now: beside the job, or where they were.
+
+    Raises:
+        UsageError: one is in neither place.
+    """
+    fields: dict[str, Any] = dict(manifest.plan["job"]["fields"])
+    for name, was in manifest.provenance["job"]["path_fields"].items():
+        fields[name] = _place(fields[name], was, source, f"field {name}")
+    return fields
+
+
+def placed_blend(manifest: Manifest, source: JobSource) -> str:
+    """Return where the plan's ``.blend`` is now, empty where it has none. Raises as `placed_fields`."""
+    name = manifest.plan["job"]["blend"]
+    return _place(name, manifest.provenance["assets"][name]["path"], source, "blend") if name else ""
+
+
+def _place(name: str, was: str, source: JobSource, what: str) -> str:
+    here, there = source.base / name, Path(was)
+    if not here.exists() and not there.exists():
+        raise UsageError(
+            f"{what}: there is no file or folder {there}, where it was, nor {here}",
+            "name the folder that stood beside the job's file with --assets, or the job's file with --job",
+        )
+    return str(here if here.exists() else there)

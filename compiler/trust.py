@@ -1,0 +1,106 @@
+"""Whose code it is that a command would run: the user's own, or that of whoever made the dataset.
+
+Rendering again runs the dataset's job, which is Python, with all that the user may do. A manifest says where the job is
+and what its digests are; anyone can write a manifest, so nothing in it grants anything. The user's own is
+
+- a job's file that the user names, on the command line of ``build`` or with ``--job``;
+- a built-in job of this installation;
+- code that this user has run with ``build`` before, known by its digest (`compiler.storage.known`).
+
+All else runs only where the user says so. The same holds for scripts in a ``.blend``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from blender_jobs.orders import JobSource
+from compiler.errors import UsageError
+from compiler.planning.jobs import builtin_jobs
+from compiler.planning.plan import Plan
+from compiler.storage import known
+from compiler.storage.places import Places, check_assets, find_source, source_files
+from loaders.manifest import Manifest, canonical_json
+
+
+@dataclass(frozen=True)
+class Code:
+    """One file of a stranger's code."""
+
+    path: Path
+    sha256: str
+    size: int
+    """Bytes."""
+
+    def __str__(self) -> str:
+        return f"{self.path}  {self.size} bytes  sha256 {self.sha256}"
+
+
+def find_trusted(manifest: Manifest, folder: Path, places: Places) -> JobSource:
+    """Return where the manifest's job is. It may run; its files and assets have the digests of the manifest.
+
+    Raises:
+        UsageError: it is nowhere, it is a stranger's and not trusted, or the manifest does not say what it should.
+        OtherPlan: its file, a module beside it or an asset is another.
+    """
+    source, code = look_up(manifest, folder, places)
+    if code:
+        raise UsageError(
+            "to render this dataset again is to run its code, which is not your own: "
+            f"{code[0].path}{f' and {len(code) - 1} more' if len(code) > 1 else ''}",
+            "read it, and let it run with --trust-source; or name a copy of yours with --job",
+            [str(file) for file in code],
+        )
+    with readable():
+        if manifest.plan["job"]["trust_blend"] and not _may_run_scripts(manifest, places):
+            raise UsageError(
+                f"the dataset was rendered with the scripts and drivers in {manifest.plan['job']['blend']} running",
+                "let them run here, too, with --trust-blend",
+            )
+        check_assets(manifest, source)
+    return source
+
+
+def look_up(manifest: Manifest, folder: Path, places: Places) -> tuple[JobSource, list[Code]]:
+    """Return where the manifest's job is, and which files of it may not run, as they are a stranger's and not trusted.
+
+    Raises as `find_trusted`, but where the job is not trusted.
+    """
+    with readable():
+        source = find_source(manifest, folder, places)
+        own = places.job is not None or Path(source.path) in builtin_jobs().values()
+        if own or places.trust_source or known.knows("source", manifest.plan["job"]["source_sha256"]):
+            return source, []
+        files = source_files(source)
+        return source, [Code(path, source.due[name], path.stat().st_size) for name, path in files.items()]
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise UsageError in the place of what a manifest causes that lacks something, or has it of another type."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the manifest's plan cannot be read: {type(error).__name__}: {error}") from None
+
+
+def remember(plan: Plan) -> None:
+    """Remember what the user has chosen to run with ``build``: it is the user's own from now on."""
+    if Path(plan.source.path) not in builtin_jobs().values():
+        known.remember("source", plan.job.source_sha256)
+    if plan.job.trust_blend:
+        known.remember("blend", _scripts_sha256({asset.name: asset.sha256 for asset in plan.job.assets}))
+
+
+def _may_run_scripts(manifest: Manifest, places: Places) -> bool:
+    return places.trust_blend or known.knows("blend", _scripts_sha256(manifest.plan["assets"]))
+
+
+def _scripts_sha256(assets: dict[str, str]) -> str:
+    """Return a digest over the ``.blend`` files among a plan's assets: what may hold scripts."""
+    scripts = {name: sha256 for name, sha256 in assets.items() if name.endswith(".blend")}
+    return hashlib.sha256(canonical_json(scripts)).hexdigest()

@@ -87,8 +87,6 @@ class View:
         self._camera = self.snapshot.camera
         self._look, self._counted = look, counted
         self._register = Register(categories)
-        self.stray_pixels = 0
-        """Pixels with a described object's id more than a pixel outside its silhouette: 0 where all is right."""
 
     @property
     def lens(self) -> Camera:
@@ -395,10 +393,7 @@ class View:
 
     def _visible(self, body: Body) -> dict[str, Any]:
         """The fields that the segmentation tells."""
-        patch, visible = self._patch(body), self._shown.count(body)
-        if visible:
-            self.stray_pixels += visible - int(np.count_nonzero(patch.grown().of(self._shown.mask(body))))
-        covered = int(np.count_nonzero(patch.covered))
+        visible, covered = self._shown.count(body), int(np.count_nonzero(self._patch(body).covered))
         fraction = float(self._camera.rounded(min(1.0, visible / covered))) if covered else 0.0
         return {"visible_pixels": visible, "silhouette_pixels": covered, "visible_fraction": fraction}
 

@@ -13,6 +13,7 @@ from compiler.errors import Incomplete
 from compiler.planning.plan import Plan
 from compiler.proof.reading import samples_of
 from compiler.storage import failures
+from compiler.storage.content import segmentation_of
 from compiler.storage.store import Store
 from loaders.manifest import Manifest
 from loaders.tarstream import kind_of
@@ -66,7 +67,7 @@ def look_for_the_unseen(report: Report, store: Store) -> None:
             for sample in samples_of(store.path / shard.name):
                 for name, content in sample.members.items():
                     if kind_of(name) == "json":
-                        report.seen.add(json.loads(content))
+                        report.seen.add(json.loads(content), segmentation_of(sample.members, name))
 
 
 def report_json(report: Report, manifest: Manifest, out: Path) -> dict[str, Any]:

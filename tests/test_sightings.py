@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,3 +126,18 @@ def test_builds_and_verify_tell_of_the_whole_dataset(tmp_path: Path) -> None:
     assert "Note: 1 of 2 objects are never in view: lost\n" in said
     again = ok(*plan, "--shards", 2)
     assert "Note: " not in again, "nothing was rendered, nothing is read"
+
+
+def test_pixels_outside_a_box_are_counted_once() -> None:
+    """A pixel around the box is no fault; what is added twice changes nothing."""
+    segmentation = np.zeros((10, 12), dtype=np.uint16)
+    segmentation[2:6, 3:8] = 1
+    right = entry("right", segmentation_id=1, bbox=[3.2, 2.2, 4.5, 3.5], visible_pixels=20)
+    wrong = entry("wrong", segmentation_id=1, bbox=[3.0, 2.0, 2.0, 4.0], visible_pixels=20)
+    nowhere = entry("nowhere", segmentation_id=1, bbox=[0.0, 0.0, 0.0, 0.0], visible_pixels=20)
+    seen = Sightings()
+    for _ in range(2):
+        seen.add(view(0, right, wrong, nowhere), segmentation)
+    assert seen.strays == {"wrong": 8, "nowhere": 20}
+    assert seen.as_json()["objects_seen_outside_their_boxes"] == ["nowhere", "wrong"]
+    assert "2 of 3 objects are seen outside their boxes, by up to 20 pixels: nowhere, wrong" in list(seen.notes())[-1]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,21 +36,6 @@ class Patch:
     left: int
     covered: BoolArray
     """(h, w)"""
-
-    def of(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the values (N,) of an image (H, W) at the covered pixels in it."""
-        height, width = self.covered.shape
-        top, left = max(self.top, 0), max(self.left, 0)
-        part = image[top : self.top + height, left : self.left + width]
-        at = self.covered[top - self.top :, left - self.left :][: part.shape[0], : part.shape[1]]
-        values: npt.NDArray[Any] = part[at]
-        return values
-
-    def grown(self) -> Patch:
-        """Return what is covered and the pixels next to it, corners too; it may reach a pixel out of the image."""
-        wide = np.pad(self.covered, 2)
-        rows = wide[:-2] | wide[1:-1] | wide[2:]
-        return Patch(self.top - 1, self.left - 1, rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])
 
     def within(self, height: int, width: int) -> BoolArray:
         """Return the whole image, (height, width)."""

@@ -1,13 +1,22 @@
-"""What of the described objects, their keypoints and the episodes comes into view: what never does may be a mistake."""
+"""What of the described objects, their keypoints and the episodes comes into view, and whether labels and pixels agree.
+
+What never comes into view may be a mistake of the job's; an object that is seen outside its box is one of ours.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 Key = TypeVar("Key", str, int)
 
+_SLACK = 1
+"""Pixels around a box in which an object may still be seen."""
 _NAMED = 5
 """Names that are spelled out for people; JSON has all."""
 
@@ -27,13 +36,23 @@ class Sightings:
     episodes: dict[int, bool] = field(default_factory=dict)
     """Whether any object was in view, by number."""
 
-    def add(self, annotations: Mapping[str, Any]) -> None:
-        """Take note of one view of a sample; its annotations fit their schema."""
+    strays: dict[str, int] = field(default_factory=dict)
+    """The most pixels in one view that show an object outside its 2D box, by name; none where all is right."""
+
+    def add(self, annotations: Mapping[str, Any], segmentation: npt.NDArray[Any] | None = None) -> None:
+        """Take note of one view of a sample; its annotations fit their schema.
+
+        Args:
+            annotations: the view's.
+            segmentation: its pass of that name, uint16 (H, W), if it has one.
+        """
         any_in_view = False
         for entry in annotations["objects"]:
             seen = _in_view(entry)
             name = str(entry.get("name") or entry.get("category") or "without a name")
             self.objects[name] = self.objects.get(name, False) or seen
+            if segmentation is not None and (stray := _stray(entry, segmentation)):
+                self.strays[name] = max(stray, self.strays.get(name, 0))
             if seen:
                 any_in_view = True
                 self._add_keypoints(entry, str(entry.get("category") or name))
@@ -54,6 +73,8 @@ class Sightings:
         _merge(self.objects, other.objects)
         _merge(self.keypoints, other.keypoints)
         _merge(self.episodes, other.episodes)
+        for name, stray in other.strays.items():
+            self.strays[name] = max(stray, self.strays.get(name, 0))
 
     def as_json(self) -> dict[str, list[Any]]:
         """Return what was never in view, for programs. Where a job describes no objects, that is no episode."""
@@ -61,11 +82,12 @@ class Sightings:
             "episodes_with_nothing_in_view": _never(self.episodes) if self.objects else [],
             "keypoints_never_in_view": _never(self.keypoints),
             "objects_never_in_view": _never(self.objects),
+            "objects_seen_outside_their_boxes": sorted(self.strays),
         }
 
     def notes(self, where: str = "") -> Iterator[str]:
         """Yield it for people; `where` says what they hold for: ``in the samples rendered now``."""
-        empty, keypoints, objects = self.as_json().values()
+        empty, keypoints, objects, strays = self.as_json().values()
         place = f" {where}" if where else ""
         if empty:
             yield f"{len(empty)} of {len(self.episodes)} episodes have no object in view{place}: {_named(empty)}"
@@ -73,6 +95,11 @@ class Sightings:
             yield f"{len(objects)} of {len(self.objects)} objects are never in view{place}: {_named(objects)}"
         if keypoints:
             yield f"{len(keypoints)} of {len(self.keypoints)} keypoints are never in view{place}: {_named(keypoints)}"
+        if strays:
+            yield (
+                f"{len(strays)} of {len(self.objects)} objects are seen outside their boxes{place}, by up to"
+                f" {max(self.strays.values())} pixels: {_named(strays)}; do not trust these boxes, and report the scene"
+            )
 
 
 def _merge(ours: dict[Key, bool], theirs: Mapping[Key, bool]) -> None:
@@ -87,6 +114,18 @@ def _in_view(entry: Mapping[str, Any]) -> bool:
         return any(entry["bbox"][2:])  # zeros where nothing of it is in the image
     flags = entry["keypoints"][2::3]
     return not flags or any(flag > 0 for flag in flags)
+
+
+def _stray(entry: Mapping[str, Any], segmentation: npt.NDArray[Any]) -> int:
+    """Return how many pixels show an object outside its box; 0 where the entry does not tell."""
+    number, box = entry.get("segmentation_id"), entry.get("bbox")
+    if not isinstance(number, int) or not isinstance(box, list) or len(box) != 4 or not entry.get("visible_pixels"):
+        return 0
+    x, y, width, height = box
+    left, top = (max(0, math.floor(start) - _SLACK) for start in (x, y))
+    right, bottom = (max(0, math.ceil(end) + _SLACK) for end in (x + width, y + height))
+    inside = int(np.count_nonzero(segmentation[top:bottom, left:right] == number)) if any(box) else 0
+    return max(0, int(entry["visible_pixels"]) - inside)
 
 
 def _never(seen: Mapping[Any, bool]) -> list[Any]:

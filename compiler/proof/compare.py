@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.proof.structure import read_array, read_json
-from compiler.storage.content import decode_image, open_image
+from compiler.proof.structure import read_json
+from compiler.storage.content import decode_image, open_image, read_array
 from loaders.tarstream import IMAGES, kind_of, meaning_of
 
 Array = npt.NDArray[Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Never
@@ -14,7 +13,7 @@ from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.sightings import Sightings
 from compiler.proof.planned import Due
-from compiler.storage.content import decode_image, open_image
+from compiler.storage.content import decode_image, open_image, read_array
 from loaders.tarstream import IMAGES, Sample, kind_of
 
 
@@ -87,7 +86,7 @@ class SampleChecker:
         if problem := annotation_problem(annotations):
             yield Finding(name, problem)
             return
-        seen.add(annotations)
+        seen.add(annotations, arrays.get(f"{view}segmentation.npy"))
         yield from (Finding(name, text) for text in self._misplaced(annotations, view, due))
         yield from _keypoint_findings(f"{view}keypoints.npy", arrays, annotations["objects"])
         if strange := _strange(arrays.get(f"{view}categories.npy"), self._categories):
@@ -135,25 +134,6 @@ def read_json(content: bytes) -> Any:
 
 def _refuse(constant: str) -> Never:
     raise ValueError(f"{constant} is no number of JSON's")
-
-
-def read_array(content: bytes) -> Array:
-    """Return the array of a whole ``.npy`` file, nothing unpickled. Raises ValueError where it is none."""
-    file = io.BytesIO(content)
-    try:
-        shape, fortran_order, dtype = _npy_header(file)
-        if dtype.kind not in "biuf":
-            raise ValueError(f"it holds {dtype}, not numbers")
-        return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")
-    except Exception as error:  # numpy evaluates the header: on bad bytes nearly every kind of exception
-        raise ValueError(f"not a readable array: {error}") from None
-
-
-def _npy_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    npy: Any = np.lib.format
-    first_version = npy.read_magic(file) == (1, 0)
-    shape, fortran_order, dtype = (npy.read_array_header_1_0 if first_version else npy.read_array_header_2_0)(file)
-    return shape, fortran_order, dtype
 
 
 def _image_findings(name: str, content: bytes, entry: Mapping[str, Any]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.plan import SPLIT
 from compiler.planning.sightings import Sightings
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.storage.content import segmentation_of
 from compiler.storage.failures import Failure, for_want_of_memory, replay_command
 from compiler.storage.store import Store
 from loaders.tarstream import kind_of
@@ -109,13 +110,17 @@ class ShardTask:
         if set(members) != self._expected:
             raise InstanceLost(f"sent {sorted(members)} for {due.key} where {sorted(self._expected)} were due")
         try:
-            views = [json.loads(content) for name, content in members.items() if kind_of(name) == "json"]
+            views = [
+                (json.loads(content), segmentation_of(members, name))
+                for name, content in members.items()
+                if kind_of(name) == "json"
+            ]
             record = self._writer.add(due.key, members)
         except ValueError as error:
             raise InstanceLost(f"sent garbage for {due.key}: {error}") from None
-        for view in views:
+        for view, segmentation in views:
             self._check(view, due.key)
-            self._seen_unsealed.add(view)
+            self._seen_unsealed.add(view, segmentation)
         if due.key not in self._offered:
             self._offer(due.key, record)
             self._offered.add(due.key)

@@ -7,6 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -15,6 +17,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from blender_jobs.orders import MOST_PIXELS
 from loaders.tarstream import IMAGES, kind_of, meaning_of
+
+Array = npt.NDArray[Any]
 
 _DECODERS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {
     b"\x89PNG": PngImageFile,
@@ -90,3 +94,32 @@ def digest_sample(key: str, members: Mapping[str, bytes], described: Mapping[str
         digest.update(f"\n{kind} {len(meaning)}\n".encode())
         digest.update(meaning)
     return digest.digest()
+
+
+def read_array(content: bytes) -> Array:
+    """Return the array of a whole ``.npy`` file, nothing unpickled. Raises ValueError where it is none."""
+    file = io.BytesIO(content)
+    try:
+        shape, fortran_order, dtype = _npy_header(file)
+        if dtype.kind not in "biuf":
+            raise ValueError(f"it holds {dtype}, not numbers")
+        return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")
+    except Exception as error:  # numpy evaluates the header: on bad bytes nearly every kind of exception
+        raise ValueError(f"not a readable array: {error}") from None
+
+
+def _npy_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    npy: Any = np.lib.format
+    first_version = npy.read_magic(file) == (1, 0)
+    shape, fortran_order, dtype = (npy.read_array_header_1_0 if first_version else npy.read_array_header_2_0)(file)
+    return shape, fortran_order, dtype
+
+
+def segmentation_of(members: Mapping[str, bytes], annotations: str) -> Array | None:
+    """Return the segmentation that belongs to a sample's annotations (``json``, ``left.json``), None without one.
+
+    Raises:
+        ValueError: it is no array.
+    """
+    content = members.get(f"{annotations.removesuffix('json')}segmentation.npy")
+    return None if content is None else read_array(content)

@@ -32,8 +32,8 @@ FAULTS = {
     ),
     "asks for too much": ("np.zeros(1 << 45)", "ran out of memory"),
     "aborts": ("os.abort()", "died of SIGABRT"),
-    "hangs": ("time.sleep(600)", "said nothing for 4 s"),
-    "stopped": ("os.kill(os.getpid(), 19)", "said nothing for 4 s"),
+    "hangs": ("time.sleep(600)", "said nothing for 8 s"),
+    "stopped": ("os.kill(os.getpid(), 19)", "said nothing for 8 s"),
     "exits": ("os._exit(3)", "ended with exit code 3"),
     "lies": (
         "[os.write(int(n), b'garbage' * 99) for n in os.listdir('/proc/self/fd') if n > '2' and 'pipe' in "
@@ -61,7 +61,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_an_instance_lost_once_changes_no_byte(fault: str, calm: dict[str, str], tmp_path: Path) -> None:
     code, reason = FAULTS[fault]
     job = write_job(tmp_path, ONCE.format(fault=code))
-    soon = ["--stall-timeout", 4] if "said nothing" in reason else []
+    soon = ["--stall-timeout", 8] if "said nothing" in reason else []
     done = run(job, *PLAN, *soon, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     assert reason in done.stderr

@@ -1,4 +1,4 @@
-"""Reading a stranger's dataset runs nothing of it, writes nothing elsewhere, ends soon, and says in a line what is wrong."""
+"""Reading a stranger's dataset runs nothing of it, writes nothing elsewhere, ends soon, and says what is wrong."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_readers_read_what_is_honest(reader: str, honest: Path, tmp_path: Path) 
     (tmp_path / "honest").symlink_to(honest)
     (tmp_path / "written").mkdir()
     code, said = forked(tmp_path, reader)
-    assert code == (0 if reader != "rebuild" or "rebuilt" in os.listdir(tmp_path / "written") else 2), said
+    assert code == 0, said
 
 
 @pytest.mark.parametrize(("name", "change"), CASES, ids=[name for name, _ in CASES])

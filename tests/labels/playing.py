@@ -31,6 +31,7 @@ def play(
     cameras: Sequence[str] = (),
     blend: str = "",
     episodes: Sequence[int] = (0,),
+    layer: str = "",
     **described: Any,
 ) -> list[dict[str, bytes]]:
     """Return the members of each frame's sample of a job with these hooks.
@@ -45,12 +46,15 @@ def play(
         cameras: as a job's.
         blend: the file to open first.
         episodes: played one after the other in this Blender; the last one's samples are returned.
+        layer: as a job's `view_layer`.
         described: more of what is resolved about a job.
     """
     from blender_jobs.instance.episode import Player
 
     @dataclass
     class Cell(Job):
+        view_layer = layer
+
         def setup(self) -> None:
             self.built = build()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from blender_jobs.job import JobError
-from blender_jobs.orders import Described
 from tests import in_blender
 from tests.in_blender import needs_bpy, scene
 from tests.labels.judging import eroded
@@ -129,9 +127,8 @@ def layers(place: Path) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for name in ("Front", "Back"):
         said[f"active.{name}"] = sample(place, f"active.{name}", played_or_told(two_layers(name), of_both))
-        if any(entry.name == "view_layer" for entry in dataclasses.fields(Described)):
-            members = played_or_told(two_layers(""), of_both, view_layer=name)
-            said[f"named.{name}"] = sample(place, f"named.{name}", members)
+        named = played_or_told(two_layers(""), of_both, layer=name)
+        said[f"named.{name}"] = sample(place, f"named.{name}", named)
     return said
 
 

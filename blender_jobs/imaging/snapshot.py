@@ -24,6 +24,9 @@ from blender_jobs.vision.surfaces import SOLID, Body, Cover, Faces, Key, Mesh, S
 
 Result = TypeVar("Result")
 
+INDIRECT = "it is seen indirectly only (its collection is set so)"
+SHADOW_CATCHER = "it is a shadow catcher, of which the picture shows the shadows alone"
+
 _UNUSED = 2**31 - 1
 """What Blender fills a `persistent_id` up with."""
 _HAIR_RADIUS = 0.005
@@ -208,7 +211,7 @@ class _Taker:
         if maker.holdout_get(view_layer=self._layer):
             return "it is a holdout, a hole in the picture", True
         if maker.indirect_only_get(view_layer=self._layer):
-            return "it is seen indirectly only (its collection is set so)", False
+            return INDIRECT, False
         used = (
             [self._layer.material_override]
             if self._layer.material_override
@@ -217,7 +220,7 @@ class _Taker:
         if used and all(map(opaque.holds_out, used)):
             return "its material is a holdout, a hole in the picture", True
         if obj.is_shadow_catcher or maker.is_shadow_catcher:
-            return "it is a shadow catcher, of which the picture shows the shadows alone", True
+            return SHADOW_CATCHER, True
         return "", True
 
 

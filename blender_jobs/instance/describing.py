@@ -13,7 +13,7 @@ import bpy
 from blender_jobs import assets, passes
 from blender_jobs.categories import as_coco
 from blender_jobs.imaging import devices, render
-from blender_jobs.instance import scene_files, viewpoint
+from blender_jobs.instance import engines, scene_files, viewpoint
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
 from blender_jobs.instance.loading import blame, load_job, sources_of
@@ -62,12 +62,17 @@ def describe(request: Describe) -> Described:
     paths = [value for value in fields.values() if isinstance(value, Path)]
     sources = sources_of(request.job.path, tree)  # `setup` may have imported more of them
     found = assets.digest([*paths, *declared, *loaded], described.blend)
+    scale = bpy.context.scene.unit_settings.scale_length
     return dataclasses.replace(
         described,
         source_sha256=sources_sha256({source.name: source.sha256 for source in sources}),
         sources=sources,
         portable_fields={name: json_value(_portable(value, folder)) for name, value in fields.items()},
-        settings={**({} if described.blend else render.DEFAULTS), **render.pinned(request.render)},
+        settings={
+            **({} if described.blend else render.DEFAULTS),
+            **render.pinned(request.render),
+            **({} if scale == 1 else {"unit_settings.scale_length": scale}),
+        },
         assets=found,
         missing=missing,
         notes=[*notes, *_habits(sources)],
@@ -148,13 +153,24 @@ def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[
     """
     assets.begin(request.job.base, None)
     notes = build_scene(job, request.job, described, request.render)
-    notes += viewpoint.choose(job.view_layer, request.job.path)
+    notes += [*viewpoint.choose(job.view_layer, request.job.path), *engines.notes(request.render.engine), *_unit()]
     scene, files = bpy.context.scene, scene_files.survey(described.frames)
     if described.missing_files == "refuse":
         files.check(scene, described.blend)
     missing = assets.names(files.lost(scene), described.blend)
     blend = [Path(described.blend)] if described.blend else []
     return [*blend, *files.present(scene), *assets.used()], missing, [*notes, *files.notes(scene)]
+
+
+def _unit() -> list[str]:
+    """Return what a length is where Blender's unit is no metre."""
+    scale = bpy.context.scene.unit_settings.scale_length
+    if scale == 1:
+        return []
+    return [
+        f"a Blender unit is {scale:.6g} m in this scene (its unit scale): lengths in annotations and passes are"
+        " Blender units, and the plan's settings hold the scale"
+    ]
 
 
 def _habits(sources: Sequence[Asset]) -> list[str]:

@@ -1,0 +1,39 @@
+"""Where the image's engine draws a scene otherwise than labels and passes have it: they follow Cycles."""
+
+from __future__ import annotations
+
+import bpy
+
+from blender_jobs.imaging.snapshot import INDIRECT, SHADOW_CATCHER, take
+from blender_jobs.job import JobError
+from blender_jobs.vision.surfaces import SOLID, Body
+
+_NAMED = 5
+
+
+def notes(engine: str) -> list[str]:
+    """Return what the user should know of the scene as it is now, in `engine`.
+
+    Workbench draws every surface as solid, whatever its material lets through and its object's visibility is set to;
+    EEVEE draws shadow catchers and what Cycles sees indirectly only.
+    """
+    if engine == "cycles":
+        return []
+    try:
+        bodies = take(bpy.context.scene).all_bodies
+    except (ValueError, JobError):  # told where it counts, when the first frame is rendered
+        return []
+    names = sorted({body.name for body in bodies if _is_drawn_otherwise(engine, body)})
+    if not names:
+        return []
+    named = ", ".join(map(repr, names[:_NAMED])) + ", ..." * (len(names) > _NAMED)
+    return [
+        f"{engine} draws {len(names)} objects as solid that labels and passes look through or leave out ({named});"
+        " --engine cycles draws what they say"
+    ]
+
+
+def _is_drawn_otherwise(engine: str, body: Body) -> bool:
+    if engine == "eevee":
+        return body.unseen in (INDIRECT, SHADOW_CATCHER)
+    return bool(body.unseen or (body.cover < SOLID).any())

@@ -25,7 +25,7 @@ from blender_jobs.vision.camera import FloatArray, transform
 if TYPE_CHECKING:
     import bpy
 
-    from blender_jobs.view import View
+    from blender_jobs.view import Target, View
 
 CORNERS = tuple(f"corner{number}" for number in range(8))
 """The names of a bounding box's corners, in the order of `View.corners`."""
@@ -39,7 +39,7 @@ class Points:
     """K names; kept as a tuple."""
     positions: FloatArray
     """(K, 3), Blender's world, metres."""
-    owners: tuple[bpy.types.Object, ...] = ()
+    owners: tuple[Target, ...] = ()
     """What the points belong to: `self_tolerance_m` tolerates the surfaces of these objects before them."""
 
     def __post_init__(self) -> None:
@@ -56,12 +56,12 @@ class Points:
         return Points((*self.names, *other.names), positions, self.owners + other.owners)
 
 
-def vertices(view: View, obj: bpy.types.Object, indices: Mapping[str, int]) -> Points:
+def vertices(view: View, obj: Target, indices: Mapping[str, int]) -> Points:
     """Vertices of an object's evaluated mesh.
 
     Args:
         view: the view.
-        obj: a mesh object.
+        obj: a mesh object, or a copy of one.
         indices: the number of each keypoint's vertex, counted after the modifiers.
 
     Raises:
@@ -75,15 +75,15 @@ def vertices(view: View, obj: bpy.types.Object, indices: Mapping[str, int]) -> P
                 f" {len(places) - 1}"
             )
     chosen = places[list(indices.values())]
-    return Points(tuple(indices), transform(view.matrix_world(obj), chosen), (obj.original,))
+    return Points(tuple(indices), transform(view.matrix_world(obj), chosen), (obj,))
 
 
-def vertex_groups(view: View, obj: bpy.types.Object, groups: Mapping[str, str] | Sequence[str]) -> Points:
+def vertex_groups(view: View, obj: Target, groups: Mapping[str, str] | Sequence[str]) -> Points:
     """Centroids of the vertices of vertex groups, weighted, on an object's evaluated mesh.
 
     Args:
         view: the view.
-        obj: a mesh object.
+        obj: a mesh object, or a copy of one.
         groups: each keypoint's group; or the groups, whose names the keypoints take.
 
     Raises:
@@ -91,7 +91,7 @@ def vertex_groups(view: View, obj: bpy.types.Object, groups: Mapping[str, str] |
     """
     wanted = _named(groups)
     places = _vertices(view, obj)
-    numbers = {group.name: group.index for group in obj.vertex_groups}
+    numbers = {group.name: group.index for group in view.source(obj).vertex_groups}
     for group in wanted.values():
         _require(group, numbers, f"object {obj.name!r}", "vertex group")
     weights = _read(view, obj, lambda found: _weights(found.data, [numbers[group] for group in wanted.values()]))
@@ -102,7 +102,7 @@ def vertex_groups(view: View, obj: bpy.types.Object, groups: Mapping[str, str] |
     # Summed along the vertices one after another (cumsum), so that the order never depends on the processor.
     sums = [np.cumsum(row[:, None] * places, axis=0)[-1] for row in weights]
     centroids = np.array(sums).reshape(-1, 3) / totals[:, None]
-    return Points(tuple(wanted), transform(view.matrix_world(obj), centroids), (obj.original,))
+    return Points(tuple(wanted), transform(view.matrix_world(obj), centroids), (obj,))
 
 
 def origins(view: View, objects: Mapping[str, bpy.types.Object] | Iterable[bpy.types.Object]) -> Points:
@@ -118,7 +118,7 @@ def origins(view: View, objects: Mapping[str, bpy.types.Object] | Iterable[bpy.t
     chosen: dict[str, Any]
     chosen = dict(objects) if isinstance(objects, Mapping) else {getattr(obj, "name", ""): obj for obj in objects}
     places = [view.matrix_world(obj)[:3, 3] for obj in chosen.values()]
-    return Points(tuple(chosen), np.array(places).reshape(-1, 3), tuple(obj.original for obj in chosen.values()))
+    return Points(tuple(chosen), np.array(places).reshape(-1, 3), tuple(chosen.values()))
 
 
 def bones(
@@ -151,21 +151,19 @@ def bones(
     return Points(tuple(_named(chosen)), positions, _moved_by(view, armature))
 
 
-def corners(view: View, obj: bpy.types.Object) -> Points:
+def corners(view: View, obj: Target) -> Points:
     """The corners of an object's oriented bounding box, in the order of `View.corners`."""
-    return Points(CORNERS, view.corners(obj), (obj.original,))
+    return Points(CORNERS, view.corners(obj), (obj,))
 
 
-def own_frame(
-    view: View, obj: bpy.types.Object, positions: npt.ArrayLike, names: Sequence[str] | None = None
-) -> Points:
+def own_frame(view: View, obj: Target, positions: npt.ArrayLike, names: Sequence[str] | None = None) -> Points:
     """Points (K, 3) given in an object's own frame, in its units before scale.
 
     They move with the object, not with its modifiers. The names are ``keypoint0``... unless given.
     """
     matrix = view.matrix_world(obj)
     places = as_points(positions, f"object {obj.name!r}: keypoints")
-    return Points(names or numbered(len(places)), transform(matrix, places), (obj.original,))
+    return Points(names or numbered(len(places)), transform(matrix, places), (obj,))
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -211,13 +209,12 @@ def _named(chosen: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     return dict(chosen) if isinstance(chosen, Mapping) else {name: name for name in chosen}
 
 
-def _vertices(view: View, obj: bpy.types.Object) -> FloatArray:
+def _vertices(view: View, obj: Target) -> FloatArray:
     """An object's vertices with its modifiers, (N, 3), in its own frame."""
     view.matrix_world(obj)  # what is no object of the scene is told here
-    if obj.type != "MESH":
-        raise ValueError(f"object {obj.name!r} ({obj.type}) has no mesh, so it has no vertices")
-    body = view.snapshot.bodies.get(obj.original.name_full, {}).get(())
-    if body is not None:
+    if (kind := view.source(obj).type) != "MESH":
+        raise ValueError(f"object {obj.name!r} ({kind}) has no mesh, so it has no vertices")
+    if body := view.rendered(obj):
         return body.mesh.vertices.astype(np.float64)
     return _read(view, obj, _places)
 
@@ -228,11 +225,12 @@ def _places(obj: bpy.types.Object) -> FloatArray:
     return flat.reshape(-1, 3).astype(np.float64)
 
 
-def _read(view: View, obj: bpy.types.Object, read: Callable[[bpy.types.Object], FloatArray]) -> FloatArray:
+def _read(view: View, obj: Target, read: Callable[[bpy.types.Object], FloatArray]) -> FloatArray:
     """What `read` says of an object as a render evaluates it, or as the viewport does where no render has it."""
-    if obj.original.name_full in view.snapshot.matrices:
-        return evaluate(view.scene, lambda depsgraph: read(obj.original.evaluated_get(depsgraph)))
-    return read(view.evaluated(obj))
+    source = view.source(obj)
+    if source.name_full in view.snapshot.matrices:
+        return evaluate(view.scene, lambda depsgraph: read(source.evaluated_get(depsgraph)))
+    return read(view.evaluated(source))
 
 
 def _weights(mesh: bpy.types.Mesh, groups: Sequence[int]) -> FloatArray:

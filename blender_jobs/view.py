@@ -162,13 +162,26 @@ class View:
         Raises:
             ValueError: the camera cannot see it, see `sees`; one line that says why.
         """
-        owner, key = _id(obj)
-        body = self.snapshot.bodies.get(owner, {}).get(key)
+        body = self.rendered(obj)
         if body is None:
-            raise ValueError(f"object {obj.name!r} {self._missing(obj, owner)}")
+            raise ValueError(f"object {obj.name!r} {self._missing(obj, _id(obj)[0])}")
         if body.unseen:
             raise ValueError(f"object {obj.name!r} is not seen: {body.unseen}; leave it out, see view.sees(obj)")
         return body
+
+    @staticmethod
+    def source(obj: Target) -> bpy.types.Object:
+        """The object itself, or the one that a copy is made of.
+
+        Raises:
+            ValueError: it is no object, or was removed; one line.
+        """
+        return obj.object if isinstance(obj, Copy) else _checked(obj)
+
+    def rendered(self, obj: Target) -> Body | None:
+        """The surface of an object or a copy, seen by the camera or not; None if renders have none of it."""
+        owner, key = _id(obj)
+        return self.snapshot.bodies.get(owner, {}).get(key)
 
     def matrix_world(self, obj: Target) -> FloatArray:
         """Where an object or a copy is, seen or not, (4, 4): its own frame to Blender's world, scale included.

@@ -139,6 +139,35 @@ def placed(folder: Path) -> Any:
 
 
 @scene
+def copied(folder: Path) -> Any:
+    """A box with a weighted corner, and two empties that show it, one of them turned and scaled."""
+    import bpy
+
+    from blender_jobs import parts, stage
+
+    stage.clear()
+    stage.camera(at=(0, -9, 0))
+    cube = stage.cube("cube")
+    cube.vertex_groups.new(name="tip").add([7], 1.0, "REPLACE")
+    kit = bpy.data.collections.new("kit")
+    bpy.context.scene.collection.objects.unlink(cube)
+    kit.objects.link(cube)
+    for x, turn, scale in ((-2.0, 0.0, 1.0), (2.0, 0.5, 2.0)):
+        empty = bpy.data.objects.new("empty", None)
+        empty.instance_type, empty.instance_collection = "COLLECTION", kit
+        empty.location.x, empty.rotation_euler.z, empty.scale = x, turn, (scale, scale, scale)
+        bpy.context.scene.collection.objects.link(empty)
+    look = looked()
+    places = []
+    for copy in look.copies(cube):
+        first, tip = parts.vertices(look, copy, {"first": 0}), parts.vertex_groups(look, copy, ["tip"])
+        own = parts.own_frame(look, copy, [(0.5, 0.5, 0.5)])
+        described = look.describe(copy, "cube", keypoints=first + tip + own + parts.corners(look, copy))
+        places.append([*first.positions.tolist(), *tip.positions.tolist(), *own.positions.tolist(), described["name"]])
+    return places
+
+
+@scene
 def hidden(folder: Path) -> Any:
     """A joint 0.2 m inside a tube of two layers; alone, behind a wall, with a sleeve over it."""
     from blender_jobs import parts, stage
@@ -253,6 +282,18 @@ def test_empties_points_and_modified_vertices_are_in_the_world(seen: dict[str, A
     assert case["corners"][0] == case["corners"][1]
     assert np.array(case["arrayed"]) == pytest.approx(np.array([(0.5, 5, 3.5)]), abs=1e-5)
     assert case["empty"] == [0, 3]
+
+
+def test_points_of_a_copy_are_on_the_copy(seen: dict[str, Any]) -> None:
+    cos, sin = np.cos(0.5), np.sin(0.5)
+    turn = 2 * np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    for (first, tip, own, name), middle, moved, number in zip(
+        seen["copied"], ((-2, 0, 0), (2, 0, 0)), (np.eye(3), turn), (0, 1), strict=True
+    ):
+        assert name == f"cube:{number}"
+        assert first == pytest.approx(middle + moved @ [-0.5, -0.5, -0.5], abs=1e-6)
+        assert tip == pytest.approx(middle + moved @ [0.5, 0.5, 0.5], abs=1e-6)
+        assert own == pytest.approx(tip, abs=1e-6)
 
 
 def test_only_what_belongs_to_the_body_is_looked_through(seen: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from blender_jobs.instance import engines, scene_files, viewpoint
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
 from blender_jobs.instance.loading import blame, load_job, sources_of
-from blender_jobs.instance.staging import build_scene
+from blender_jobs.instance.staging import build_scene, leave_edit_mode
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import Asset, Describe, Described, sources_sha256
 
@@ -153,6 +153,7 @@ def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[
     """
     assets.begin(request.job.base, None)
     notes = build_scene(job, request.job, described, request.render)
+    leave_edit_mode()
     notes += [*viewpoint.choose(job.view_layer, request.job.path), *engines.notes(request.render.engine), *_unit()]
     scene, files = bpy.context.scene, scene_files.survey(described.frames)
     if described.missing_files == "refuse":

@@ -15,7 +15,7 @@ from blender_jobs.imaging import handlers, pins, properties, render
 from blender_jobs.instance import capture, motion, scene_files, simulation, viewpoint
 from blender_jobs.instance.capture import Shot
 from blender_jobs.instance.loading import blame
-from blender_jobs.instance.staging import build_scene
+from blender_jobs.instance.staging import build_scene, leave_edit_mode
 from blender_jobs.job import Job
 from blender_jobs.orders import EpisodeOrder, Render
 
@@ -53,6 +53,7 @@ class Player:
         with self._blame("randomize"):
             job.randomize(rng)
         scene = bpy.context.scene
+        leave_edit_mode()
         viewpoint.choose(job.view_layer, self.order.job.path)
         caches.contain()
         self._files = scene_files.survey(described.frames)

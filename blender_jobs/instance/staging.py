@@ -14,6 +14,14 @@ from blender_jobs.job import Job
 from blender_jobs.orders import Described, JobSource, RenderSettings
 
 
+def leave_edit_mode() -> None:
+    """Apply what is being edited: files are saved so. Cycles renders it, but it is evaluated as empty."""
+    for obj in bpy.context.scene.objects:
+        if obj.mode == "EDIT":
+            with bpy.context.temp_override(object=obj, active_object=obj):
+                bpy.ops.object.mode_set(mode="OBJECT")
+
+
 def build_scene(job: Job, source: JobSource, described: Described, settings: RenderSettings) -> list[str]:
     """Replace all that is in Blender by the job's scene; return what the user should know about its ``.blend``.
 

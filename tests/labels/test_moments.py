@@ -234,6 +234,35 @@ def fogs(place: Path) -> dict[str, Any]:
     return {fog: sample(place, fog, played_or_told(foggy(fog), of_cube_and_wall)) for fog in FOGS}
 
 
+# --- Edit mode ------------------------------------------------------------------------------------------------
+
+
+def edited(left_open: bool) -> Callable[[], Any]:
+    """A cube before a wall; its mesh is still being edited, or no longer."""
+
+    def build() -> Any:
+        import bpy
+
+        made = foggy("none")()
+        bpy.context.view_layer.objects.active = made[0]
+        bpy.ops.object.mode_set(mode="EDIT")
+        bpy.ops.mesh.select_all(action="SELECT")
+        bpy.ops.transform.resize(value=(1.5, 1.5, 1.5))
+        if not left_open:
+            bpy.ops.object.mode_set(mode="OBJECT")
+        return made
+
+    return build
+
+
+@scene
+def edits(place: Path) -> dict[str, Any]:
+    return {
+        name: sample(place, name, played_or_told(edited(name == "open"), of_cube_and_wall))
+        for name in ("open", "closed")
+    }
+
+
 # --- What must be so ------------------------------------------------------------------------------------------
 
 Seen = tuple[Path, dict[str, Any]]
@@ -324,3 +353,12 @@ def test_surfaces_are_labelled_through_fog(played: Seen, fog: str) -> None:
     assert np.array_equal(seen["depth"], clear["depth"])
     assert np.array_equal(seen["segmentation"], clear["segmentation"])
     assert said["objects"] == clear_said["objects"]
+
+
+def test_what_is_being_edited_is_labelled_as_it_is_rendered(played: Seen) -> None:
+    """Files are saved in edit mode, and jobs forget to leave it."""
+    said, seen = cell(played, "edits", "open")
+    closed_said, closed = cell(played, "edits", "closed")
+    assert np.count_nonzero(seen["segmentation"] == 1) > 50
+    assert np.array_equal(seen["segmentation"], closed["segmentation"])
+    assert said["objects"] == closed_said["objects"]

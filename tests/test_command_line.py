@@ -24,7 +24,15 @@ except SystemExit as end:
 json.dump(sorted(sys.modules), sys.stderr)
 """
 
-LIGHT = {"compiler", "compiler.cli", "compiler.commands", "compiler.commands.group", "compiler.errors"}
+LIGHT = {
+    "compiler",
+    "compiler.cli",
+    "compiler.commands",
+    "compiler.commands.group",
+    "compiler.commands.output",
+    "compiler.errors",
+    "compiler.terminal",
+}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])

@@ -117,7 +117,8 @@ def choices(ctx: click.Context, given: Mapping[str, Any]) -> Choices:
     """
     blend = given["blend"]
     if blend and ctx.get_parameter_source("job") is ParameterSource.DEFAULT:
-        announce(FIRST_JOB)
+        for line in FIRST_JOB.splitlines():
+            announce(line)
         raise UsageError(
             f"--blend {blend} is a scene, and no job says what varies in it and what is annotated",
             "save the lines above as scene_job.py and change them; then compile-dataset scene_job.py"

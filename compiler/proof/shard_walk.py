@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -51,7 +52,9 @@ class Tap:
     State: the digest, how much was read, and what was read since the last `take`.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, due: int) -> None:
+        self._due = due
+        """Bytes that it should have; what is longer is measured, not read: a sparse file may be endless."""
         self.sha256 = hashlib.sha256()
         self.size = 0
         self._file = file
@@ -72,10 +75,12 @@ class Tap:
         return content[:size]
 
     def drain(self) -> int:
-        """Read to the end; return how much that was."""
+        """Read to the end, or beyond where it should be; return how much that was, to its very end."""
         before = self.size
-        while self.read(_CHUNK):
+        while self.size <= self._due and self.read(_CHUNK):
             self._kept.clear()
+        if self.size > self._due:
+            self.size = max(self.size, self._file.seek(0, os.SEEK_END))
         return self.size - before
 
 

@@ -110,7 +110,7 @@ class Verifier:
             due = samples_due(self._plan, shard.number, self.manifest.skipped)
         try:
             with open_shard(self.folder / shard.name) as file:
-                Walk(shard, due, self._checker, Tap(file), report).run()
+                Walk(shard, due, self._checker, Tap(file, shard.bytes), report).run()
         except OSError as error:
             report.problems.append(Problem(shard.name, str(error.strerror or error)))
         return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,6 +38,7 @@ from loaders.tee.client import Address, ConnectionLost, TeeConnection
 from tests import fakes
 from tests.commands import COMMAND, run
 from tests.hostile import ESCAPE, _member, _npy, _png
+from tests.live_tees import Compiler
 from tests.planned_dataset import Recipe, make
 from tests.raw_servers import CHUNKED, chunk, serving, telling
 
@@ -290,3 +293,23 @@ def test_memory_that_is_short_is_told_as_that() -> None:
         message, hint = _explain_import(orders.Hello("", "", "", "3.11.2", "", "", problem=problem), None)
         assert "not enough memory" in message
         assert "ulimit -v" in hint
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "evil.example"}, 403),
+    ],
+)
+def test_a_web_page_gets_no_samples(headers: dict[str, str], status: int) -> None:
+    """A browser on this machine would fetch them for whoever made the page."""
+    with Compiler().listening() as compiler:
+        place = urlsplit(compiler.address)
+        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=10)
+        connection.request("GET", "/status", headers=headers)
+        assert connection.getresponse().status == status
+        connection.close()

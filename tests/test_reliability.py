@@ -29,7 +29,8 @@ from compiler.storage.journal import JOURNAL_SUFFIX, read_entries
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import TarStreamError, read_samples
 from tests import fakes
-from tests.commands import TINY, digests, ok, start
+from tests.commands import TINY, digests, ok, run, start
+from tests.in_blender import needs_bpy
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 3
@@ -446,6 +447,20 @@ def test_a_disk_that_fills_up_loses_nothing(calm: Path, tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=3m", tmp_path / "disk"], check=True)
         assert report(fake(tmp_path / "disk" / "out"))["samples_rendered"] == 120 - stood
         assert same(tmp_path / "disk" / "out", calm)
+
+
+@needs_bpy
+@pytest.mark.slow
+def test_a_scratch_disk_that_is_full_is_not_the_jobs_fault(tmp_path: Path) -> None:
+    """Real Blender, whose image does not fit into TMPDIR; with room there, the same command goes on."""
+    line = ["cube", "--shards", 1, "--samples-per-shard", 1, "--engine", "cycles", "--render-samples", 1]
+    line += ["--size", "320x240", "--out", tmp_path / "out"]
+    with mounted(tmp_path / "scratch", "-o", "size=24k"):
+        done = run(*line, env={"TMPDIR": str(tmp_path / "scratch")})
+        assert done.returncode == 1, done.stderr
+        assert f"no room is left in {tmp_path / 'scratch'}" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert run(*line).returncode == 0
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

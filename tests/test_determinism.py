@@ -136,6 +136,66 @@ def test_a_reused_scene_begins_afresh_with_each_shard(tmp_path: Path) -> None:
     assert all(first > last for first, last in zip(heights[0::4], heights[3::4], strict=True)), "it falls each time"
 
 
+COPIES = """
+passes = ("depth", "segmentation", "nocs", "flow")
+view_layer = "Wanted"
+
+def setup(self):
+    import bpy
+    scene = bpy.context.scene
+    stage.ground(20)
+    stage.sun()
+    stage.camera(at=(6, -6, 5), look_at=(0, 0, 0.5))
+    self.cube = stage.cube("cube", physics="active")
+    self.leaf = stage.cube("leaf", 0.3)
+    kit = bpy.data.collections.new("kit")
+    scene.collection.objects.unlink(self.leaf)
+    kit.objects.link(self.leaf)
+    self.empties = [stage.link(bpy.data.objects.new(f"empty{n}", None)) for n in range(3)]
+    for empty in self.empties:
+        empty.instance_type, empty.instance_collection = "COLLECTION", kit
+    emitter = stage.ground(3)
+    emitter.name, emitter.location.z = "emitter", 0.1
+    emitter.modifiers.new("leaves", "PARTICLE_SYSTEM")
+    grown = emitter.particle_systems[0].settings
+    grown.count, grown.frame_end, grown.render_type, grown.instance_object = 20, 3, "OBJECT", self.leaf
+    grown.particle_size = 0.5
+    away = bpy.data.collections.new("away")
+    scene.collection.children.link(away)
+    wall = stage.cube("wall", 3)
+    scene.collection.objects.unlink(wall)
+    away.objects.link(wall)
+    wanted = scene.view_layers.new("Wanted")
+    wanted.layer_collection.children["away"].exclude = True
+
+def randomize(self, rng):
+    self.cube.location = rng.uniform((-1, -1, 1), (1, 1, 3))
+    for empty in self.empties:
+        empty.location = rng.uniform((-2, -2, 0.3), (2, 2, 2))
+
+def annotate(self, view):
+    copies = [view.describe(copy, "leaf", keypoints=()) for copy in view.copies(self.leaf)]
+    return {"objects": [view.describe(self.cube, "cube"), *copies]}
+"""
+
+
+@pytest.mark.slow
+def test_copies_and_layers_repeat_whatever_happens(tmp_path: Path) -> None:
+    """Collection instances and particles among physics, in one of two view layers, with flow; killed on the way."""
+    plan = [write_job(tmp_path, COPIES), *TINY, "--samples-per-shard", 6, "--shards", 3]
+    ok(*plan, "--instances", 1, "--out", tmp_path / "one")
+    process = start(*plan, "--instances", 2, "--out", tmp_path / "two")
+    time.sleep(6)
+    _kill_group(process.pid)
+    process.communicate()
+    ok(*plan, "--instances", 2, "--out", tmp_path / "two")
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    for sample in annotations(tmp_path / "one"):
+        assert len(sample["objects"]) > 4
+        assert {entry["name"] for entry in sample["objects"]} >= {"cube", "leaf:0", "leaf:1", "leaf:2"}
+        assert sum(entry["visible_pixels"] for entry in sample["objects"][1:]) > 20
+
+
 ALL_PASSES = """
 cameras = ("left", "right")
 categories = ("cube",)

@@ -3,6 +3,9 @@
 Blender renders pinhole cameras alone. So the undistorted image is rendered, on a canvas that holds all that the
 distorted one shows (`ideal`), and the distorted one looked up in it (`vision.warp`). A camera object's custom
 property `PROPERTY` holds the coefficients, as `blender_jobs.vision.distortion` takes them.
+
+The pixel aspect is the scene's in Blender, so that its cameras would share one ratio of fy to fx. A camera with a K of
+its own keeps its aspect in the property `PIXEL_ASPECT`, and renders set the scene's from it (`own_pixels`).
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ from blender_jobs.vision.warp import Warp, warp_of
 PROPERTY = "opencv_distortion"
 """The camera object's custom property: 4, 5 or 8 floats, k1, k2, p1, p2[, k3[, k4, k5, k6]]."""
 
+PIXEL_ASPECT = "opencv_pixel_aspect"
+"""The camera object's custom property: 2 floats, as the scene's pixel_aspect_x and pixel_aspect_y; they win over it."""
+
 _SENSOR_MM = 36.0
 _SMALLEST_MM = 1.0  # of a focal length or a sensor, in Blender
+_ASPECTS = (1.0, 200.0)  # that Blender allows
 
 
 def image_size(scene: bpy.types.Scene) -> tuple[int, int]:
@@ -48,14 +55,13 @@ def scene_camera(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph, size: t
     obj = scene.camera
     if obj is None or obj.type != "CAMERA":
         raise ValueError(f"scene {scene.name!r} has no camera: set scene.camera to a camera object")
-    evaluated, render = obj.evaluated_get(depsgraph), scene.render
+    evaluated = obj.evaluated_get(depsgraph)
     data = evaluated.data
     if data.type not in ("PERSP", "ORTHO"):
         raise ValueError(f"camera {obj.name!r} is {data.type}, which no K can say: set its type to PERSP or ORTHO")
     width, height = size or image_size(scene)
-    projection = obj.calc_matrix_camera(
-        depsgraph, x=width, y=height, scale_x=render.pixel_aspect_x, scale_y=render.pixel_aspect_y
-    )
+    aspect_x, aspect_y = _pixel_aspect(scene, obj)
+    projection = obj.calc_matrix_camera(depsgraph, x=width, y=height, scale_x=aspect_x, scale_y=aspect_y)
     return Camera.from_opengl(
         name=obj.name,
         type=data.type,
@@ -70,8 +76,8 @@ def scene_camera(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph, size: t
 def set_intrinsics(camera_obj: Any, K: npt.ArrayLike, size: tuple[int, int]) -> None:
     """Give a camera object the intrinsics K for an image of `size`; it becomes a perspective camera.
 
-    Sets focal length, sensor and shift of the camera, and the pixel aspect of the present scene. The sensor is
-    36 mm wide if the focal length allows. The resolution is left alone.
+    Sets focal length, sensor and shift of the camera, and its own pixel aspect (`PIXEL_ASPECT`). The sensor is 36 mm
+    wide if the focal length allows. The scene is left alone, its resolution too.
 
     Args:
         camera_obj: the object of a camera.
@@ -80,15 +86,40 @@ def set_intrinsics(camera_obj: Any, K: npt.ArrayLike, size: tuple[int, int]) -> 
         size: the image's (width, height), pixels, for which K holds.
 
     Raises:
-        ValueError: K is not of this form, or the object is no camera; one line.
+        ValueError: K is not of this form, Blender cannot have it, or the object is no camera; one line.
     """
-    if getattr(camera_obj, "type", None) != "CAMERA":
-        raise ValueError(f"set_intrinsics(): expected the object of a camera, got {camera_obj!r}")
+    _check_camera(camera_obj, "set_intrinsics")
     matrix = _checked(K)
     fx, fy = matrix.diagonal()[:2].tolist()
+    aspect = max(1.0, fy / fx), max(1.0, fx / fy)
+    if max(aspect) > _ASPECTS[1]:
+        raise ValueError(
+            f"K has fx = {fx:g} and fy = {fy:g}: Blender's pixels are at most {_ASPECTS[1]:g} times as long"
+        )
+    if camera_obj.data.users > 1:
+        camera_obj.data = camera_obj.data.copy()  # a K is one camera's: not that of those that share its data
     _frame(camera_obj.data, matrix, size, max(_SENSOR_MM, _SMALLEST_MM * size[0] / fx))
-    render = bpy.context.scene.render
-    render.pixel_aspect_x, render.pixel_aspect_y = max(1.0, fy / fx), max(1.0, fx / fy)
+    camera_obj[PIXEL_ASPECT] = aspect
+
+
+@contextlib.contextmanager
+def own_pixels(scene: bpy.types.Scene) -> Iterator[None]:
+    """Within it the scene has the pixel aspect of its camera, if that has one of its own.
+
+    Raises:
+        ValueError: the camera's property `PIXEL_ASPECT` is none; one line.
+    """
+    render = scene.render
+    before = render.pixel_aspect_x, render.pixel_aspect_y
+    own = before if scene.camera is None else _pixel_aspect(scene, scene.camera)
+    if own == before:  # not touched: Blender would evaluate the scene for it
+        yield
+        return
+    render.pixel_aspect_x, render.pixel_aspect_y = own
+    try:
+        yield
+    finally:
+        render.pixel_aspect_x, render.pixel_aspect_y = before
 
 
 @contextlib.contextmanager
@@ -96,17 +127,19 @@ def ideal(scene: bpy.types.Scene, camera: Camera) -> Iterator[Warp | None]:
     """Within it the scene renders what the lens would show, undistorted, on a canvas large enough.
 
     Yields what makes the distorted image of the rendered one, None where the camera has no distortion. The pixels
-    are as large as the distorted image's are at the optical axis. Resolution and camera are restored in the end.
+    are as large as the distorted image's are at the optical axis. Resolution, pixel aspect and camera are restored in
+    the end.
 
     Args:
         scene: the scene.
         camera: its camera, as `scene_camera` has it.
     """
-    if not camera.distortion:
-        yield None
-        return
-    with _seen_by(scene, camera.ideal):
-        yield warp_of(camera)
+    with own_pixels(scene):
+        if not camera.distortion:
+            yield None
+            return
+        with _seen_by(scene, camera.ideal):
+            yield warp_of(camera)
 
 
 @contextlib.contextmanager
@@ -138,16 +171,41 @@ def _frame(data: Any, K: FloatArray, size: tuple[int, int], sensor_mm: float) ->
     data.shift_x, data.shift_y = 0.5 - cx / width, (cy - height / 2) / width * fx / fy
 
 
+def _check_camera(camera_obj: Any, function: str) -> None:
+    if getattr(camera_obj, "type", None) != "CAMERA":
+        raise ValueError(f"{function}(): expected the object of a camera, got {camera_obj!r}")
+
+
 def _checked(K: npt.ArrayLike) -> FloatArray:
-    try:
-        matrix = np.asarray(K, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("K must be numbers of shape (3, 3)") from None
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise ValueError(f"K must be finite, of shape (3, 3), not {matrix.shape}")
+    matrix = _numbers(K, "K", (3, 3))
     if matrix[0, 1] or matrix[1, 0] or matrix[2].tolist() != [0, 0, 1] or (matrix.diagonal() <= 0).any():
         raise ValueError("K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0: Blender has no skew")
     return matrix
+
+
+def _numbers(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> FloatArray:
+    """`values` as float64 of this shape, all finite."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers of shape {shape}") from None
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, of shape {shape}, not {array.shape}")
+    return array
+
+
+def _pixel_aspect(scene: bpy.types.Scene, camera_obj: Any) -> tuple[float, float]:
+    """The aspect, x and y, that the camera is rendered with: its own or the scene's, as Blender's 32 bits hold it."""
+    if PIXEL_ASPECT not in camera_obj:
+        return scene.render.pixel_aspect_x, scene.render.pixel_aspect_y
+    try:
+        x, y = map(float, np.array(list(camera_obj[PIXEL_ASPECT]), dtype=np.float32))
+        fits = all(_ASPECTS[0] <= value <= _ASPECTS[1] for value in (x, y))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"camera {camera_obj.name!r}: its property {PIXEL_ASPECT} must be 2 numbers from 1 to 200")
+    return x, y
 
 
 def _property(camera_obj: Any) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_jobs import assets, caches, seeds
+from blender_jobs import assets, caches, lens, seeds
 from blender_jobs.imaging import handlers, pins, properties, render
 from blender_jobs.instance import capture, motion, scene_files, simulation, viewpoint
 from blender_jobs.instance.capture import Shot
@@ -64,7 +64,8 @@ class Player:
         properties.apply(scene, self._pins)
         scene.render.threads = self.order.threads
         if self.order.save_blend:  # now, for the frames may be what Blender does not survive
-            bpy.ops.wm.save_as_mainfile(filepath=self.order.save_blend, copy=True, compress=True)
+            with self._blame("camera"), lens.own_pixels(scene):
+                bpy.ops.wm.save_as_mainfile(filepath=self.order.save_blend, copy=True, compress=True)
         keys = {entry.frame: entry.key for entry in wanted.samples}
         samples = self._moving_samples if "flow" in described.passes else self._samples
         for frame, members in samples(job, rng, wanted.episode, list(keys)):

@@ -11,12 +11,14 @@ its own keeps its aspect in the property `PIXEL_ASPECT`, and renders set the sce
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import bpy
 import numpy as np
 import numpy.typing as npt
+from mathutils import Matrix
 
 from blender_jobs.vision.camera import Camera, FloatArray
 from blender_jobs.vision.warp import Warp, warp_of
@@ -28,6 +30,8 @@ PIXEL_ASPECT = "opencv_pixel_aspect"
 """The camera object's custom property: 2 floats, as the scene's pixel_aspect_x and pixel_aspect_y; they win over it."""
 
 _SENSOR_MM = 36.0
+_OPENGL_FROM_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])  # of the columns: Blender's cameras have y up and look along -z
+_RIGID = 1e-4  # how far a pose may be from a rigid one: it may have been written with few decimals
 _SMALLEST_MM = 1.0  # of a focal length or a sensor, in Blender
 _ASPECTS = (1.0, 200.0)  # that Blender allows
 
@@ -100,6 +104,50 @@ def set_intrinsics(camera_obj: Any, K: npt.ArrayLike, size: tuple[int, int]) -> 
         camera_obj.data = camera_obj.data.copy()  # a K is one camera's: not that of those that share its data
     _frame(camera_obj.data, matrix, size, max(_SENSOR_MM, _SMALLEST_MM * size[0] / fx))
     camera_obj[PIXEL_ASPECT] = aspect
+
+
+def set_pose(camera_obj: Any, cam_to_world: npt.ArrayLike) -> None:
+    """Put a camera object where `cam_to_world` says: the inverse of what `set_extrinsics` takes.
+
+    It takes what the annotations have under ``camera.cam_to_world``. Constraints and animation of the object still act.
+
+    Args:
+        camera_obj: the object of a camera.
+        cam_to_world: (4, 4), rigid, rows as numpy has them: OpenCV's camera frame (x right, y down, z forward) to
+            Blender's world, metres. (For `matrix_world` make a `mathutils.Matrix` of it: Blender takes the rows of
+            lists and arrays as columns.)
+
+    Raises:
+        ValueError: the matrix is not rigid, or the object is no camera; one line.
+    """
+    _check_camera(camera_obj, "set_pose")
+    pose = _numbers(cam_to_world, "cam_to_world", (4, 4))
+    if np.abs(pose[3] - [0, 0, 0, 1]).max() > _RIGID:
+        raise ValueError("cam_to_world must end in the row [0, 0, 0, 1]: is it transposed?")
+    _check_rotation(pose[:3, :3], "cam_to_world")
+    camera_obj.matrix_world = Matrix((pose * _OPENGL_FROM_OPENCV).tolist())
+
+
+def set_extrinsics(camera_obj: Any, R: npt.ArrayLike, t: npt.ArrayLike) -> None:
+    """Put a camera object where OpenCV's extrinsics say: R and t bring a point of the world into the camera's frame.
+
+    Args:
+        camera_obj: the object of a camera.
+        R: (3, 3) rotation, or a rotation vector (3,), (3, 1) or (1, 3) in radians, as `cv2.solvePnP` and
+            `cv2.calibrateCamera` return them.
+        t: 3 numbers of any shape, metres: `x_camera = R @ x_world + t`.
+
+    Raises:
+        ValueError: R is no rotation, or the object is no camera; one line.
+    """
+    _check_camera(camera_obj, "set_extrinsics")
+    given = np.asarray(R, dtype=object)
+    rotation = _numbers(R, "R", (3, 3)) if given.size != 3 else _rodrigues(_numbers(given.ravel(), "R", (3,)))
+    _check_rotation(rotation, "R")
+    offset = _numbers(np.asarray(t, dtype=object).ravel(), "t", (3,))
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation.T, -(rotation * offset[:, None]).sum(axis=0)  # not `@`, see vision.camera
+    set_pose(camera_obj, pose)
 
 
 @contextlib.contextmanager
@@ -192,6 +240,24 @@ def _numbers(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> FloatA
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, of shape {shape}, not {array.shape}")
     return array
+
+
+def _check_rotation(rotation: FloatArray, name: str) -> None:
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > _RIGID:
+        raise ValueError(f"{name} is no rotation: its rows must have length 1 and be perpendicular")
+    if np.linalg.det(rotation) < 0:
+        raise ValueError(f"{name} mirrors, which no camera does: an axis has the wrong sign")
+
+
+def _rodrigues(vector: FloatArray) -> FloatArray:
+    """The rotation (3, 3) of a rotation vector (3,)."""
+    angle = math.hypot(*vector)
+    axis = vector / angle if angle else vector
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    cosine = math.cos(angle)
+    result: FloatArray = cosine * np.eye(3) + math.sin(angle) * cross + (1 - cosine) * np.outer(axis, axis)
+    return result
 
 
 def _pixel_aspect(scene: bpy.types.Scene, camera_obj: Any) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import Any
 import bmesh
 import bpy
 import numpy as np
+import numpy.typing as npt
 from mathutils import Matrix, Vector
 
 from blender_jobs import assets, importing, materials, scatter, stage
@@ -22,6 +23,10 @@ from blender_jobs.stage import Range, Triple
 
 _TURN: dict[UpAxis, float] = {"Y": math.pi / 2, "Z": 0.0}
 """What turns the axis up."""
+
+_LARGE = 32 * 16
+"""Spheres of more faces are built from arrays: Blender's operator takes the cube of the segments' time, and orders
+their corners anew each time. Others keep the order that datasets have been made with."""
 
 
 def load(
@@ -83,6 +88,11 @@ def load(
 
 def sphere(name: str, radius_m: float = 0.5, segments: int = 32, rings: int = 16) -> Any:
     """Return a new smooth UV sphere around its origin."""
+    if segments * rings > _LARGE:
+        polar = np.linspace(-np.pi / 2, np.pi / 2, rings + 1)
+        profile = radius_m * np.stack([np.cos(polar), np.sin(polar)], axis=1)
+        profile[[0, -1], 0] = 0.0
+        return _revolved(name, profile, segments)
     return _shape(
         name,
         lambda mesh: bmesh.ops.create_uvsphere(
@@ -164,6 +174,45 @@ def _shape(name: str, build: Callable[[Any], object]) -> Any:
     if bpy.app.version < (4, 1):
         data.use_auto_smooth, data.auto_smooth_angle = True, math.pi  # sharp edges count only then
     return stage.link(bpy.data.objects.new(name, data))
+
+
+def _revolved(name: str, profile: npt.NDArray[np.float64], segments: int) -> Any:
+    """A smooth mesh object of a profile (N, 2) of radius and height, from below to above, turned about the z axis.
+
+    Points of radius 0 are one vertex. The UV map goes once around, and once along the profile's length.
+    """
+    on_axis = profile[:, 0] == 0
+    sizes = np.where(on_axis, 1, segments)
+    first = np.cumsum(sizes) - sizes
+    angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
+    rings = [
+        [[0.0, 0.0, z]]
+        if pole
+        else np.stack([r * np.cos(angles), r * np.sin(angles), np.full(segments, z)], 1).tolist()
+        for (r, z), pole in zip(profile.tolist(), on_axis, strict=True)
+    ]
+    step = np.arange(segments)
+    lengths = np.hypot(*np.diff(profile, axis=0).T)
+    along = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
+    faces: list[list[int]] = []
+    uvs: list[npt.NDArray[np.float64]] = []
+    for low in range(len(profile) - 1):
+        high = low + 1
+        corners = [(low, 0), (low, 1), (high, 1), (high, 0)]  # a ring, and whether a step on: counter-clockwise
+        if on_axis[low] and on_axis[high]:
+            continue
+        if on_axis[low] or on_axis[high]:
+            corners.pop(0 if on_axis[low] else 2)
+        columns = [first[ring] + (0 if on_axis[ring] else (step + on) % segments) + 0 * step for ring, on in corners]
+        faces += np.stack(columns, axis=1).tolist()
+        around = [(step + (0.5 if on_axis[ring] else on)) / segments for ring, on in corners]
+        heights = [np.full(segments, along[ring]) for ring, _ in corners]
+        uvs.append(np.stack([np.stack(around, 1), np.stack(heights, 1)], axis=2).reshape(-1, 2))
+    made = stage.mesh(name, [point for ring in rings for point in ring], faces)
+    layer = made.data.uv_layers.new(name="UVMap")
+    layer.data.foreach_set("uv", np.concatenate(uvs).astype(np.float32).ravel())
+    made.data.polygons.foreach_set("use_smooth", [True] * len(faces))
+    return made
 
 
 def _normalize(file: Path, data: Any, longest_m: float) -> None:

@@ -144,6 +144,7 @@ def shapes(folder: Path) -> Any:
     stage.clear()
     made = {
         "sphere": meshes.sphere("sphere", 1.0, 64, 32),
+        "fine sphere": meshes.sphere("fine sphere", 1.0, 700, 700),
         "cylinder": meshes.cylinder("cylinder", 1.0, 3.0, 64),
         "cone": meshes.cone("cone", 1.0, 0.0, 3.0, 64),
         "torus": meshes.torus("torus", 1.0, 0.25, 64, 32),
@@ -159,6 +160,36 @@ def all_closed(obj: Any) -> bool:
     closed = all(edge.is_manifold and edge.is_contiguous for edge in mesh.edges)
     mesh.free()
     return closed
+
+
+@scene
+def spheres(folder: Path) -> Any:
+    """One that Blender's operator builds, and others from arrays: what of them must be alike; each built twice."""
+    from blender_jobs import meshes, stage
+
+    stage.clear()
+    found = []
+    for segments, rings in ((32, 16), (33, 16), (128, 64)):
+        made = meshes.sphere(f"{segments}", 2.0, segments, rings)
+        again = meshes.sphere(f"{segments} again", 2.0, segments, rings)
+        data = made.data
+        lengths = [vertex.co.length for vertex in data.vertices]
+        uvs = np.array([loop.uv[:] for loop in data.uv_layers.active.data])
+        loops = np.array([data.vertices[loop.vertex_index].co[:] for loop in data.loops])
+        found.append(
+            {
+                "counts": [len(data.vertices), len(data.edges), len(data.polygons)],
+                "radii": [min(lengths), max(lengths)],
+                "smooth": all(face.use_smooth for face in data.polygons),
+                "sharp": any(edge.use_edge_sharp for edge in data.edges),
+                "uv": [uvs.min(axis=0).tolist(), uvs.max(axis=0).tolist()],
+                "rises": float(np.corrcoef(uvs[:, 1], np.arcsin(loops[:, 2] / 2))[0, 1]),
+                "volume": volume(made),
+                "repeats": [loop.vertex_index for loop in data.loops]
+                == [loop.vertex_index for loop in again.data.loops],
+            }
+        )
+    return found
 
 
 @scene
@@ -254,13 +285,36 @@ def test_files_that_cannot_be_loaded_are_one_clear_line(seen: dict[str, Any]) ->
 
 def test_shapes_are_closed_and_as_large_as_they_say(seen: dict[str, Any]) -> None:
     """Volumes come near those of the round bodies, outside out; all edges join two faces."""
-    volumes = {"sphere": 4 / 3 * math.pi, "cylinder": 3 * math.pi, "cone": math.pi, "torus": 2 * math.pi**2 / 16}
-    heights = {"sphere": 2, "cylinder": 3, "cone": 3, "torus": 0.5}
+    ball = 4 / 3 * math.pi
+    volumes = {
+        "sphere": ball,
+        "fine sphere": ball,
+        "cylinder": 3 * math.pi,
+        "cone": math.pi,
+        "torus": 2 * math.pi**2 / 16,
+    }
+    heights = {"sphere": 2, "fine sphere": 2, "cylinder": 3, "cone": 3, "torus": 0.5}
     for name, (volume, (low, high), closed) in seen["shapes"].items():
         assert closed, name
         assert volume == pytest.approx(volumes[name], rel=0.02), name
         assert high[2] == pytest.approx(heights[name] / 2, abs=1e-5), name
         assert low == pytest.approx([-value for value in high], abs=1e-5), name
+
+
+def test_large_spheres_are_like_small_ones(seen: dict[str, Any]) -> None:
+    """Poles are one vertex each; all on the sphere; smooth; outside out; their UV map goes up with the latitude.
+
+    And built again, their corners come in the same order.
+    """
+    for segments, rings, found in zip((32, 33, 128), (16, 16, 64), seen["spheres"], strict=True):
+        vertices, faces = segments * (rings - 1) + 2, segments * rings
+        assert found["counts"] == [vertices, vertices + faces - 2, faces]
+        assert found["radii"] == pytest.approx([2, 2], abs=1e-4)
+        assert (found["smooth"], found["sharp"]) == (True, False)
+        assert np.array(found["uv"]) == pytest.approx(np.array([[0, 0], [1, 1]]), abs=0.04)
+        assert found["rises"] > 0.99
+        assert found["repeats"]
+        assert found["volume"] == pytest.approx(32 / 3 * math.pi, rel=0.03)
 
 
 def test_distractors_repeat_and_stay_in_their_box(seen: dict[str, Any]) -> None:

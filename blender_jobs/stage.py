@@ -7,14 +7,16 @@ ordinary Blender object; use `bpy` for whatever is not here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import bpy
 import numpy as np
 import numpy.typing as npt
 from mathutils import Quaternion, Vector
 
+from blender_jobs.imaging import animation
+from blender_jobs.job import JobError
 from blender_jobs.lens import PROPERTY
 
 Triple = Sequence[float] | npt.NDArray[np.float64]
@@ -23,8 +25,11 @@ Triple = Sequence[float] | npt.NDArray[np.float64]
 Range = tuple[float, float]
 """Lowest and highest value, the second excluded."""
 
-_CUBE_CORNERS = [(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]
-_CUBE_FACES = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+Interpolation = Literal["LINEAR", "BEZIER", "CONSTANT"]
+"""How a thing moves between two keyframes, in Blender's words."""
+
+CUBE_CORNERS = [(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]
+CUBE_FACES = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
 
 _SPECULAR = "Specular IOR Level" if bpy.app.version >= (4, 0) else "Specular"
 
@@ -43,7 +48,7 @@ def mesh(name: str, vertices: Sequence[Sequence[float]], faces: Sequence[Sequenc
 
 def cube(name: str, size_m: float = 1.0, physics: str | None = None, **body: Any) -> Any:
     """Return a new cube around its origin; `physics` and `body` as in `rigid_body`."""
-    made = mesh(name, [[size_m * c for c in corner] for corner in _CUBE_CORNERS], _CUBE_FACES)
+    made = mesh(name, [[size_m * c for c in corner] for corner in CUBE_CORNERS], CUBE_FACES)
     if physics:
         rigid_body(made, physics, **body)
     return made
@@ -178,6 +183,57 @@ def frame_rate(fps: int) -> None:
     """Set how many frames a second has: the time step of physics and animation."""
     scene = bpy.context.scene
     scene.render.fps, scene.render.fps_base = fps, 1.0
+
+
+def copy(obj: Any, name: str) -> Any:
+    """Return a new object like `obj`, its mesh (and so its materials) shared: what is painted or bent, is so for both.
+
+    Place, modifiers, constraints, parent and rigid body are its own, and so is its animation. It is linked to the
+    scene, not to the collections that `obj` is in.
+    """
+    made = link(obj.copy())
+    made.name = name
+    if made.animation_data is not None and made.animation_data.action is not None:
+        made.animation_data.action = made.animation_data.action.copy()
+    world = bpy.context.scene.rigidbody_world
+    bodies: Any = world.collection.objects if world is not None and world.collection is not None else ()
+    if made.rigid_body is not None and obj.name in bodies and made.name not in bodies:
+        bodies.link(made)
+    return made
+
+
+def move(obj: Any, places: Mapping[int, Triple], interpolation: Interpolation = "LINEAR") -> None:
+    """Let `obj` be at these places in these frames, and between them in between; it replaces an earlier path.
+
+    A rigid body then follows the path and pushes others, and nothing pushes it (``kinematic``).
+
+    Args:
+        obj: any object.
+        places: by frame, (3,) in metres, in the frame of its parent if it has one.
+        interpolation: ``LINEAR``: at even speed; ``BEZIER``: slow at its places; ``CONSTANT``: it jumps.
+
+    Raises:
+        JobError: there are no places, or no such interpolation.
+    """
+    if interpolation not in get_args(Interpolation):
+        raise JobError(f"move: interpolation is {interpolation!r}, which must be LINEAR, BEZIER or CONSTANT")
+    if not places:
+        raise JobError(f"move: no places for {obj.name!r}; give at least one, as {{1: (0, 0, 0)}}")
+    for curve in _location_curves(obj):
+        for frame in [point.co[0] for point in curve.keyframe_points]:
+            obj.keyframe_delete("location", index=curve.array_index, frame=frame)
+    for frame in sorted(places, reverse=True):  # in the end it is where it begins
+        obj.location = places[frame]
+        obj.keyframe_insert("location", frame=float(frame))
+    for curve in _location_curves(obj):
+        for point in curve.keyframe_points:
+            point.interpolation = interpolation
+    if obj.rigid_body is not None:
+        obj.rigid_body.kinematic = True
+
+
+def _location_curves(obj: Any) -> list[Any]:
+    return [curve for curve in animation.curves(obj) if curve.data_path == "location" and curve.driver is None]
 
 
 def point_at(obj: Any, target: Triple, roll: float = 0.0) -> None:

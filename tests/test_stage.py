@@ -64,6 +64,64 @@ def skies(folder: Path) -> Any:
     return {"seen": seen, "images": [entry.name for entry in bpy.data.images if entry.source == "FILE"]}
 
 
+@scene
+def copies(folder: Path) -> Any:
+    """A cube that moves, and a copy of it that moves elsewhere; a pair of falling ones; a plate that carries."""
+    import bpy
+
+    from blender_jobs import stage
+    from blender_jobs.job import JobError
+
+    def track(*objects: Any) -> list[list[list[float]]]:
+        found = []
+        for frame in (1, 3, 6, 11, 20):
+            bpy.context.scene.frame_set(frame)
+            found.append([[round(value, 5) for value in obj.matrix_world.translation] for obj in objects])
+        return found
+
+    stage.clear()
+    first = stage.cube("first")
+    stage.move(first, {11: (9, 9, 9), 50: (7, 7, 7)})
+    stage.move(first, {np.int64(1): (0, 0, 0), 11: np.array([10, 0, 5])})
+    begins = list(first.location)
+    second = stage.copy(first, "second")
+    inherited = track(first, second)
+    stage.move(second, {1: (1, 1, 1), 6: (2, 2, 2)}, interpolation="CONSTANT")
+    moved = track(first, second)
+    shared = [first.data == second.data, first.name, second.name, second.users_collection[0].name]
+    errors = []
+    for attempt in (lambda: stage.move(first, {}), lambda: stage.move(first, {1: (0, 0, 0)}, "LINAER")):
+        with pytest.raises(JobError) as error:
+            attempt()
+        errors.append(str(error.value))
+
+    stage.clear()
+    stage.ground()
+    falling = stage.cube("falling", 1.0, "active", mass_kg=2.5)
+    other = stage.copy(falling, "other")
+    falling.location, other.location = (-3, 0, 3), (3, 0, 4)
+    plate = stage.cube("plate", 1.0, "passive")
+    plate.location = (8, 0, 2)
+    load = stage.cube("load", 1.0, "active", friction=1.0)
+    load.location = (8, 0, 3)
+    stage.move(plate, {1: (8, 0, 2), 100: (10, 0, 2)})
+    for frame in range(1, 101):
+        bpy.context.scene.frame_set(frame)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    rest = {
+        obj.name: list(obj.evaluated_get(depsgraph).matrix_world.translation) for obj in (falling, other, plate, load)
+    }
+    return {
+        "begins": begins,
+        "inherited": inherited,
+        "moved": moved,
+        "shared": shared,
+        "errors": errors,
+        "mass": other.rigid_body.mass,
+        "rest": rest,
+    }
+
+
 def edge_and_middle(folder: Path) -> list[list[float]]:
     """What Cycles shows, linear RGB: the middle of the left edge, and of the picture."""
     import bpy
@@ -111,3 +169,31 @@ def test_an_hdri_lights_turns_and_hides(seen: dict[str, Any]) -> None:
     assert edges["sky"] == edges["sky again"] == pytest.approx([0, 0, 1], abs=0.01)
     assert middles["sky again"] == middles["sky"]
     assert seen["skies"]["images"] == []
+
+
+def test_things_are_where_they_are_moved(seen: dict[str, Any]) -> None:
+    """At even speed, or in jumps; at the last place from then on; a second path replaces the first."""
+    assert seen["copies"]["begins"] == [0, 0, 0]
+    paths = np.array(seen["copies"]["moved"])
+    assert paths[:, 0] == pytest.approx(np.outer([0, 0.2, 0.5, 1, 1], [10, 0, 5]), abs=1e-5)
+    assert paths[:, 1] == pytest.approx(np.outer([1, 1, 2, 2, 2], [1, 1, 1]), abs=1e-5)
+    no_places, no_such = seen["copies"]["errors"]
+    assert no_places == "move: no places for 'first'; give at least one, as {1: (0, 0, 0)}"
+    assert no_such == "move: interpolation is 'LINAER', which must be LINEAR, BEZIER or CONSTANT"
+
+
+def test_a_copy_shares_the_mesh_and_nothing_else(seen: dict[str, Any]) -> None:
+    """It moves as the first does until it is moved itself, and falls as a body of its own."""
+    inherited = np.array(seen["copies"]["inherited"])
+    assert (inherited[:, 0] == inherited[:, 1]).all()
+    assert seen["copies"]["shared"] == [True, "first", "second", "Scene Collection"]
+    assert seen["copies"]["mass"] == 2.5
+    rest = seen["copies"]["rest"]
+    assert rest["falling"] == pytest.approx([-3, 0, 0.5], abs=0.1)
+    assert rest["other"] == pytest.approx([3, 0, 0.5], abs=0.1)
+
+
+def test_a_moved_body_carries_others(seen: dict[str, Any]) -> None:
+    """Physics does not hold it where it was."""
+    assert seen["copies"]["rest"]["plate"] == pytest.approx([10, 0, 2], abs=1e-4)
+    assert seen["copies"]["rest"]["load"][0] == pytest.approx(10, abs=0.3)

@@ -73,6 +73,15 @@ def principled(
     return material
 
 
+def glass(name: str, tint: Triple = (1.0, 1.0, 1.0), roughness: float = 0.0, ior: float = 1.45) -> Any:
+    """Return new glass: clear, tinted or frosted (`roughness`); water has an `ior` of 1.33, diamond 2.42.
+
+    The mesh must be closed, with faces that look out. Light that meets more surfaces than the scene's bounces allow
+    (`scene.cycles.transmission_bounces`, `max_bounces`: 4 unless a job sets them) is lost: a filled goblet needs 12.
+    """
+    return principled(name, base_color=tint, roughness=roughness, ior=ior, transmission=1.0)
+
+
 def shader_of(material: Any) -> Any:
     """Return the material's Principled BSDF node.
 

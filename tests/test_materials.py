@@ -57,6 +57,49 @@ def shaders(folder: Path) -> Any:
     }
 
 
+@scene
+def windows(folder: Path) -> Any:
+    """White light all around, as seen through panes of glass."""
+    import bpy
+
+    from blender_jobs import materials, stage
+
+    stage.clear()
+    stage.sky(rgb=(1, 1, 1), strength=1)
+    stage.camera(at=(0, -3, 0), look_at=(0, 0, 0))
+    pane = stage.cube("pane")
+    pane.scale = (4, 0.1, 4)
+    bpy.context.scene.view_settings.view_transform = "Raw"
+    seen = {}
+    for name, made in {
+        "clear": materials.glass("clear", ior=1.0),
+        "red": materials.glass("red", tint=(1, 0, 0), ior=1.0),
+        "usual": materials.glass("usual"),
+    }.items():
+        materials.assign(pane, made)
+        seen[name] = through(folder)
+    shader = materials.shader_of(materials.glass("water", ior=1.33, roughness=0.25))
+    seen["water"] = [shader.inputs[name].default_value for name in ("IOR", "Roughness")]
+    return seen
+
+
+def through(folder: Path) -> list[float]:
+    """The colour in the middle of the picture, linear."""
+    import bpy
+
+    scene = bpy.context.scene
+    scene.render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 64, False
+    scene.render.resolution_x, scene.render.resolution_y = 8, 8
+    scene.render.image_settings.file_format = "OPEN_EXR"
+    scene.render.filepath = str(folder / "picture.exr")
+    bpy.ops.render.render(write_still=True)
+    image = bpy.data.images.load(scene.render.filepath)
+    pixels = np.empty(8 * 8 * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    bpy.data.images.remove(image)
+    return pixels.reshape(8, 8, 4)[3:5, 3:5, :3].mean(axis=(0, 1)).tolist()
+
+
 def described(material: Any) -> list[float]:
     from blender_jobs import materials
 
@@ -142,6 +185,16 @@ def test_principled_sets_each_socket_under_its_name(seen: dict[str, Any]) -> Non
     transmission, emission, strength, specular, coat = seen["shaders"]["jade"]
     assert (transmission, strength, specular, coat) == pytest.approx((0.25, 1, 0.75, 1))
     assert emission == pytest.approx([1, 0, 0, 1])
+
+
+def test_glass_lets_its_tint_through(seen: dict[str, Any]) -> None:
+    """White light stays white, or becomes as the tint; what glass does not let through it reflects: all is there."""
+    assert seen["windows"]["clear"] == pytest.approx([1, 1, 1], abs=0.02)
+    red, green, blue = seen["windows"]["red"]
+    assert red > 0.9
+    assert max(green, blue) < 0.05
+    assert seen["windows"]["usual"] == pytest.approx([1, 1, 1], abs=0.1)
+    assert seen["windows"]["water"] == pytest.approx([1.33, 0.25])
 
 
 def test_random_materials_repeat_and_draw_alike(seen: dict[str, Any]) -> None:

@@ -77,7 +77,8 @@ def glass(name: str, tint: Triple = (1.0, 1.0, 1.0), roughness: float = 0.0, ior
     """Return new glass: clear, tinted or frosted (`roughness`); water has an `ior` of 1.33, diamond 2.42.
 
     The mesh must be closed, with faces that look out. Light that meets more surfaces than the scene's bounces allow
-    (`scene.cycles.transmission_bounces`, `max_bounces`: 4 unless a job sets them) is lost: a filled goblet needs 12.
+    (`scene.cycles.transmission_bounces`, `max_bounces`: 4 unless a job sets them) is lost: raise them where glass is
+    seen through glass.
     """
     return principled(name, base_color=tint, roughness=roughness, ior=ior, transmission=1.0)
 

@@ -132,6 +132,75 @@ def torus(
     return made
 
 
+def lathe(name: str, profile: npt.ArrayLike, segments: int = 64, sharp_angle: float = 30.0) -> Any:
+    """Return a new mesh that a profile makes as it turns about the z axis: a vase, a goblet, a wheel.
+
+    A profile that begins and ends on the axis, or where it began, encloses a volume; any other leaves holes. Faces look
+    away from what lies between profile and axis, whichever way it runs. The UV map goes once around, and once along
+    the profile.
+
+    Args:
+        name: of the object and its mesh.
+        profile: (N, 2), radius and height of its points, metres.
+        segments: how many sides the circle has.
+        sharp_angle: degrees; where the profile turns by more, the edge is sharp, and smooth elsewhere.
+
+    Raises:
+        JobError: there are fewer than two points or three segments, a radius is negative, or two points in a row are
+            the same, or all are on the axis.
+    """
+    try:
+        points = np.array(profile, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise JobError(f"lathe: the profile of {name!r} must be numbers of shape (N, 2)") from None
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not np.isfinite(points).all():
+        raise JobError(f"lathe: the profile of {name!r} must be finite, of shape (N, 2), N at least 2")
+    if segments < 3:
+        raise JobError(f"lathe: {name!r} has {segments} segments; a circle needs 3 or more")
+    if (points[:, 0] < 0).any():
+        raise JobError(
+            f"lathe: the profile of {name!r} has a radius below 0; all points must be on one side of the axis"
+        )
+    if (points[1:] == points[:-1]).all(axis=1).any():
+        raise JobError(f"lathe: the profile of {name!r} has the same point twice in a row; leave one out")
+    x, z = points.T
+    if not x.any():
+        raise JobError(f"lathe: the profile of {name!r} lies on the axis; give it a radius above 0")
+    area = ((x[:-1] + x[1:]) * (z[1:] - z[:-1])).sum()  # of what lies between profile and axis, twice
+    if area < 0:
+        points = points[::-1]
+    made = _revolved(name, points, segments)
+    _sharpen(made.data, points, segments, math.radians(sharp_angle))
+    return made
+
+
+def boxes(name: str, centers: npt.ArrayLike, sizes: npt.ArrayLike) -> Any:
+    """Return one new mesh of several boxes along its axes: a shelf, a table, a gripper.
+
+    Args:
+        name: of the object and its mesh.
+        centers: (N, 3), metres.
+        sizes: (N, 3), the lengths of their sides along x, y and z, metres; or (3,), the same for all.
+
+    Raises:
+        JobError: these are not the shapes, or a side is not above 0.
+    """
+    try:
+        middles, sides = np.array(centers, dtype=np.float64), np.array(sizes, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise JobError(f"boxes: {name!r} needs centers and sizes of three numbers each") from None
+    if middles.ndim != 2 or middles.shape[1] != 3 or not np.isfinite(middles).all():
+        raise JobError(f"boxes: {name!r} needs finite centers of shape (N, 3), not {middles.shape}")
+    if sides.shape not in ((3,), middles.shape):
+        raise JobError(f"boxes: {name!r} needs sizes of shape (3,) or {middles.shape}, not {sides.shape}")
+    if not (sides > 0).all() or not np.isfinite(sides).all():
+        raise JobError(f"boxes: {name!r} has a side that is not above 0")
+    sides = np.broadcast_to(sides, middles.shape)
+    points = middles[:, None] + sides[:, None] * np.array(stage.CUBE_CORNERS)
+    faces = np.array(stage.CUBE_FACES) + len(stage.CUBE_CORNERS) * np.arange(len(middles))[:, None, None]
+    return stage.mesh(name, points.reshape(-1, 3).tolist(), faces.reshape(-1, 4).tolist())
+
+
 SHAPES: Sequence[Callable[[str], Any]] = (stage.cube, sphere, cylinder, cone, torus)
 """Those that `distractors` draws from; each fits a cube of one metre."""
 
@@ -179,17 +248,23 @@ def _shape(name: str, build: Callable[[Any], object]) -> Any:
 def _revolved(name: str, profile: npt.NDArray[np.float64], segments: int) -> Any:
     """A smooth mesh object of a profile (N, 2) of radius and height, from below to above, turned about the z axis.
 
-    Points of radius 0 are one vertex. The UV map goes once around, and once along the profile's length.
+    Points of radius 0 are one vertex; a profile that ends where it began is a closed one. The UV map goes once around,
+    and once along the profile's length.
     """
     on_axis = profile[:, 0] == 0
     sizes = np.where(on_axis, 1, segments)
     first = np.cumsum(sizes) - sizes
+    closed = _is_ring(profile)
+    if closed:
+        first[-1] = 0
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     rings = [
         [[0.0, 0.0, z]]
         if pole
         else np.stack([r * np.cos(angles), r * np.sin(angles), np.full(segments, z)], 1).tolist()
-        for (r, z), pole in zip(profile.tolist(), on_axis, strict=True)
+        for (r, z), pole in zip(
+            profile[: len(profile) - closed].tolist(), on_axis[: len(profile) - closed], strict=True
+        )
     ]
     step = np.arange(segments)
     lengths = np.hypot(*np.diff(profile, axis=0).T)
@@ -213,6 +288,28 @@ def _revolved(name: str, profile: npt.NDArray[np.float64], segments: int) -> Any
     layer.data.foreach_set("uv", np.concatenate(uvs).astype(np.float32).ravel())
     made.data.polygons.foreach_set("use_smooth", [True] * len(faces))
     return made
+
+
+def _is_ring(profile: npt.NDArray[np.float64]) -> bool:
+    """Whether the profile ends where it began."""
+    return len(profile) > 2 and bool((profile[0] == profile[-1]).all())
+
+
+def _sharpen(data: Any, profile: npt.NDArray[np.float64], segments: int, angle: float) -> None:
+    """Make those rings of `_revolved` sharp at which the profile turns by more than `angle`, radians."""
+    steps = np.diff(profile, axis=0)
+    closed = _is_ring(profile)
+    before = np.roll(steps, 1, axis=0) if closed else steps[:-1]
+    after = steps if closed else steps[1:]
+    turns = np.abs(np.arctan2(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0], (before * after).sum(axis=1)))
+    turns = turns if closed else np.pad(turns, 1)
+    rings = np.repeat(np.arange(len(turns)), np.where(profile[: len(turns), 0] == 0, 1, segments))
+    ends = np.empty(2 * len(data.edges), dtype=np.int32)
+    data.edges.foreach_get("vertices", ends)
+    ring, other = rings[ends.reshape(-1, 2)].T
+    data.edges.foreach_set("use_edge_sharp", (ring == other) & (turns[ring] > angle))
+    if bpy.app.version < (4, 1):
+        data.use_auto_smooth, data.auto_smooth_angle = True, math.pi  # sharp edges count only then
 
 
 def _normalize(file: Path, data: Any, longest_m: float) -> None:

@@ -192,6 +192,73 @@ def spheres(folder: Path) -> Any:
     return found
 
 
+PROFILES: dict[str, list[tuple[float, float]]] = {
+    "cylinder": [(0, -1), (1, -1), (1, 1), (0, 1)],
+    "downwards": [(0, 1), (1, 1), (1, -1), (0, -1)],
+    "cup": [(0, 0), (1, 0), (1, 2), (0.9, 2), (0.9, 0.1), (0, 0.1)],
+    "ring": [(2, 0), (3, 0), (3, 1), (2, 1), (2, 0)],
+    "ring inwards": [(2, 0), (2, 1), (3, 1), (3, 0), (2, 0)],
+    "tube": [(1, 0), (1, 3)],
+    "bead": [(math.sin(at * math.pi / 20), -math.cos(at * math.pi / 20)) for at in range(1, 20)],
+}
+"""Radius and height; "bead" has its poles put to it."""
+TURNED = {"cylinder": 2, "downwards": 2, "cup": 2 - 0.81 * 1.9, "ring": 5, "ring inwards": 5, "bead": 4 / 3}
+"""What volume each closed one has, in pi cubic metres."""
+
+
+@scene
+def lathed(folder: Path) -> Any:
+    from blender_jobs import meshes, stage
+    from blender_jobs.job import JobError
+
+    stage.clear()
+    found, said = {}, []
+    for name, profile in PROFILES.items():
+        made = meshes.lathe(name, [(0, -1), *profile, (0, 1)] if name == "bead" else profile, 96)
+        normals = np.array([[*face.center, *face.normal] for face in made.data.polygons])
+        found[name] = {
+            "volume": volume(made) / math.pi,
+            "closed": all_closed(made),
+            "sharp": sum(edge.use_edge_sharp for edge in made.data.edges),
+            "vertices": len(made.data.vertices),
+            "outwards": bool(((normals[:, :2] * normals[:, 3:5]).sum(axis=1) > -1e-6).all()),
+            "uvs": len(made.data.uv_layers),
+        }
+    for profile, segments in (
+        ([(0, 0)], 8),
+        ([(0, 0), (-1, 0)], 8),
+        ([(0, 0), (1, 0), (1, 0)], 8),
+        ([(0, 0), (1, 1)], 2),
+        (["a", "b"], 8),
+        ([(0, 0), (0, 1)], 8),
+    ):
+        with pytest.raises(JobError) as error:
+            meshes.lathe("vase", profile, segments)
+        said.append(str(error.value))
+    return {"found": found, "said": said}
+
+
+@scene
+def boxed(folder: Path) -> Any:
+    from blender_jobs import meshes, stage
+    from blender_jobs.job import JobError
+
+    stage.clear()
+    table = meshes.boxes("table", [(0, 0, 1), (1, 1, 0.45)], [(3, 3, 0.1), (0.1, 0.2, 0.9)])
+    pair = meshes.boxes("pair", [(0, 0, 0), (5, 0, 0)], (1, 2, 3))
+    said = []
+    for centers, sizes in (([(0, 0)], (1, 1, 1)), ([(0, 0, 0)], (1, 0, 1)), ([(0, 0, 0)], [(1, 1, 1)] * 2)):
+        with pytest.raises(JobError) as error:
+            meshes.boxes("box", centers, sizes)
+        said.append(str(error.value))
+    return {
+        "extents": [extent(table), extent(pair)],
+        "volumes": [volume(table), volume(pair)],
+        "closed": [all_closed(table), all_closed(pair)],
+        "said": said,
+    }
+
+
 @scene
 def strewn(folder: Path) -> Any:
     import bpy
@@ -315,6 +382,50 @@ def test_large_spheres_are_like_small_ones(seen: dict[str, Any]) -> None:
         assert found["rises"] > 0.99
         assert found["repeats"]
         assert found["volume"] == pytest.approx(32 / 3 * math.pi, rel=0.03)
+
+
+def test_a_lathe_turns_profiles_into_bodies(seen: dict[str, Any]) -> None:
+    """Closed where the profile is, outside out whichever way it runs; sharp at corners and smooth elsewhere."""
+    found = seen["lathed"]["found"]
+    for name, volume in TURNED.items():
+        assert found[name]["closed"], name
+        assert found[name]["volume"] == pytest.approx(volume, rel=0.02), name
+    sharp = {"cylinder": 2, "downwards": 2, "cup": 4, "ring": 4, "ring inwards": 4, "tube": 0, "bead": 0}
+    assert {name: case["sharp"] for name, case in found.items()} == {name: 96 * rings for name, rings in sharp.items()}
+    assert (found["cylinder"]["vertices"], found["ring"]["vertices"]) == (2 * 96 + 2, 4 * 96)
+    assert found["tube"]["outwards"]
+    assert found["bead"]["outwards"]
+    assert {case["uvs"] for case in found.values()} == {1}
+
+
+def test_profiles_that_cannot_be_turned_are_refused(seen: dict[str, Any]) -> None:
+    ends = [
+        "N at least 2",
+        "on one side of the axis",
+        "leave one out",
+        "a circle needs 3 or more",
+        "shape (N, 2)",
+        "above 0",
+    ]
+    assert len(seen["lathed"]["said"]) == len(ends)
+    for line, end in zip(seen["lathed"]["said"], ends, strict=True):
+        assert line.startswith("lathe: ")
+        assert line.endswith(end)
+
+
+def test_boxes_are_where_they_should_be(seen: dict[str, Any]) -> None:
+    """Each closed, outside out, of its size; what cannot be is one line."""
+    found = seen["boxed"]
+    table, pair = (np.array(ends) for ends in found["extents"])
+    assert table == pytest.approx(np.array([[-1.5, -1.5, 0], [1.5, 1.5, 1.05]]), abs=1e-6)
+    assert pair == pytest.approx(np.array([[-0.5, -1, -1.5], [5.5, 1, 1.5]]), abs=1e-6)
+    assert found["volumes"] == pytest.approx([0.918, 12], abs=1e-5)
+    assert found["closed"] == [True, True]
+    assert found["said"] == [
+        "boxes: 'box' needs finite centers of shape (N, 3), not (1, 2)",
+        "boxes: 'box' has a side that is not above 0",
+        "boxes: 'box' needs sizes of shape (3,) or (1, 3), not (2, 3)",
+    ]
 
 
 def test_distractors_repeat_and_stay_in_their_box(seen: dict[str, Any]) -> None:

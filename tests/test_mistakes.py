@@ -79,6 +79,8 @@ BROKEN = [
         ("def setup(self):\n    stage.cube('cube')", "the scene has no camera"),
         ("def setup(self):\n    raise SystemExit(4)", "setup: SystemExit: 4"),
         ("frames: range = range(0)", "Small.frames is empty"),
+        ("frame: range = range(1, 5)", "Small.frame is not known to Job; did you mean 'frames'? Nothing here reads it"),
+        ("def anotate(self, view):\n    return {}", "Small.anotate is not known to Job; did you mean 'annotate'?"),
         ("passes = ('ncos',)", "Small.passes: there is no pass 'ncos'; did you mean 'nocs'?"),
         ("cameras = ('Left',)", "'Left' cannot name members"),
         ("files: tuple[Path, ...] = (Path('job.py'),)", "field files holds several paths"),

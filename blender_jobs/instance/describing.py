@@ -13,7 +13,7 @@ import bpy
 from blender_jobs import assets, passes
 from blender_jobs.categories import as_coco
 from blender_jobs.imaging import devices, render
-from blender_jobs.instance import engines, scene_files, viewpoint
+from blender_jobs.instance import engines, own_members, scene_files, viewpoint
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
 from blender_jobs.instance.loading import blame, load_job, sources_of
@@ -32,6 +32,8 @@ def describe(request: Describe) -> Described:
         JobError: it cannot be loaded, an attribute is not what it must be, `setup` fails, or a file is missing.
     """
     job_class, tree = load_job(request.job)
+    with blame(request.job.path, "class"):
+        own_members.check_names(job_class, sources_of(request.job.path, tree))
     folder = request.job.base
     fields = _placed(resolve_fields(job_class, request.settings), request.settings, folder)
     with blame(request.job.path, "__init__"):
@@ -75,7 +77,7 @@ def describe(request: Describe) -> Described:
         },
         assets=found,
         missing=missing,
-        notes=[*notes, *_habits(sources)],
+        notes=[*own_members.notes(job_class), *notes, *_habits(sources)],
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import Asset
@@ -40,6 +42,21 @@ def check_names(job: type[Job], sources: Iterable[Asset]) -> None:
                     f"{owner.__name__}.{name} is not known to Job; did you mean {close[0]!r}?"
                     " Nothing here reads it: remove it, or call it something else"
                 )
+
+
+def check_init(job: type[Job], fields: Mapping[str, Any]) -> None:
+    """Hold the class's `__init__`, which `dataclass` writes from the fields, against these.
+
+    Raises:
+        JobError: it is the user's, or there is none, and it does not take the fields.
+    """
+    try:
+        inspect.signature(job).bind(**fields)
+    except (TypeError, ValueError):
+        raise JobError(
+            f"{job.__name__} has no __init__ that takes its fields; leave __init__ to @dataclass, build the scene in"
+            " setup(), and compute what the fields give in __post_init__()"
+        ) from None
 
 
 def notes(job: type[Job]) -> list[str]:

@@ -48,6 +48,7 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
         (["--shards", 1, "--set", "cubes=many"], "'many' is not int; give a whole number"),
         (["--shards", 1, "--seed", -1], "-1 is not in the range"),
         (["--shards", 1, "--engine", "workbench", "--render-samples", 7], "workbench takes 0, 5, 8, 11, 16, 32 render"),
+        (["--shards", 1, "--passes", "none,depth"], "there is no pass 'none'"),
         (["--shards", 1, "--config", "none.toml"], "none.toml"),
         (["--shards", 1, "--set", "every=0"], "range() arg 3 must not be zero"),
         (["verify", "nowhere"], "no dataset at nowhere"),

@@ -52,10 +52,7 @@ def describe(request: Describe) -> Described:
             settings={},
             cameras=_cameras(job),
             categories=as_coco(_entries(job, "categories")),
-            passes=_passes(
-                request.passes or _entries(job, "passes"),
-                "--passes" if request.passes else f"{job_class.__name__}.passes",
-            ),
+            passes=_passes(request.passes, job),
             blend=_blend(request.blend, job, folder),
             trust_blend=request.trust_blend,
             missing_files=request.missing_files,
@@ -151,10 +148,11 @@ def _cameras(job: Job) -> list[str]:
     return names
 
 
-def _passes(names: Sequence[str], where: str) -> list[str]:
+def _passes(names: Sequence[str], job: Job) -> list[str]:
     try:
-        return passes.in_order(names)
+        return passes.chosen(names, _entries(job, "passes"))
     except ValueError as error:
+        where = "--passes" if names else f"{type(job).__name__}.passes"
         raise JobError(f"{where}: {error}") from None
 
 

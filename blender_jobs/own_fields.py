@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Sequence
 
 ARGUMENTS = ("keypoints", "keypoint_names", "self_tolerance_m", "parts")
@@ -26,7 +27,7 @@ def check_own_fields(owner: str, own: Iterable[str], fields: Sequence[str]) -> N
     for name in sorted(own):
         if name in fields:
             raise ValueError(f"object {owner!r}: {name!r} is described already; name the extra field otherwise")
-        if meant := _meant(name, fields):
+        if meant := _meant(name, tuple(fields)):
             kind = "argument" if meant in ARGUMENTS else "field"
             raise ValueError(
                 f"object {owner!r}: describe() does not know {name!r}; did you mean its {kind} {meant!r}?"
@@ -34,8 +35,9 @@ def check_own_fields(owner: str, own: Iterable[str], fields: Sequence[str]) -> N
             )
 
 
-def _meant(name: str, fields: Sequence[str]) -> str:
-    """Return the argument or field that a name may be a slip of; empty for none."""
+@functools.lru_cache(maxsize=1024)
+def _meant(name: str, fields: tuple[str, ...]) -> str:
+    """Return the argument or field that a name may be a slip of; empty for none. Asked for every object anew."""
     known = [entry for entry in (*ARGUMENTS, *fields) if not _is_variant(name, entry)]
     if close := difflib.get_close_matches(name, known, 1, _CLOSE):
         return close[0]

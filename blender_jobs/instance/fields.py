@@ -73,8 +73,8 @@ def _could_be_declared(job: type[Job], name: str) -> str:
         return ""
     value = getattr(job, name, None)
     if isinstance(value, tuple):
-        kinds = {_kind_of(entry) for entry in value}
-        return f"tuple[{kinds.pop()}, ...]" if len(kinds) == 1 and all(kinds) else ""
+        entry = _kind_of(value[0]) if value else ""
+        return f"tuple[{entry}, ...]" if entry and all(_kind_of(other) == entry for other in value) else ""
     return _kind_of(value)
 
 

@@ -165,7 +165,7 @@ class Describe:
     """Job fields by name: text as typed on the command line, or JSON values."""
     render: RenderSettings
     passes: list[str] = field(default_factory=list)
-    """Empty: those that the job names."""
+    """Empty: those that the job names; `passes.NONE` alone: no pass."""
     blend: str = ""
     """The ``.blend`` file in which `Job.setup` runs. Empty: the one that the job names, or an empty scene."""
     trust_blend: bool = False

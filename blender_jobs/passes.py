@@ -66,6 +66,19 @@ PASSES: dict[str, dict[str, Member]] = {
 """The members of each pass, in the order in which passes are listed."""
 
 
+NONE = "none"
+"""What is asked for where a sample shall hold the image alone, whatever passes the job names."""
+
+
+def chosen(names: Sequence[str], default: Sequence[str]) -> list[str]:
+    """Return the passes that a user names, in the table's order, or those of `default` where the user names none.
+
+    Raises:
+        ValueError: as `in_order`.
+    """
+    return [] if list(names) == [NONE] else in_order(names or default)
+
+
 def in_order(names: Sequence[str]) -> list[str]:
     """Return the passes once each, in the table's order.
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from blender_jobs.imaging.geometry import Label
 from blender_jobs.imaging.segments import BodyId, Segments
 from blender_jobs.imaging.snapshot import as_array, posed, take
+from blender_jobs.own_fields import check_own_fields
 from blender_jobs.parts import CORNERS, Points, as_points, numbered
 from blender_jobs.register import Register
 from blender_jobs.vision.boxes import Box, boxes, truncation, united
@@ -326,12 +327,12 @@ class View:
             self_tolerance_m: for keypoints within a body: surfaces of the object, of the points' owners and of
                 `parts` less than this before a keypoint do not hide it, see `visibility`.
             parts: more objects that are one body with this one.
-            extra: more fields, taken as they are.
+            extra: more fields, taken as they are: ``grasped=True``.
 
         Raises:
-            ValueError: points of another shape, another number of names, an extra field named like one above,
-                an object that the camera cannot see (see `sees`), a category that is not declared, or keypoints
-                other than the category's.
+            ValueError: points of another shape, another number of names, an extra field named (nearly) like one above
+                or like an argument, an object that the camera cannot see (see `sees`), a category that is not
+                declared, or keypoints other than the category's.
         """
         body, camera = self.body(obj), self._camera
         ids = self._register.enter(body, obj.name, category)
@@ -358,8 +359,7 @@ class View:
             "num_keypoints": int(np.count_nonzero(rows[:, 2])),
             **(self._visible(body) if self._counted else {}),
         }
-        if taken := sorted(annotation.keys() & extra.keys()):
-            raise ValueError(f"object {obj.name!r}: {taken[0]!r} is described already; name the extra field otherwise")
+        check_own_fields(obj.name, extra, list(annotation))
         return {**annotation, **extra}
 
     def _rows(self, obj: Target, points: Points, self_tolerance_m: float, parts: Sequence[Target]) -> FloatArray:

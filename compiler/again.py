@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from blender_jobs.orders import MISSING_FILES, Describe, RenderSettings
+from blender_jobs.passes import NONE
 from compiler.errors import InstanceLost, OtherPlan, UsageError
 from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan
@@ -45,7 +46,7 @@ def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Pl
             source,
             placed_fields(manifest, source),
             render,
-            job["passes"],
+            job["passes"] or [NONE],
             placed_blend(manifest, source),
             job["trust_blend"],
             missing_files=job.get("missing_files", MISSING_FILES[0]),

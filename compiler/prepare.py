@@ -48,7 +48,7 @@ class Choices:
     device: str = "cpu"
     denoise: bool = False
     passes: Sequence[str] = ()
-    """Empty: those that the job names."""
+    """Empty: those that the job names; `passes.NONE` alone: no pass."""
     blend: Path | None = None
     trust_blend: bool = False
     missing_files: str = MISSING_FILES[0]

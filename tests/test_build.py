@@ -152,6 +152,15 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_looks_at_the_job_before_anyone_knows_how_many_shards(tmp_path: Path) -> None:
+    assert "would render 100 samples (1 of 1 shards)" in ok("cube", "--dry-run", "--out", tmp_path / "out")
+    job = write_job(tmp_path, "frames: range = range(0)")
+    done = run(job, "--dry-run", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "Small.frames is empty" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_config_file_and_command_line_mean_the_same(dataset: Path, tmp_path: Path) -> None:
     config = tmp_path / "plan.toml"
     config.write_text(

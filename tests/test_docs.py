@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from blender_jobs.passes import PASSES
 from compiler.planning.annotation_schema import ANNOTATIONS
@@ -34,3 +38,13 @@ def test_the_page_on_jobs_names_functions_that_there_are() -> None:
     for module, function in named:
         text = (ROOT / "blender_jobs" / f"{module}.py").read_text(encoding="utf-8")
         assert re.search(rf"^def {function}\(", text, re.M), f"{module}.{function}"
+
+
+@pytest.mark.parametrize("module", ["stage", "meshes", "materials", "lights", "physics", "scatter", "assets"])
+def test_the_command_that_shows_a_modules_functions_does(module: str) -> None:
+    written = re.search(r"`python -c '([^']*help\((\w+)\))'`", JOBS)
+    assert written
+    code = written[1].replace(written[2], module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert f"blender_jobs.{module}" in done.stdout, done.stderr
+    assert "FUNCTIONS" in done.stdout

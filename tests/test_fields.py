@@ -208,6 +208,35 @@ def test_an_unknown_field_suggests_the_one_meant() -> None:
         resolve_fields(job(), {"xyz": "3"})
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("count", "`count: int = 5`"),
+        ("fast", "`fast: bool = True`"),
+        ("cameras", "`cameras: tuple[str, ...] = ('left', 'right')`"),
+        ("frames", "`frames: range = range(1, 2)`"),
+        ("mesh", "`mesh: Path = Path('a.ply')`"),
+    ],
+)
+def test_an_attribute_without_a_type_is_told_how_it_becomes_a_field(name: str, said: str) -> None:
+    class Loose(job()):  # type: ignore[misc]
+        count, fast, cameras, mesh = 5, True, ("left", "right"), Path("a.ply")
+
+    with pytest.raises(JobError) as caught:
+        resolve_fields(Loose, {name: "8"})
+    assert str(caught.value) == f"Loose.{name} has no type, so it is no field; write {said} in the class"
+
+
+@pytest.mark.parametrize("name", ["setup", "reuse_scene", "blend", "_count", "every"])
+def test_what_could_be_no_field_is_not_told_so(name: str) -> None:
+    class Loose(job()):  # type: ignore[misc]
+        _count = 5
+        every = property(lambda self: 3)
+
+    with pytest.raises(JobError, match=f"Loose has no field '{name}'; it has none"):
+        resolve_fields(Loose, {name: "8"})
+
+
 def test_what_is_no_option_cannot_be_set() -> None:
     @dataclass
     class WithState(Job):

@@ -41,6 +41,17 @@ def test_a_dataset_comes_back_from_its_manifest(made: Path, tmp_path: Path) -> N
     assert digests(tmp_path / "again") == digests(made / "out")
 
 
+def test_a_dataset_whose_jobs_passes_were_switched_off_comes_back_without_them(tmp_path: Path) -> None:
+    job, out = write_job(tmp_path, "passes = ('depth',)"), tmp_path / "out"
+    plan = [job, "--shards", 1, "--samples-per-shard", 3, *TINY]
+    ok(*plan, "--passes", "none", "--out", out)
+    assert Manifest.load(out).plan["job"]["passes"] == []
+    assert "depth.npy" not in Manifest.load(out).schema["members"]
+    assert "the same bytes" in ok("reproduce", out / FILE_NAME, "--out", tmp_path / "again")
+    ok(*plan, "--out", tmp_path / "with")
+    assert "depth.npy" in Manifest.load(tmp_path / "with").schema["members"]
+
+
 def test_a_dataset_comes_back_on_another_machine(made: Path, tmp_path: Path) -> None:
     """The job's own folder is gone; there are the manifest with its copies, and the assets somewhere."""
     shutil.copytree(made / "out", tmp_path / "published")

@@ -102,3 +102,17 @@ def test_the_items_of_a_list_have_one_schema() -> None:
         schema_of({"a": [1, 2.5]})
     with pytest.raises(SchemaConflict, match=r"annotations.a\[\].c is in some"):
         schema_of({"a": [{"b": 1}, {"b": 1, "c": 1}]})
+
+
+def test_items_of_one_list_that_differ_in_their_fields_are_named() -> None:
+    cups = [{"name": f"cup{number}", "category": "cup"} for number in range(6)]
+    objects = [{"name": "fork", "category": "fork", "grasped": True}, *cups]
+    with pytest.raises(SchemaConflict) as caught:
+        schema_of({"objects": objects})
+    assert str(caught.value) == (
+        "annotations.objects[].grasped is in some items only: fork with it, cup0, cup1, cup2, cup3, ... without;"
+        " give all the same fields, None where there is nothing to say"
+    )
+    with pytest.raises(SchemaConflict, match=r"a\[\].b is in some items only: item 2 with it, item 0 without"):
+        schema_of({"a": [{}, None, {"b": 1}]})
+    assert schema_of({"a": [{"b": None}, None, {"b": 1}]}) == {"a": [{"b": "int"}]}

@@ -79,10 +79,22 @@ def test_once_in_view_in_any_camera_and_sample_is_enough() -> None:
     assert sightings.as_json()["episodes_with_nothing_in_view"] == [2, 3]
 
 
-def test_a_job_that_describes_no_objects_has_nothing_to_hide() -> None:
+def test_samples_without_any_object_are_told_once_for_all() -> None:
     sightings = Sightings()
-    sightings.add(view(1))
-    assert not list(sightings.notes())
+    assert not list(sightings.notes()), "nothing was rendered"
+    for episode in (1, 2):
+        sightings.add(view(episode))
+    assert list(sightings.notes("here")) == ["no sample has any object here: annotate() returns none under 'objects'"]
+    assert not any(sightings.as_json().values())
+    sightings.add(view(3, entry(bbox=[0, 0, 2, 2])))
+    assert list(sightings.notes()) == ["2 of 3 episodes have no object in view: 1, 2"]
+
+
+def test_a_dataset_without_labels_is_told_so_by_build_and_verify(tmp_path: Path) -> None:
+    job, out = write_job(tmp_path, "def annotate(self, view):\n    return {'objects': []}"), tmp_path / "out"
+    said = "Note: no sample has any object: annotate() returns none under 'objects'\n"
+    assert said in ok(job, *TINY, "--samples-per-shard", 3, "--shards", 1, "--out", out)
+    assert said in ok("verify", out)
 
 
 VIEWS = st.lists(

@@ -536,6 +536,8 @@ def mistakes() -> dict[str, str]:
     note("infinite point", lambda: look.keypoints(cube, [[0, 0, np.inf]]))
     note("names", lambda: look.describe(cube, "cube", [[0, 0, 0]], ["a", "b"]))
     note("taken field", lambda: look.describe(cube, "cube", bbox=[1, 2, 3, 4]))
+    for slip in ("self_tolerance", "tolerance", "tolerance_m", "part", "keypoint_name", "dimension"):
+        note(f"slip {slip}", lambda name=slip: look.describe(cube, "cube", **{name: 1}))  # type: ignore[misc]
     note("other scene", lambda: type(look)(bpy.data.scenes.new("other")))
     return said
 
@@ -844,6 +846,12 @@ def test_mistakes_are_answered_in_one_line_that_names_them(seen: dict[str, Any])
         "infinite point": "'cube': keypoints must be finite",
         "names": "'cube': 2 keypoint_names for 1 keypoints",
         "taken field": "'cube': 'bbox'",
+        "slip self_tolerance": "did you mean its argument 'self_tolerance_m'?",
+        "slip tolerance": "did you mean its argument 'self_tolerance_m'",
+        "slip tolerance_m": "did you mean its argument 'self_tolerance_m'",
+        "slip part": "did you mean its argument 'parts'",
+        "slip keypoint_name": "did you mean its argument 'keypoint_names'",
+        "slip dimension": "did you mean its field 'dimensions'?",
         "other scene": "'other'",
     }
     assert said.keys() == expected.keys()

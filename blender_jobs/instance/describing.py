@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,12 @@ import bpy
 from blender_jobs import assets, passes
 from blender_jobs.categories import as_coco
 from blender_jobs.imaging import devices, render
-from blender_jobs.instance import engines, scene_files, viewpoint
+from blender_jobs.instance import engines, own_members, scene_files, viewpoint
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.instance.guard import offences
 from blender_jobs.instance.loading import blame, load_job, sources_of
 from blender_jobs.instance.staging import build_scene, leave_edit_mode
-from blender_jobs.job import Job, JobError
+from blender_jobs.job import Category, Job, JobError
 from blender_jobs.orders import Asset, Describe, Described, sources_sha256
 
 _MOST_HABITS = 5
@@ -32,9 +33,12 @@ def describe(request: Describe) -> Described:
         JobError: it cannot be loaded, an attribute is not what it must be, `setup` fails, or a file is missing.
     """
     job_class, tree = load_job(request.job)
+    with blame(request.job.path, "class"):
+        own_members.check_names(job_class, sources_of(request.job.path, tree))
     folder = request.job.base
     fields = _placed(resolve_fields(job_class, request.settings), request.settings, folder)
     with blame(request.job.path, "__init__"):
+        own_members.check_init(job_class, fields)
         job = job_class(**fields)
     with blame(request.job.path, "class attributes"):
         described = Described(
@@ -47,17 +51,15 @@ def describe(request: Describe) -> Described:
             reuse_scene=job_class.reuse_scene,
             settings={},
             cameras=_cameras(job),
-            categories=as_coco(job.categories),
-            passes=_passes(
-                request.passes or job.passes, "--passes" if request.passes else f"{job_class.__name__}.passes"
-            ),
+            categories=as_coco(_entries(job, "categories")),
+            passes=_passes(request.passes, job),
             blend=_blend(request.blend, job, folder),
             trust_blend=request.trust_blend,
             missing_files=request.missing_files,
             devices=devices.select(request.render.device),
         )
         _check_categories(described)
-        declared = [Path(path) for path in job.assets]
+        declared = [Path(path) for path in _entries(job, "assets")]
     loaded, missing, notes = _rehearsed(job, request, described)
     paths = [value for value in fields.values() if isinstance(value, Path)]
     sources = sources_of(request.job.path, tree)  # `setup` may have imported more of them
@@ -75,7 +77,7 @@ def describe(request: Describe) -> Described:
         },
         assets=found,
         missing=missing,
-        notes=[*notes, *_habits(sources)],
+        notes=[*own_members.notes(job_class), *notes, *_habits(sources)],
     )
 
 
@@ -101,8 +103,32 @@ def _portable(value: Any, folder: Path) -> Any:
     return value
 
 
+def _entries(job: Job, attribute: str) -> list[Any]:
+    """Return what an attribute of several values holds; one value alone is one."""
+    value = getattr(job, attribute)
+    if isinstance(value, (str, Path, Category)):
+        return [value]
+    try:
+        return list(value)
+    except TypeError:
+        raise JobError(
+            f"{type(job).__name__}.{attribute} is {value!r}, where several can stand; give a tuple: ({value!r},)"
+        ) from None
+
+
 def _frames(job: Job) -> list[int]:
-    name, frames = type(job).__name__, [int(frame) for frame in job.frames]
+    name, given = type(job).__name__, job.frames
+    if isinstance(given, int):
+        raise JobError(
+            f"{name}.frames is {given}, not the frames to render; give frame {given} alone as ({given},),"
+            f" frames 1 to {given} as range(1, {given + 1})"
+        )
+    frames = []
+    for frame in _entries(job, "frames"):
+        try:
+            frames.append(operator.index(frame))
+        except TypeError:
+            raise JobError(f"{name}.frames holds {frame!r}; frames are whole numbers, as range(1, 61, 5)") from None
     if not frames:
         raise JobError(f"{name}.frames is empty; name at least one frame to render")
     if frames != sorted(set(frames)):
@@ -111,7 +137,7 @@ def _frames(job: Job) -> list[int]:
 
 
 def _cameras(job: Job) -> list[str]:
-    names = [job.cameras] if isinstance(job.cameras, str) else list(job.cameras)
+    names = _entries(job, "cameras")
     for name in names:
         if not isinstance(name, str) or not _CAMERA_NAME.fullmatch(name) or names.count(name) > 1:
             raise JobError(
@@ -122,10 +148,11 @@ def _cameras(job: Job) -> list[str]:
     return names
 
 
-def _passes(names: Any, where: str) -> list[str]:
+def _passes(names: Sequence[str], job: Job) -> list[str]:
     try:
-        return passes.in_order([names] if isinstance(names, str) else list(names))
+        return passes.chosen(names, _entries(job, "passes"))
     except ValueError as error:
+        where = "--passes" if names else f"{type(job).__name__}.passes"
         raise JobError(f"{where}: {error}") from None
 
 

@@ -57,9 +57,29 @@ def json_value(value: Any) -> Any:
 
 
 def _unknown_field(job: type[Job], name: str, known: list[str]) -> str:
+    if kind := _could_be_declared(job, name):
+        value = getattr(job, name)
+        value = f"Path({str(value)!r})" if kind == "Path" else repr(value)
+        return f"{job.__name__}.{name} has no type, so it is no field; write `{name}: {kind} = {value}` in the class"
     close = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known) or 'none'}"
     return f"{job.__name__} has no field {name!r}{hint}"
+
+
+def _could_be_declared(job: type[Job], name: str) -> str:
+    """Return the type with which a class attribute would be a field; empty where it would be none, or has one."""
+    declared = [vars(owner).get("__annotations__", {}) for owner in job.__mro__ if owner is not Job]
+    if name.startswith("_") or name == "reuse_scene" or any(name in annotations for annotations in declared):
+        return ""
+    value = getattr(job, name, None)
+    if isinstance(value, tuple):
+        entry = _kind_of(value[0]) if value else ""
+        return f"tuple[{entry}, ...]" if entry and all(_kind_of(other) == entry for other in value) else ""
+    return _kind_of(value)
+
+
+def _kind_of(value: object) -> str:
+    return next((kind.__name__ for kind in _SCALARS if isinstance(value, kind)), "")
 
 
 def _parse_default(job: type[Job], entry: dataclasses.Field[Any], kind: Any) -> Any:

@@ -30,7 +30,7 @@ from compiler.trust import remember
 @click.command("build")
 @plan_options.add
 @click.option(
-    "--shards", metavar="N", type=click.IntRange(min=0), required=True, help="How many shards the dataset shall have."
+    "--shards", metavar="N", type=click.IntRange(min=0), help="How many shards the dataset shall have.  [required]"
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset's directory.  [default: ./<job>]")
 @click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
@@ -49,7 +49,9 @@ from compiler.trust import remember
     "--recycle", metavar="N", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender."
 )
 @click.option("--fresh", is_flag=True, help="Remove the dataset in the directory first.")
-@click.option("--dry-run", is_flag=True, help="Say what would be rendered; write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be rendered, of one shard without --shards; write nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @options.add_live_options
@@ -69,7 +71,8 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     """
     if given["end_with_parent"]:
         end_with_parent()
-    live, shards = options.live_options(given), given["shards"]
+    shards = given["shards"] = _wanted(ctx, given)
+    live = options.live_options(given)
     choices = plan_options.choices(ctx, given)
     instances, threads = share_cores(given["instances"], shards)
     crew = CrewOptions(
@@ -106,6 +109,15 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         say_lines(reports.report_lines(report, store.manifest, out))
     if report.failed:
         raise reports.shards_missing(report)
+
+
+def _wanted(ctx: click.Context, given: dict[str, Any]) -> int:
+    """Return how many shards there shall be: whoever tries a job with ``--dry-run`` need not know it yet."""
+    if given["shards"] is None and not given["dry_run"]:
+        raise click.MissingParameter(
+            ctx=ctx, param=next(entry for entry in ctx.command.params if entry.name == "shards")
+        )
+    return 1 if given["shards"] is None else int(given["shards"])
 
 
 @contextmanager

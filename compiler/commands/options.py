@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from blender_jobs.passes import in_order
+from blender_jobs.passes import NONE, in_order
 from compiler.errors import UsageError
 from compiler.live.serving import DEFAULT_URL, LiveOptions, tee_options
 from compiler.planning.jobs import builtin_jobs, find_job
@@ -71,10 +71,10 @@ class PassesType(click.ParamType[tuple[str, ...]]):
     name = "PASS,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the passes in the table's order."""
+        """Return the passes in the table's order; `NONE` alone as it is, for no pass is not the job's passes."""
         names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
         try:
-            return tuple(in_order(names))
+            return (NONE,) if list(names) == [NONE] else tuple(in_order(names))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES
-from blender_jobs.passes import PASSES
+from blender_jobs.passes import NONE, PASSES
 from compiler.commands.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
 from compiler.commands.output import announce
 from compiler.errors import UsageError
@@ -80,7 +80,10 @@ _OPTIONS = [
     click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--set", "settings", type=FieldType(), multiple=True, help="Set a field of the job."),
     click.option(
-        "--passes", type=PassesType(), default=(), help=f"Of {', '.join(PASSES)}, with commas.  [default: the job's]"
+        "--passes",
+        type=PassesType(),
+        default=(),
+        help=f"Of {', '.join(PASSES)}, with commas; {NONE} for the image alone.  [default: the job's]",
     ),
     click.option("--engine", type=click.Choice(list(ENGINE_SAMPLES)), default="cycles", show_default=True),
     click.option(

@@ -7,10 +7,13 @@ first samples, so a number that is 1 here and 1.5 there would break them far fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 Schema = Any
 
+_NAMED = 4
+"""Items of a list that are spelled out for people."""
 _PLAIN = {bool, int, float, str}
 
 
@@ -29,11 +32,26 @@ def schema_of(value: Any, path: str = "annotations") -> Schema:
     if isinstance(value, list):
         if len(kinds := set(map(type, value))) == 1 and kinds <= _PLAIN:  # most of what annotations hold, told at once
             return [kinds.pop().__name__]
+        _check_alike(value, f"{path}[]")
         items: Schema = []
         for item in value:
             items = merge(items, [schema_of(item, f"{path}[]")], path)
         return items
     return "null" if value is None else type(value).__name__
+
+
+def _check_alike(items: Sequence[Any], path: str) -> None:
+    """Name the items of a list that have a field, and those that do not. Raises SchemaConflict."""
+    entries = {at: item for at, item in enumerate(items) if isinstance(item, dict)}
+    every = set.intersection(*map(set, entries.values())) if entries else set()
+    lone = min((name for item in entries.values() for name in item if name not in every), default=None)
+    if lone is not None:
+        names = {at: str(item.get("name", f"item {at}")) for at, item in entries.items()}
+        having, lacking = ([names[at] for at in names if (lone in entries[at]) is has] for has in (True, False))
+        raise SchemaConflict(
+            f"{path}.{lone} is in some items only: {_few(having)} with it, {_few(lacking)} without;"
+            " give all the same fields, None where there is nothing to say"
+        )
 
 
 def merge(one: Schema, other: Schema, path: str = "annotations") -> Schema:
@@ -61,3 +79,7 @@ def merge(one: Schema, other: Schema, path: str = "annotations") -> Schema:
 
 def _spell(schema: Schema) -> str:
     return schema if isinstance(schema, str) else "a list" if isinstance(schema, list) else "an object"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)

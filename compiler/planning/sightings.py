@@ -89,6 +89,8 @@ class Sightings:
         """Yield it for people; `where` says what they hold for: ``in the samples rendered now``."""
         empty, keypoints, objects, strays = self.as_json().values()
         place = f" {where}" if where else ""
+        if self.episodes and not self.objects:
+            yield f"no sample has any object{place}: annotate() returns none under 'objects'"
         if empty:
             yield f"{len(empty)} of {len(self.episodes)} episodes have no object in view{place}: {_named(empty)}"
         if objects:

@@ -55,7 +55,7 @@ def as_set(scene: bpy.types.Scene, paths: Collection[str]) -> Iterator[None]:
         JobError: something in the scene made them otherwise, in the evaluation that was rendered.
     """
     wrong: dict[str, tuple[Any, Any]] = {}
-    set_to = {path: value_at(scene, path) for path in {*paths, *_ALSO} if has(scene, path)}
+    set_to = {path: value_at(scene, path) for path in sorted({*paths, *_ALSO}) if has(scene, path)}
 
     def look(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
         if depsgraph is None or depsgraph.mode != "RENDER":

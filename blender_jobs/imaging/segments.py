@@ -43,7 +43,7 @@ class Segments:
         self._camera = snapshot.camera.ideal
         self.bodies = snapshot.all_bodies
         self._numbers = {(body.owner, body.key): number for number, body in enumerate(self.bodies, 1)}
-        self._trees: dict[int, BVHTree] = {}
+        self._trees: dict[Mesh, BVHTree] = {}
         table = np.zeros(len(geometry.objects) + 1, dtype=np.int32)
         self._pending: dict[str, int] = {}
         for index, name in enumerate(geometry.objects, 1):
@@ -156,10 +156,10 @@ class Segments:
         return away
 
     def _tree(self, mesh: Mesh) -> BVHTree:
-        if id(mesh) not in self._trees:
+        if mesh not in self._trees:
             vertices, triangles = mesh.vertices.tolist(), mesh.triangles.tolist()
-            self._trees[id(mesh)] = BVHTree.FromPolygons(vertices, triangles, all_triangles=True)
-        return self._trees[id(mesh)]
+            self._trees[mesh] = BVHTree.FromPolygons(vertices, triangles, all_triangles=True)
+        return self._trees[mesh]
 
 
 def _nearest(

@@ -56,7 +56,7 @@ class SourceTree:
         """Whether a file or folder is the job's: not our own code, nor what is installed below the job's folder."""
         if not path.is_relative_to(self.folder) or path.is_relative_to(_OWN_FOLDER):
             return False
-        installed = (place for place in _INSTALLED if place.is_relative_to(self.folder))
+        installed = (place for place in sorted(_INSTALLED) if place.is_relative_to(self.folder))
         below = path.relative_to(self.folder).parts
         return "site-packages" not in below and not any(path.is_relative_to(place) for place in installed)
 

@@ -43,7 +43,7 @@ def open_image(content: bytes, load: bool = False) -> Image.Image:
         if decoder is None:
             raise ValueError(f"begins with {content[:4]!r}")
         image: Image.Image = decoder(io.BytesIO(content))
-        if image.width * image.height > MOST_PIXELS:
+        if load and image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         if load:
             image.load()

@@ -77,7 +77,7 @@ def test_no_decoder_takes_an_image_that_is_larger() -> None:
     assert decode.MAX_PIXELS == MOST_PIXELS == LARGEST[0] * LARGEST[1]
     larger = png_of_size(LARGEST[0], LARGEST[1] + 1)
     with pytest.raises(ValueError, match="16384 x 8193 pixels are more than 134217728"):
-        open_image(larger)
+        open_image(larger, load=True)
     with pytest.raises(SampleError, match="16384 x 8193 pixels are more than 134217728"):
         decode.decode_image(larger, "PNG")
 

@@ -41,7 +41,7 @@ Done = subprocess.CompletedProcess[str]
 
 def command(out: Path, *more: object, shards: int = 4, samples: int = 30) -> list[str]:
     """Return a build by the stand-in."""
-    sizes = ["--shards", shards, "--samples-per-shard", samples]
+    sizes = ["--shards", shards, "--samples-per-shard", samples, "--size", "8x8"]
     return [sys.executable, fakes.SCRIPT, "build", "cube", *map(str, [*sizes, "--out", out, *more])]
 
 

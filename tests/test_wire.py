@@ -27,8 +27,8 @@ _RENDER_SETTINGS = st.builds(
     RenderSettings,
     engine=st.sampled_from(list(orders.ENGINE_SAMPLES)),
     samples=st.sampled_from(orders.WORKBENCH_SAMPLES[1:]),  # these fit all engines
-    width=st.integers(4, 65536),
-    height=st.integers(4, 65536),
+    width=st.integers(4, 8192),
+    height=st.integers(4, 8192),
     image=st.sampled_from(list(orders.IMAGE_QUALITY)),
     quality=st.integers(1, 100),
 )

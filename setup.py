@@ -57,6 +57,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.18",
             "pytest>=8.4",
+            "pytest-xdist>=3.8",
             "ruff>=0.13",
             "setuptools>=77",
             "types-tqdm",

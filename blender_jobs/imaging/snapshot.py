@@ -187,11 +187,15 @@ class _Taker:
         """Return how the material of each slot covers, and whether one of them displaces."""
         address = obj.original.as_pointer()
         if address not in self._covers:
-            override = self._layer.material_override
-            used = [override] if override else [slot.material for slot in obj.material_slots] or [None]
+            used = self._used(obj) or [None]
             covers = [SOLID if material is None else opaque.cover(material) for material in used]
             self._covers[address] = covers, any(material and opaque.displaces(material) for material in used)
         return self._covers[address]
+
+    def _used(self, obj: Any) -> list[Any]:
+        """Return the materials that an object is rendered with, None for an empty slot."""
+        override = self._layer.material_override
+        return [override] if override else [slot.material for slot in obj.material_slots]
 
     def _sight(self, instance: Any) -> tuple[str, bool]:
         """Return why the camera does not see an object, empty where it does, and whether it hides what is behind it.
@@ -212,11 +216,7 @@ class _Taker:
             return "it is a holdout, a hole in the picture", True
         if maker.indirect_only_get(view_layer=self._layer):
             return INDIRECT, False
-        used = (
-            [self._layer.material_override]
-            if self._layer.material_override
-            else [m.material for m in obj.material_slots]
-        )
+        used = self._used(obj)
         if used and all(map(opaque.holds_out, used)):
             return "its material is a holdout, a hole in the picture", True
         if obj.is_shadow_catcher or maker.is_shadow_catcher:

@@ -247,7 +247,7 @@ def tolerances(camera: Camera, world: FloatArray, depth: FloatArray) -> FloatArr
     """
     span = max(camera.width / camera.K[0, 0], camera.height / camera.K[1, 1])
     reach = depth * span if camera.type == "PERSP" else np.full(len(depth), span)
-    largest = max(np.abs(camera.cam_to_world[:3, 3]).max(), 0.0)
+    largest = np.abs(camera.cam_to_world[:3, 3]).max()
     sizes = np.maximum(np.abs(world).max(axis=1, initial=0.0), largest)
     result: FloatArray = _TOLERANCE * reach + _SPACING * np.maximum(sizes, depth)
     return result

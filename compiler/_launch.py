@@ -15,10 +15,10 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, NotRequired, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from compiler.errors import BlendshardError, Incomplete
@@ -26,6 +26,72 @@ from compiler.interrupts import MainInterrupter
 
 _PARTING_S = 10.0
 _LOOK_EVERY_S = 0.05
+
+
+class BuildOptions(TypedDict, total=False):
+    """Further options of ``compile-dataset build``, each as there; `launch` has its own words for the others."""
+
+    blend: str | Path
+    trust_blend: bool
+    missing_files: Literal["refuse", "allow"]
+    samples_per_shard: int
+    seed: int
+    passes: str | Sequence[str]
+    engine: Literal["cycles", "eevee", "workbench"]
+    render_samples: int
+    device: Literal["cpu", "cuda", "optix", "hip", "oneapi", "metal"]
+    denoise: bool
+    size: str
+    """``WIDTHxHEIGHT`` in pixels."""
+    image: Literal["png", "jpg", "webp"]
+    quality: int
+    blender: str | Path
+    stall_timeout: float
+    attempts: int
+    on_poison: Literal["fail", "skip"]
+    recycle: int
+    fresh: bool
+    live_wait: int
+    live_host: str
+    live_token: str
+    live_token_file: str | Path
+    config: str | Path
+
+
+class CompilerStatus(TypedDict):
+    """What a compiler says of itself. What is not required is there either while it runs, or once it has ended."""
+
+    plan_digest: str
+    shards_wanted: int
+    """0: there is no end."""
+    samples_wanted: int
+    shards_done: int
+    samples_done: int
+    samples_rendered: int
+    restarts: int
+    """Instances that were lost and replaced."""
+    rate: float
+    """Samples rendered in a second."""
+
+    name: NotRequired[str]
+    finished: NotRequired[bool]
+    """Whether the last sample has been made; while it runs."""
+    last_key: NotRequired[str | None]
+    connections: NotRequired[int]
+    """Listeners; while it runs, like the four counts of samples."""
+    samples_offered: NotRequired[int]
+    samples_sent: NotRequired[int]
+    samples_dropped: NotRequired[int]
+    samples_abandoned: NotRequired[int]
+    live: NotRequired[dict[str, int]]
+    """These counts, once it has ended."""
+    seconds: NotRequired[float]
+    failures: NotRequired[int]
+    skipped: NotRequired[dict[str, str]]
+    """The keys of samples that were left out, and why; at the end."""
+    out: NotRequired[str]
+    digest: NotRequired[str]
+    """The dataset's; at the end."""
 
 
 class Launched:
@@ -62,8 +128,8 @@ class Launched:
         """Whether the compiler runs; it ends by itself when its dataset is complete."""
         return self._process.poll() is None
 
-    def status(self) -> dict[str, Any]:
-        """Return what the compiler says of itself: ``restarts`` of instances, ``samples_done``, ``rate``, and so on.
+    def status(self) -> CompilerStatus:
+        """Return how far the compiler is: ``restarts`` of instances, ``samples_done``, ``rate``, and so on.
 
         While it runs this is ``GET /status``; once its dataset is complete, what ``compile-dataset --json`` prints.
 
@@ -78,7 +144,7 @@ class Launched:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             connection.request("GET", "/status", headers=headers)
-            return cast(dict[str, Any], json.loads(connection.getresponse().read()))
+            return cast(CompilerStatus, json.loads(connection.getresponse().read()))
         except (OSError, http.client.HTTPException) as error:
             if self._ends_within(_PARTING_S):
                 return self.status()
@@ -86,10 +152,10 @@ class Launched:
         finally:
             connection.close()
 
-    def _final_report(self) -> dict[str, Any]:
+    def _final_report(self) -> CompilerStatus:
         if self._result is None:
             self._result = cast(IO[bytes], self._process.stdout).read()
-        return cast(dict[str, Any], json.loads(self._result))
+        return cast(CompilerStatus, json.loads(self._result))
 
     def _ends_within(self, seconds: float) -> bool:
         try:
@@ -160,10 +226,10 @@ def launch(
     out: str | Path | None = None,
     instances: int = 0,
     settings: Mapping[str, Any] | None = None,
-    live_policy: str = "block",
+    live_policy: Literal["drop", "block"] = "block",
     port: int = 0,
     start_timeout_s: float = 120.0,
-    **options: Any,
+    **options: Unpack[BuildOptions],
 ) -> Iterator[Launched]:
     """Run a live compiler for as long as the ``with`` block runs; no process is left behind however that ends.
 
@@ -180,8 +246,8 @@ def launch(
         live_policy: ``block`` waits for slow listeners, ``drop`` drops and counts.
         port: where to listen on loopback; 0 takes any that is free.
         start_timeout_s: how long Blender may take to start.
-        options: further options of ``compile-dataset``, as ``engine="workbench"``, ``size="320x240"``, ``seed=1``,
-            ``passes=["depth", "flow"]``, ``denoise=True``.
+        options: further options of ``compile-dataset build`` (`BuildOptions`), as ``engine="workbench"``,
+            ``size="320x240"``, ``seed=1``, ``passes=["depth", "flow"]``, ``denoise=True``.
 
     Yields:
         `Launched`, whose `address` is what `loaders.LiveDataset` takes.

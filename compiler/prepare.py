@@ -85,6 +85,8 @@ def share_cores(instances: int, shards: int) -> tuple[int, int]:
 class FirstBlender:
     """The Blender that describes the job. Where it is lost another takes its place, as in a build.
 
+    Use it as a context manager: the instance is ended with the block.
+
     State: the instance that runs.
 
     Args:
@@ -99,6 +101,12 @@ class FirstBlender:
     def __init__(self, launch: Launch, attempts: int, say: Callable[[str], None]) -> None:
         self._launch, self._attempts, self._say = launch, attempts, say
         self.instance = self._started()
+
+    def __enter__(self) -> FirstBlender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.instance.end()
 
     @property
     def hello(self) -> Hello:
@@ -118,13 +126,9 @@ class FirstBlender:
                 return self.instance.describe(request)
             except InstanceLost as loss:
                 self._over(f"while {request.job.path} was loaded, Blender {loss}", attempt)
-            lost, self.instance = self.instance, self._started()
-            lost.end()
+            with self.instance:  # which is lost: it is ended when another runs, or none can be started
+                self.instance = self._started()
         return self.instance.describe(request)
-
-    def end(self) -> None:
-        """Let it go."""
-        self.instance.end()
 
     def _started(self) -> Instance:
         for attempt in range(1, self._attempts):

@@ -41,8 +41,7 @@ def replay(
     """
     blend = out.absolute() / f"episode-{episode}.blend" if save_blend else None
     try:
-        first = FirstBlender(launch, Endurance().attempts, say)
-        try:
+        with FirstBlender(launch, Endurance().attempts, say) as first:
             plan, elsewhere = chosen_again(manifest, folder, first, places, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:
@@ -50,8 +49,6 @@ def replay(
                     old.unlink(missing_ok=True)
             order = plan.order(_episodes(plan, episode), launch.threads)
             written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out))
-        finally:
-            first.end()
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", "name another place with --out") from None
     return [blend, *written] if blend else written, elsewhere

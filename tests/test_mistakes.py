@@ -111,9 +111,8 @@ BROKEN = [
 @pytest.fixture(scope="module")
 def blender() -> Iterator[FirstBlender]:
     """One Blender for all jobs that fail: it lives on."""
-    first = FirstBlender(Launch(1, 120), attempts=1, say=lambda _: None)
-    yield first
-    first.end()
+    with FirstBlender(Launch(1, 120), attempts=1, say=lambda _: None) as first:
+        yield first
 
 
 @pytest.mark.parametrize(("hooks", "said"), BROKEN)

@@ -12,9 +12,10 @@ from compiler.commands.plan_options import blender_option
 from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError
 from compiler.prepare import cores
-from compiler.proof.verify import folder_of, load_manifest
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.replay import replay as replay_episode
+from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.places import Places
 
 
 @click.command("replay")
@@ -37,7 +38,7 @@ def replay_command(
     That runs the dataset's job: code that is not your own runs only with --trust-source.
     """
     manifest = load_manifest(folder)
-    places = places_asked(manifest, folder_of(folder), placing)
+    places = places_asked(manifest, folder_of(folder), Places(**placing))
     launch = Launch(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
     place = out or Path(f"episode-{episode}")
     if out is None and place.is_symlink():

@@ -7,8 +7,9 @@ import itertools
 import random
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,26 +153,25 @@ class Running:
         self._stopped = False
         self._changing = threading.Lock()
 
-    def start(self) -> Instance:
-        """Return a fresh instance.
+    @contextmanager
+    def instance(self) -> Iterator[Instance]:
+        """Lend a fresh instance.
 
         Raises:
             InstanceLost: it did not start, or `stop` was called.
         """
         if self._stopped:
             raise InstanceLost("was not started, as all were stopped")
-        instance = Instance(self.launch)
-        with self._changing:
-            self._instances.add(instance)
-            if self._stopped:
-                instance.kill()
-        return instance
-
-    def end(self, instance: Instance) -> None:
-        """Let an instance go."""
-        with self._changing:
-            self._instances.discard(instance)
-        instance.end()
+        with Instance(self.launch) as instance:
+            with self._changing:
+                self._instances.add(instance)
+                if self._stopped:
+                    instance.kill()
+            try:
+                yield instance
+            finally:
+                with self._changing:
+                    self._instances.discard(instance)
 
     def stop(self) -> None:
         """Kill all instances, and those that are just being started as soon as they are."""
@@ -196,14 +196,11 @@ def _render_task(
     order = comparison.plan.order(episodes, running.launch.threads)
     published = _published(comparison.folder / shard.name, {entry.key for task in episodes for entry in task.samples})
     try:
-        instance = running.start()
-        try:
+        with running.instance() as instance:
             return [
                 Rerendered(rendered.key, compare_members(published[rendered.key], members))
                 for rendered, members in instance.render(order)
             ]
-        finally:
-            running.end(instance)
     except InstanceLost as loss:
         raise Incomplete(f"{shard.name}: while it was rendered again, the instance {loss}", details=loss.log) from None
 

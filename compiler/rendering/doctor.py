@@ -35,11 +35,8 @@ def examine(launch: Launch) -> tuple[Hello, Surveyed]:
         BlenderUnusable: none that can be used.
     """
     try:
-        instance = Instance(launch)
-        try:
+        with Instance(launch) as instance:
             return instance.hello, instance.survey(Survey())
-        finally:
-            instance.end()
     except InstanceLost as loss:
         raise BlenderUnusable(f"Blender {loss}", details=loss.log) from None
 
@@ -61,11 +58,8 @@ def check_engines(launch: Launch, say: Callable[[str], None]) -> Iterator[Check]
         say(f"rendering a tiny image with {engine}{_SLOW.get(engine, '')} ...")
         started = time.monotonic()
         try:
-            instance = Instance(launch)
-            try:
+            with Instance(launch) as instance:
                 probed = instance.probe(Probe(engine))
-            finally:
-                instance.end()
         except (InstanceLost, JobBroken) as error:
             hint = "" if engine == "cycles" else f"; {_GL_HINT}"
             yield Check(engine, "FAILED", f"{error}{hint}")

@@ -82,7 +82,9 @@ class Launch:
 
 
 class Instance:
-    """A running Blender. Blocking: each belongs to one thread; `kill` and `end` may come from any.
+    """A running Blender; as a context manager it is ended with the block.
+
+    Blocking: each belongs to one thread; `kill` and `end` may come from any.
 
     State: the process, `_deadline` (when a silent instance is given up; infinite while nothing is awaited),
     and the last lines of its log.
@@ -111,6 +113,12 @@ class Instance:
         except BaseException:
             self.end()
             raise
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     @property
     def alive(self) -> bool:

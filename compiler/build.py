@@ -115,13 +115,15 @@ def build(
     report, crew, started, looked = todo.report, Crew(store, options, tee), time.monotonic(), 0.0
     with ExitStack() as ending:
         check_interrupts = ending.enter_context(deferred_interrupts())
-        ending.callback(_record_the_rest, crew, store)
+        ending.callback(_account_for_the_rest, crew, report, store)
         ending.callback(display.close)
         with crew:
             crew.start(todo.missing, first)
             while todo.endless or len(report.failed) + report.shards_done < report.shards_wanted:
                 event = _next_event(crew)
                 report.seconds = time.monotonic() - started
+                if isinstance(event, Stopped):
+                    raise event.error
                 if event is not None:
                     _account(event, report, store)
                 if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
@@ -137,14 +139,10 @@ def live_counts(tee: Tee) -> dict[str, int]:
     return {name: status[name] for name in _LIVE_COUNTS}
 
 
-def _record_the_rest(crew: Crew, store: Store) -> None:
+def _account_for_the_rest(crew: Crew, report: Report, store: Store) -> None:
     """Enter what came to its end while the build was being stopped."""
     while not crew.events.empty():
-        match crew.events.get():
-            case ShardDone(shard, annotations, skipped, _):
-                store.record(shard, annotations, skipped)
-            case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
-                store.note(failure)
+        _account(crew.events.get(), report, store)
 
 
 def _next_event(crew: Crew) -> Event | None:
@@ -155,6 +153,7 @@ def _next_event(crew: Crew) -> Event | None:
 
 
 def _account(event: Event, report: Report, store: Store) -> None:
+    """Enter an event where it is kept: in the store, and in the report."""
     match event:
         case SamplesKept(samples=samples):
             report.samples_done += samples
@@ -177,5 +176,3 @@ def _account(event: Event, report: Report, store: Store) -> None:
                 report.restarts += 1
             elif isinstance(event, ShardFailed):
                 report.failed.append(event.error)
-        case Stopped(error):
-            raise error

@@ -39,44 +39,86 @@ class Hands:
     """One works alone, as memory is short."""
 
 
-@dataclass
+class _Worker:
+    """One thread's Blender: started when there is work for it, replaced when it has played enough.
+
+    State: the instance, while one runs, and how many in a row died without having given a sample.
+    """
+
+    def __init__(self, options: CrewOptions) -> None:
+        self.deaths = 0
+        self.running: Instance | None = None
+        self._options = options
+
+    @property
+    def alive(self) -> bool:
+        """Whether its instance runs."""
+        return (instance := self.running) is not None and instance.alive
+
+    def instance(self) -> Instance:
+        """Return the instance; a fresh one where there is none or the old one has played enough. Raises NotStarted."""
+        if self.running is not None and self.running.episodes >= self._options.recycle_episodes:
+            self.release()
+        if self.running is None:
+            self.running = self._started()
+        return self.running
+
+    def _started(self) -> Instance:
+        self.deaths += 1  # until its first sample comes
+        try:
+            return Instance(self._options.launch)
+        except InstanceLost as loss:
+            raise NotStarted(str(loss), loss.log) from None
+        except OSError as error:
+            raise NotStarted(f"could not be started: {error.strerror}") from None
+
+    def kill(self) -> None:
+        """End the instance at once, from another thread."""
+        if (instance := self.running) is not None:
+            instance.kill()
+
+    def release(self) -> None:
+        """Let the instance go."""
+        instance, self.running = self.running, None
+        if instance is not None:
+            instance.end()
+
+
 class Crew:
     """Threads with one instance each. Use as a context manager: leaving it ends every instance.
 
-    State: the numbers of the shards still to do, the running instances, how many in a row died in each slot without
-    having given a sample, whose turn it is, and whether to stop.
+    Args:
+        store: what says which samples a shard has, and takes them.
+        options: how many instances there are, and how much is borne with.
+        tee: gets each sample once, as it is written.
+
+    State: the numbers of the shards still to do, the workers, whose turn it is, and whether to stop.
     """
 
-    store: Store
-    options: CrewOptions
-    tee: Tee | None = None
-    """Gets each sample once, as it is written."""
-    events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
-    _shards: Iterator[int] = field(default_factory=lambda: iter(()))
-    _taking: threading.Lock = field(default_factory=threading.Lock)
-    _instances: dict[int, Instance] = field(default_factory=dict)
-    _threads: list[threading.Thread] = field(default_factory=list)
-    _deaths: dict[int, int] = field(default_factory=dict)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _turns: Turns = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, store: Store, options: CrewOptions, tee: Tee | None = None) -> None:
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        """What happens, in the order in which it does."""
+        self._store, self._options, self._tee = store, options, tee
+        self._shards: Iterator[int] = iter(())
+        self._taking = threading.Lock()
+        self._workers = [_Worker(options) for _ in range(options.instances)]
+        self._threads: list[threading.Thread] = []
+        self._stop = threading.Event()
         self._turns = Turns(self._stop)
 
     def start(self, shards: Iterable[int], first: Instance) -> None:
         """Set to work on `shards`, in this order; `first` is an instance that runs already."""
-        self._instances[0] = first
+        self._workers[0].running = first
         self._shards = iter(shards)
-        for slot in range(self.options.instances):
-            thread = threading.Thread(target=self._work, args=(slot,), name=f"instance-{slot}", daemon=True)
+        for number, worker in enumerate(self._workers):
+            thread = threading.Thread(target=self._work, args=(worker,), name=f"instance-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     @property
     def hands(self) -> Hands:
         """How many work now."""
-        alive = sum(instance.alive for instance in list(self._instances.values()))
-        return Hands(alive, self._turns.waiting, self._turns.alone)
+        return Hands(sum(worker.alive for worker in self._workers), self._turns.waiting, self._turns.alone)
 
     def __enter__(self) -> Crew:
         return self
@@ -86,58 +128,58 @@ class Crew:
         self._stop.set()
         for thread in self._threads:
             while thread.is_alive():
-                for instance in list(self._instances.values()):
-                    instance.kill()
+                for worker in self._workers:
+                    worker.kill()
                 thread.join(0.1)
-        for slot in list(self._instances):
-            self._release(slot)
+        for worker in self._workers:
+            worker.release()
 
-    def _work(self, slot: int) -> None:
+    def _work(self, worker: _Worker) -> None:
         while not self._stop.is_set() and (number := self._next_shard()) is not None:
             try:
-                self._render_shard(slot, number)
+                self._render_shard(worker, number)
             except BlendshardError as error:
                 self.events.put(Stopped(error))
                 break
             except OSError as error:
-                self.events.put(Stopped(disk_error(error, self.store.path)))
+                self.events.put(Stopped(disk_error(error, self._store.path)))
                 break
             except Exception as error:  # a defect of ours must end the build, not leave it waiting
                 self.events.put(Stopped(BlendshardError(f"internal error: {type(error).__name__}: {error}")))
                 raise
         if not self._stop.is_set():
-            self._release(slot)
+            worker.release()
 
     def _next_shard(self) -> int | None:
         with self._taking:
             return next(self._shards, None)
 
-    def _render_shard(self, slot: int, number: int) -> None:
+    def _render_shard(self, worker: _Worker, number: int) -> None:
         """Render one shard to its end, over as many instances as it takes, or give it up."""
-        blender = self.options.launch.blender
-        task = ShardTask(self.store, number, self.options.endurance, self.events, self.offer, blender)
+        blender = self._options.launch.blender
+        task = ShardTask(self._store, number, self._options.endurance, self.events, self._offer, blender)
         try:
             while task.remaining and not self._stop.is_set():
-                loss = self._take_turn(slot, task)
+                loss = self._take_turn(worker, task)
                 if loss is None:
                     continue
-                self._release(slot)
-                if self._stop.is_set() or not task.survives(loss):
+                worker.release()
+                if self._stop.is_set() or not task.recover(loss):
                     return
-                self._turns.pause(pause_after(self._deaths.get(slot, 0)))
+                self._turns.pause(pause_after(worker.deaths))
             if not self._stop.is_set():
                 task.commit()
         finally:
             task.close()
 
-    def _take_turn(self, slot: int, task: ShardTask) -> InstanceLost | None:
+    def _take_turn(self, worker: _Worker, task: ShardTask) -> InstanceLost | None:
         """Render beside the others or alone, until all is done, it is another's turn or the instance is lost."""
-        alone = task.alone and self.options.instances > 1
+        alone = task.alone and self._options.instances > 1
         if alone or self._turns.wanted:
-            self._release(slot)  # whoever waits leaves its memory to the others
+            worker.release()  # whoever waits leaves its memory to the others
         try:
             with self._turns.lone() if alone else self._turns.shared():
-                self._render_some(slot, task, 1 if alone else len(task.remaining))
+                self._render_some(worker, task, 1 if alone else len(task.remaining))
         except InstanceLost as loss:
             return loss
         except JobBroken as error:
@@ -146,45 +188,21 @@ class Crew:
             return shortage
         return None
 
-    def _render_some(self, slot: int, task: ShardTask, most: int) -> None:
+    def _render_some(self, worker: _Worker, task: ShardTask, most: int) -> None:
         """Render up to `most` episodes, as far as the instance may still play them; all where the scene is reused."""
         if self._stop.is_set():
             return
-        instance = self._instance(slot)
-        room = min(most, self.options.recycle_episodes - instance.episodes)
-        episodes = task.remaining if self.store.plan.job.reuse_scene else task.remaining[:room]
-        for _, members in instance.render(self.store.plan.order(episodes, self.options.launch.threads)):
-            self._deaths[slot] = 0
+        instance, plan = worker.instance(), self._store.plan
+        room = min(most, self._options.recycle_episodes - instance.episodes)
+        episodes = task.remaining if plan.job.reuse_scene else task.remaining[:room]
+        for _, members in instance.render(plan.order(episodes, self._options.launch.threads)):
+            worker.deaths = 0
             task.add(members)
             if task.at_rest and task.remaining and not task.alone and most > 1 and self._turns.wanted:
-                self._release(slot)
+                worker.release()
                 return
 
-    def offer(self, key: str, record: bytes) -> None:
+    def _offer(self, key: str, record: bytes) -> None:
         """Hand a sample to the tee; with its policy `block` this waits for slow listeners."""
-        if self.tee is not None:
-            self.tee.offer(key, record, self._stop.is_set)
-
-    def _instance(self, slot: int) -> Instance:
-        """Return the slot's instance; a fresh one where there is none or the old one has played enough."""
-        instance = self._instances.get(slot)
-        if instance is not None and instance.episodes >= self.options.recycle_episodes:
-            self._release(slot)
-            instance = None
-        if instance is None:
-            instance = self._instances[slot] = self._started(slot)
-        return instance
-
-    def _started(self, slot: int) -> Instance:
-        """Return a fresh instance. Raises NotStarted."""
-        self._deaths[slot] = self._deaths.get(slot, 0) + 1  # until its first sample comes
-        try:
-            return Instance(self.options.launch)
-        except InstanceLost as loss:
-            raise NotStarted(str(loss), loss.log) from None
-        except OSError as error:
-            raise NotStarted(f"could not be started: {error.strerror}") from None
-
-    def _release(self, slot: int) -> None:
-        if (instance := self._instances.pop(slot, None)) is not None:
-            instance.end()
+        if self._tee is not None:
+            self._tee.offer(key, record, self._stop.is_set)

@@ -153,8 +153,8 @@ class ShardTask:
         self._seen_unsealed = Sightings()
         self._offered.clear()
 
-    def survives(self, loss: InstanceLost) -> bool:
-        """Go back to where rendering can begin again; False, and the shard given up, when that was tried enough.
+    def recover(self, loss: InstanceLost) -> bool:
+        """Go back to where rendering can begin again; where that was tried enough, give the shard up and return False.
 
         Raises:
             OSError: the part file cannot be written.

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal, NotRequired, TypedDict, Unpack, cast
+from typing import IO, Any, Literal, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from compiler.errors import BlendshardError, Incomplete
@@ -58,9 +58,7 @@ class BuildOptions(TypedDict, total=False):
     config: str | Path
 
 
-class CompilerStatus(TypedDict):
-    """What a compiler says of itself. What is not required is there either while it runs, or once it has ended."""
-
+class _Progress(TypedDict):
     plan_digest: str
     shards_wanted: int
     """0: there is no end."""
@@ -73,24 +71,28 @@ class CompilerStatus(TypedDict):
     rate: float
     """Samples rendered in a second."""
 
-    name: NotRequired[str]
-    finished: NotRequired[bool]
+
+class CompilerStatus(_Progress, total=False):
+    """What a compiler says of itself: its progress, always; all else either while it runs, or once it has ended."""
+
+    name: str
+    finished: bool
     """Whether the last sample has been made; while it runs."""
-    last_key: NotRequired[str | None]
-    connections: NotRequired[int]
+    last_key: str | None
+    connections: int
     """Listeners; while it runs, like the four counts of samples."""
-    samples_offered: NotRequired[int]
-    samples_sent: NotRequired[int]
-    samples_dropped: NotRequired[int]
-    samples_abandoned: NotRequired[int]
-    live: NotRequired[dict[str, int]]
+    samples_offered: int
+    samples_sent: int
+    samples_dropped: int
+    samples_abandoned: int
+    live: dict[str, int]
     """These counts, once it has ended."""
-    seconds: NotRequired[float]
-    failures: NotRequired[int]
-    skipped: NotRequired[dict[str, str]]
+    seconds: float
+    failures: int
+    skipped: dict[str, str]
     """The keys of samples that were left out, and why; at the end."""
-    out: NotRequired[str]
-    digest: NotRequired[str]
+    out: str
+    digest: str
     """The dataset's; at the end."""
 
 

@@ -141,8 +141,10 @@ class FakeInstance:
         """End it at once."""
         self.killed.set()
 
-    def end(self) -> None:
-        """Let it go."""
+    def __enter__(self) -> FakeInstance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.ended.set()
 
 

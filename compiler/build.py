@@ -1,4 +1,4 @@
-"""The one-way loop: what is missing goes to the crew; what comes back goes into the manifest and onto the display."""
+"""The one-way loop: what is missing goes to the worker pool, what comes back into the manifest and onto the display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Protocol
 from compiler.errors import Incomplete
 from compiler.interrupts import deferred_interrupts
 from compiler.planning.sightings import Sightings
-from compiler.rendering.crew import Crew, CrewOptions, Hands
 from compiler.rendering.events import (
     EpisodeSkipped,
     Event,
@@ -25,6 +24,7 @@ from compiler.rendering.events import (
     Stopped,
 )
 from compiler.rendering.instances import Instance
+from compiler.rendering.pool import PoolOptions, PoolStatus, WorkerPool
 from compiler.storage.store import Store, Tee
 
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
@@ -70,7 +70,7 @@ class Report:
 class Display(Protocol):
     """Shows how a build goes on."""
 
-    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
+    def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Take note of an event (None: a moment without one)."""
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ def survey(store: Store, shards: int, endless: bool = False) -> Todo:
 
 
 def build(
-    store: Store, todo: Todo, options: CrewOptions, first: Instance, display: Display, tee: Tee | None = None
+    store: Store, todo: Todo, options: PoolOptions, first: Instance, display: Display, tee: Tee | None = None
 ) -> Report:
     """Render what is to do; `first` is an instance that runs already. Return `todo.report`, which grows meanwhile.
 
@@ -112,15 +112,15 @@ def build(
         BlendshardError: nothing more can come of it; what was finished is kept.
         KeyboardInterrupt: likewise.
     """
-    report, crew, started, looked = todo.report, Crew(store, options, tee), time.monotonic(), 0.0
+    report, pool, started, looked = todo.report, WorkerPool(store, options, tee), time.monotonic(), 0.0
     with ExitStack() as ending:
         check_interrupts = ending.enter_context(deferred_interrupts())
-        ending.callback(_account_for_the_rest, crew, report, store)
+        ending.callback(_account_for_the_rest, pool, report, store)
         ending.callback(display.close)
-        with crew:
-            crew.start(todo.missing, first)
+        with pool:
+            pool.start(todo.missing, first)
             while todo.endless or len(report.failed) + report.shards_done < report.shards_wanted:
-                event = _next_event(crew)
+                event = _next_event(pool)
                 report.seconds = time.monotonic() - started
                 if isinstance(event, Stopped):
                     raise event.error
@@ -128,7 +128,7 @@ def build(
                     _account(event, report, store)
                 if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
                     looked, report.live = report.seconds, live_counts(tee)
-                display.update(report, crew.hands, event)
+                display.update(report, pool.status, event)
                 check_interrupts()
     return report
 
@@ -139,15 +139,15 @@ def live_counts(tee: Tee) -> dict[str, int]:
     return {name: status[name] for name in _LIVE_COUNTS}
 
 
-def _account_for_the_rest(crew: Crew, report: Report, store: Store) -> None:
+def _account_for_the_rest(pool: WorkerPool, report: Report, store: Store) -> None:
     """Enter what came to its end while the build was being stopped."""
-    while not crew.events.empty():
-        _account(crew.events.get(), report, store)
+    while not pool.events.empty():
+        _account(pool.events.get(), report, store)
 
 
-def _next_event(crew: Crew) -> Event | None:
+def _next_event(pool: WorkerPool) -> Event | None:
     try:
-        return crew.events.get(timeout=_TICK_S)
+        return pool.events.get(timeout=_TICK_S)
     except queue.Empty:
         return None
 

@@ -22,8 +22,8 @@ import pytest
 
 from compiler.build import Report
 from compiler.progress import Lines
-from compiler.rendering.crew import Hands
 from compiler.rendering.events import SampleDone
+from compiler.rendering.pool import PoolStatus
 from compiler.rendering.turns import LONGEST_PAUSE_S, pause_after
 from compiler.storage.journal import JOURNAL_SUFFIX, read_entries
 from loaders.manifest import FILE_NAME, Manifest
@@ -510,7 +510,7 @@ def test_a_clock_that_jumps_changes_nothing(calm: Path, tmp_path: Path) -> None:
 
 def test_the_progress_says_who_waits_and_who_is_alone() -> None:
     shown = io.StringIO()
-    Lines("cube", shown).update(Report(4, 120), Hands(alive=1, waiting=2, alone=True), SampleDone(0))
+    Lines("cube", shown).update(Report(4, 120), PoolStatus(alive=1, waiting=2, alone=True), SampleDone(0))
     assert "instances 1 alone, 2 waiting" in shown.getvalue()
 
 

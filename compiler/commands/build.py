@@ -19,8 +19,8 @@ from compiler.live.serving import live_tee
 from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender, draw_up, provenance, share_cores
 from compiler.progress import make_display
-from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.pool import PoolOptions
 from compiler.rendering.task import Endurance, OnPoison
 from compiler.storage.directory import open_directory, peek
 from compiler.storage.sources import copy_sources
@@ -47,11 +47,11 @@ class BuildArguments:
     quiet: bool
     end_with_parent: bool
 
-    def crew(self, shards: int) -> CrewOptions:
+    def pool(self, shards: int) -> PoolOptions:
         """Return how many instances render so many shards, and how."""
         instances, threads = share_cores(self.instances, shards)
         launch = Launch(threads, self.stall_timeout, blender=self.blender)
-        return CrewOptions(instances, launch, Endurance(self.attempts, self.on_poison), self.recycle)
+        return PoolOptions(instances, launch, Endurance(self.attempts, self.on_poison), self.recycle)
 
 
 @click.command("build")
@@ -103,8 +103,8 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     live_asked = options.take(options.LiveArguments, given)
     live = options.live_options(live_asked, shards)
     choices = plan_options.choices(ctx, shards, **given)
-    crew = asked.crew(shards)
-    with FirstBlender(crew.launch, asked.attempts, announce) as first:
+    pool = asked.pool(shards)
+    with FirstBlender(pool.launch, asked.attempts, announce) as first:
         plan = draw_up(choices, first)
         remember(plan)
         for note in plan.job.notes:
@@ -116,7 +116,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         with _store(plan, out, asked.fresh, live_asked.live_only) as store:
             todo, display = survey(store, shards, endless=not shards), make_display(asked.quiet, plan.name)
             with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
-                report = build(store, todo, crew, first.instance, display, tee)
+                report = build(store, todo, pool, first.instance, display, tee)
             reports.look_for_the_unseen(report, store)
     if asked.as_json:
         say_json(reports.report_json(report, store.manifest, out))

@@ -17,8 +17,8 @@ from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender, provenance, share_cores
 from compiler.progress import make_display
-from compiler.rendering.crew import CrewOptions
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.pool import PoolOptions
 from compiler.rendering.task import Endurance
 from compiler.report import look_for_the_unseen, report_lines, shards_missing
 from compiler.storage.directory import open_directory
@@ -62,12 +62,12 @@ def reproduce_command(
     count, threads = share_cores(instances, shards)
     # What is published without an episode comes out without it again, if it fails here as well.
     endurance = Endurance(on_poison="skip" if published.skipped else "fail")
-    crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
-    with FirstBlender(crew.launch, endurance.attempts, announce) as first:
+    pool = PoolOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
+    with FirstBlender(pool.launch, endurance.attempts, announce) as first:
         plan = same_plan(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
-            report = build(store, survey(store, shards), crew, first.instance, make_display(quiet, plan.name))
+            report = build(store, survey(store, shards), pool, first.instance, make_display(quiet, plan.name))
             look_for_the_unseen(report, store)
     say_lines(report_lines(report, store.manifest, out))
     if report.failed:

@@ -1,4 +1,4 @@
-"""What the crew's threads tell the main loop."""
+"""What the workers tell the main loop."""
 
 from __future__ import annotations
 

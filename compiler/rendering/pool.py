@@ -17,7 +17,7 @@ from compiler.storage.store import Store, Tee
 
 
 @dataclass(frozen=True)
-class CrewOptions:
+class PoolOptions:
     """How many instances work, and how much is borne with."""
 
     instances: int
@@ -28,13 +28,13 @@ class CrewOptions:
 
 
 @dataclass(frozen=True)
-class Hands:
-    """How many work at a moment."""
+class PoolStatus:
+    """How many workers are at work at a moment."""
 
     alive: int
     """Instances that run."""
     waiting: int = 0
-    """Slots that pause: their instances died at once, or another works alone."""
+    """Workers that pause: their instances died at once, or another works alone."""
     alone: bool = False
     """One works alone, as memory is short."""
 
@@ -45,7 +45,7 @@ class _Worker:
     State: the instance, while one runs, and how many in a row died without having given a sample.
     """
 
-    def __init__(self, options: CrewOptions) -> None:
+    def __init__(self, options: PoolOptions) -> None:
         self.deaths = 0
         self.running: Instance | None = None
         self._options = options
@@ -84,7 +84,7 @@ class _Worker:
             instance.end()
 
 
-class Crew:
+class WorkerPool:
     """Threads with one instance each. Use as a context manager: leaving it ends every instance.
 
     Args:
@@ -95,7 +95,7 @@ class Crew:
     State: the numbers of the shards still to do, the workers, whose turn it is, and whether to stop.
     """
 
-    def __init__(self, store: Store, options: CrewOptions, tee: Tee | None = None) -> None:
+    def __init__(self, store: Store, options: PoolOptions, tee: Tee | None = None) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         """What happens, in the order in which it does."""
         self._store, self._options, self._tee = store, options, tee
@@ -116,11 +116,11 @@ class Crew:
             thread.start()
 
     @property
-    def hands(self) -> Hands:
+    def status(self) -> PoolStatus:
         """How many work now."""
-        return Hands(sum(worker.alive for worker in self._workers), self._turns.waiting, self._turns.alone)
+        return PoolStatus(sum(worker.alive for worker in self._workers), self._turns.waiting, self._turns.alone)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:

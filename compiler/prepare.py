@@ -19,7 +19,7 @@ from compiler.planning.jobs import find_job
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
 from compiler.rendering.instances import Instance, Launch
-from compiler.rendering.turns import pause_after
+from compiler.rendering.retry import backoff_s
 from compiler.storage.sources import path_fields
 from loaders.tarstream import DEFAULT_MAX_BYTES
 
@@ -143,7 +143,7 @@ class FirstBlender:
 
     def _over(self, what: str, attempt: int) -> None:
         self._say(f"{what}; starting another ({attempt + 1} of {self._attempts})")
-        time.sleep(pause_after(attempt))
+        time.sleep(backoff_s(attempt))
 
 
 def draw_up(choices: Choices, first: FirstBlender) -> Plan:

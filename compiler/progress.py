@@ -123,7 +123,7 @@ class Lines:
 
 
 def _state(report: Report, workers: PoolStatus) -> str:
-    alone = " alone" if workers.alone else ""
+    alone = " alone" if workers.exclusive else ""
     waiting = f", {workers.waiting} waiting" if workers.waiting else ""
     restarts = f", {report.restarts} restarts" if report.restarts else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
@@ -150,9 +150,9 @@ def _note(event: Event | None) -> str:
     match event:
         case SamplesKept(shard, samples):
             return f"shard {shard}: goes on behind {samples} samples of an earlier run"
-        case Restarted(failure, lost, alone):
-            again = f"rendering episode {failure.episode} again{', alone' if alone else ''}"
-            short = ", as if memory was short" if alone else ""
+        case Restarted(failure, lost, exclusive):
+            again = f"rendering episode {failure.episode} again{', alone' if exclusive else ''}"
+            short = ", as if memory was short" if exclusive else ""
             return f"shard {failure.shard}: an instance {failure.reason}{short}; {again} ({lost} samples)"
         case EpisodeSkipped(failure):
             return f"shard {failure.shard}: episode {failure.episode} skipped: each instance {failure.reason}"

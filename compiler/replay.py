@@ -12,7 +12,7 @@ from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender
 from compiler.rendering.instances import Instance, Launch
-from compiler.rendering.task import Endurance
+from compiler.rendering.retry import RetryPolicy
 from compiler.storage.places import Places
 from loaders.manifest import Manifest
 
@@ -41,7 +41,7 @@ def replay(
     """
     blend = out.absolute() / f"episode-{episode}.blend" if save_blend else None
     try:
-        with FirstBlender(launch, Endurance().attempts, say) as first:
+        with FirstBlender(launch, RetryPolicy().attempts, say) as first:
             plan, elsewhere = chosen_again(manifest, folder, first, places, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:

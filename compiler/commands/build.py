@@ -21,7 +21,7 @@ from compiler.prepare import FirstBlender, draw_up, provenance, share_cores
 from compiler.progress import make_display
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.pool import PoolOptions
-from compiler.rendering.task import Endurance, OnPoison
+from compiler.rendering.retry import OnPoison, RetryPolicy
 from compiler.storage.directory import open_directory, peek
 from compiler.storage.sources import copy_sources
 from compiler.storage.store import Nowhere, Store
@@ -51,7 +51,7 @@ class BuildArguments:
         """Return how many instances render so many shards, and how."""
         instances, threads = share_cores(self.instances, shards)
         launch = Launch(threads, self.stall_timeout, blender=self.blender)
-        return PoolOptions(instances, launch, Endurance(self.attempts, self.on_poison), self.recycle)
+        return PoolOptions(instances, launch, RetryPolicy(self.attempts, self.on_poison), self.recycle)
 
 
 @click.command("build")

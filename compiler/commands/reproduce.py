@@ -19,7 +19,7 @@ from compiler.prepare import FirstBlender, provenance, share_cores
 from compiler.progress import make_display
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.pool import PoolOptions
-from compiler.rendering.task import Endurance
+from compiler.rendering.retry import RetryPolicy
 from compiler.report import look_for_the_unseen, report_lines, shards_missing
 from compiler.storage.directory import open_directory
 from compiler.storage.manifests import folder_of, load_manifest
@@ -61,9 +61,9 @@ def reproduce_command(
     shards = 1 + max(shard.number for shard in published.shards)
     count, threads = share_cores(instances, shards)
     # What is published without an episode comes out without it again, if it fails here as well.
-    endurance = Endurance(on_poison="skip" if published.skipped else "fail")
-    pool = PoolOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
-    with FirstBlender(pool.launch, endurance.attempts, announce) as first:
+    retry = RetryPolicy(on_poison="skip" if published.skipped else "fail")
+    pool = PoolOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), retry)
+    with FirstBlender(pool.launch, retry.attempts, announce) as first:
         plan = same_plan(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)

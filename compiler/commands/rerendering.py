@@ -15,7 +15,7 @@ from compiler.errors import OtherPixels, VerificationFailed
 from compiler.prepare import FirstBlender, share_cores
 from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
-from compiler.rendering.task import Endurance
+from compiler.rendering.retry import RetryPolicy
 from compiler.storage.places import Places
 from loaders.manifest import Manifest
 
@@ -104,7 +104,7 @@ def rerender_and_compare(
     seed = secrets.randbits(32) if asked.pick is None else asked.pick
     instances, threads = share_cores(jobs, shards=0)
     launch = Launch(threads, STALL_TIMEOUT_S, blender=asked.blender)
-    with FirstBlender(launch, Endurance().attempts, announce) as first:
+    with FirstBlender(launch, RetryPolicy().attempts, announce) as first:
         comparison = prepare_rerender(dataset, manifest, asked.rerender or None, seed, first, places)
     for line in comparison.elsewhere:
         announce(f"Note: another installation: {line}")

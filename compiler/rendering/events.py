@@ -45,8 +45,8 @@ class Restarted:
 
     failure: Failure
     samples_lost: int
-    alone: bool
-    """Again while no other instance works, as memory seems to have been short."""
+    exclusive: bool
+    """Rendered while no other instance works, as memory seems to have been short."""
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,21 @@ from dataclasses import dataclass, field
 
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
 from compiler.rendering.events import Event, Stopped
+from compiler.rendering.gate import MemoryGate
 from compiler.rendering.instances import Instance, Launch
-from compiler.rendering.task import Endurance, NotStarted, ShardTask
-from compiler.rendering.turns import Turns, pause_after
+from compiler.rendering.retry import RetryPolicy, backoff_s
+from compiler.rendering.task import NotStarted, ShardTask
 from compiler.storage.failures import memory_lost
 from compiler.storage.store import Store, Tee
 
 
 @dataclass(frozen=True)
 class PoolOptions:
-    """How many instances work, and how much is borne with."""
+    """How many instances there are, how they are started, and how often what fails is tried."""
 
     instances: int
     launch: Launch
-    endurance: Endurance = field(default_factory=Endurance)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     recycle_episodes: int = 500
     """An instance makes way for a fresh one after so many episodes, so that Blender's memory stays flat."""
 
@@ -35,7 +36,7 @@ class PoolStatus:
     """Instances that run."""
     waiting: int = 0
     """Workers that pause: their instances died at once, or another works alone."""
-    alone: bool = False
+    exclusive: bool = False
     """One works alone, as memory is short."""
 
 
@@ -89,10 +90,10 @@ class WorkerPool:
 
     Args:
         store: what says which samples a shard has, and takes them.
-        options: how many instances there are, and how much is borne with.
+        options: how many instances there are, how they are started, and how often what fails is tried.
         tee: gets each sample once, as it is written.
 
-    State: the numbers of the shards still to do, the workers, whose turn it is, and whether to stop.
+    State: the numbers of the shards still to do, the workers, which of them may render, and whether to stop.
     """
 
     def __init__(self, store: Store, options: PoolOptions, tee: Tee | None = None) -> None:
@@ -104,7 +105,7 @@ class WorkerPool:
         self._workers = [_Worker(options) for _ in range(options.instances)]
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
-        self._turns = Turns(self._stop)
+        self._gate = MemoryGate(self._stop)
 
     def start(self, shards: Iterable[int], first: Instance) -> None:
         """Set to work on `shards`, in this order; `first` is an instance that runs already."""
@@ -118,7 +119,7 @@ class WorkerPool:
     @property
     def status(self) -> PoolStatus:
         """How many work now."""
-        return PoolStatus(sum(worker.alive for worker in self._workers), self._turns.waiting, self._turns.alone)
+        return PoolStatus(sum(worker.alive for worker in self._workers), self._gate.waiting, self._gate.exclusive)
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -157,29 +158,29 @@ class WorkerPool:
     def _render_shard(self, worker: _Worker, number: int) -> None:
         """Render one shard to its end, over as many instances as it takes, or give it up."""
         blender = self._options.launch.blender
-        task = ShardTask(self._store, number, self._options.endurance, self.events, self._offer, blender)
+        task = ShardTask(self._store, number, self._options.retry, self.events, self._offer, blender)
         try:
             while task.remaining and not self._stop.is_set():
-                loss = self._take_turn(worker, task)
+                loss = self._render_due(worker, task)
                 if loss is None:
                     continue
                 worker.release()
                 if self._stop.is_set() or not task.recover(loss):
                     return
-                self._turns.pause(pause_after(worker.deaths))
+                self._gate.pause(backoff_s(worker.deaths))
             if not self._stop.is_set():
                 task.commit()
         finally:
             task.close()
 
-    def _take_turn(self, worker: _Worker, task: ShardTask) -> InstanceLost | None:
-        """Render beside the others or alone, until all is done, it is another's turn or the instance is lost."""
-        alone = task.alone and self._options.instances > 1
-        if alone or self._turns.wanted:
+    def _render_due(self, worker: _Worker, task: ShardTask) -> InstanceLost | None:
+        """Render until all is done, another needs the memory or the instance is lost; return the loss."""
+        exclusive = task.exclusive and self._options.instances > 1
+        if exclusive or self._gate.exclusively_wanted:
             worker.release()  # whoever waits leaves its memory to the others
         try:
-            with self._turns.lone() if alone else self._turns.shared():
-                self._render_some(worker, task, 1 if alone else len(task.remaining))
+            with self._gate.exclusively() if exclusive else self._gate.shared():
+                self._render_some(worker, task, 1 if exclusive else len(task.remaining))
         except InstanceLost as loss:
             return loss
         except JobBroken as error:
@@ -198,7 +199,7 @@ class WorkerPool:
         for _, members in instance.render(plan.order(episodes, self._options.launch.threads)):
             worker.deaths = 0
             task.add(members)
-            if task.at_rest and task.remaining and not task.alone and most > 1 and self._turns.wanted:
+            if task.at_rest and task.remaining and not task.exclusive and most > 1 and self._gate.exclusively_wanted:
                 worker.release()
                 return
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder, Render
-from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender
 from compiler.rendering.instances import Instance, Launch
 from compiler.rendering.retry import RetryPolicy
+from compiler.resolve import FirstBlender
+from compiler.restore import restore_checked
 from compiler.storage.places import Places
 from loaders.manifest import Manifest
 
@@ -37,12 +37,12 @@ def replay(
 
     Raises:
         Incomplete: Blender died in it.
-        BlendshardError: as `chosen_again`; JobBroken where the job fails.
+        BlendshardError: as `restore_checked`; JobBroken where the job fails.
     """
     blend = out.absolute() / f"episode-{episode}.blend" if save_blend else None
     try:
         with FirstBlender(launch, RetryPolicy().attempts, say) as first:
-            plan, elsewhere = chosen_again(manifest, folder, first, places, doing="replay")
+            plan, elsewhere = restore_checked(manifest, folder, first, places, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:
                 for old in (blend, blend.with_name(f"{blend.name}@")):  # Blender writes the second, and renames it

@@ -18,7 +18,7 @@ from compiler.cli import cli
 from compiler.commands.build import BuildArguments
 from compiler.commands.options import LiveArguments
 from compiler.commands.rerendering import RerenderArguments
-from compiler.prepare import Choices
+from compiler.resolve import Choices
 from compiler.storage.places import Places
 
 LISTING = """

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import UsageError
-from compiler.prepare import Choices, FirstBlender, draw_up
 from compiler.rendering.instances import Launch
 from compiler.rendering.retry import RetryPolicy
 from compiler.rendering.task import ShardTask
+from compiler.resolve import Choices, FirstBlender, resolve_plan
 from compiler.storage.store import Nowhere
 from loaders.installing import install_command
 from tests.commands import TINY, run, write_job
@@ -128,7 +128,7 @@ def test_broken_jobs(hooks: str, said: str, blender: FirstBlender, tmp_path: Pat
 
 
 def _render_a_shard(job: str, blender: FirstBlender) -> None:
-    plan = draw_up(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
+    plan = resolve_plan(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
     task = ShardTask(Nowhere(plan, plan.manifest({})), 0, RetryPolicy(), queue.SimpleQueue(), lambda *_: None)
     for _, members in list(blender.instance.render(plan.order(task.remaining, 1))):  # heard to its end
         task.add(members)

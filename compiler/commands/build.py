@@ -17,11 +17,11 @@ from compiler.commands.output import announce, say_json, say_lines
 from compiler.lifeline import ending_with_parent
 from compiler.live.serving import live_tee
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender, draw_up, provenance, share_cores
 from compiler.progress import make_display
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import OnPoison, RetryPolicy
+from compiler.resolve import FirstBlender, provenance, resolve_plan, share_cores
 from compiler.storage.directory import open_directory, peek
 from compiler.storage.sources import copy_sources
 from compiler.storage.store import Nowhere, Store
@@ -105,7 +105,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     choices = plan_options.choices(ctx, shards, **given)
     pool = asked.pool(shards)
     with FirstBlender(pool.launch, asked.attempts, announce) as first:
-        plan = draw_up(choices, first)
+        plan = resolve_plan(choices, first)
         remember(plan)
         for note in plan.job.notes:
             announce(f"Note: {note}")

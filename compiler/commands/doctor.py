@@ -9,9 +9,9 @@ import click
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.errors import BlenderUnusable
-from compiler.prepare import cores
 from compiler.rendering import doctor as checks
 from compiler.rendering.instances import Launch
+from compiler.resolve import cores
 
 
 @click.command("doctor")

@@ -15,7 +15,7 @@ from blender_jobs.passes import NONE, PASSES
 from compiler.commands.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
 from compiler.commands.output import announce
 from compiler.errors import UsageError
-from compiler.prepare import Choices
+from compiler.resolve import Choices
 
 FIRST_JOB = """\
 from dataclasses import dataclass

@@ -11,9 +11,9 @@ from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError
-from compiler.prepare import cores
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.replay import replay as replay_episode
+from compiler.resolve import cores
 from compiler.storage.manifests import folder_of, load_manifest
 from compiler.storage.places import Places
 

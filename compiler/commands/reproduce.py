@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from compiler.again import same_plan
 from compiler.build import build, survey
 from compiler.commands import options
 from compiler.commands.output import announce, say_lines
@@ -15,12 +14,13 @@ from compiler.commands.plan_options import blender_option
 from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender, provenance, share_cores
 from compiler.progress import make_display
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import RetryPolicy
 from compiler.report import look_for_the_unseen, report_lines, shards_missing
+from compiler.resolve import FirstBlender, provenance, share_cores
+from compiler.restore import restore_identical
 from compiler.storage.directory import open_directory
 from compiler.storage.manifests import folder_of, load_manifest
 from compiler.storage.places import Places
@@ -64,7 +64,7 @@ def reproduce_command(
     retry = RetryPolicy(on_poison="skip" if published.skipped else "fail")
     pool = PoolOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), retry)
     with FirstBlender(pool.launch, retry.attempts, announce) as first:
-        plan = same_plan(published, folder, first, places, doing="reproduce it")
+        plan = restore_identical(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
             report = build(store, survey(store, shards), pool, first.instance, make_display(quiet, plan.name))

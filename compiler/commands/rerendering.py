@@ -12,10 +12,10 @@ import click
 
 from compiler.commands.output import announce
 from compiler.errors import OtherPixels, VerificationFailed
-from compiler.prepare import FirstBlender, share_cores
 from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
 from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
 from compiler.rendering.retry import RetryPolicy
+from compiler.resolve import FirstBlender, share_cores
 from compiler.storage.places import Places
 from loaders.manifest import Manifest
 

@@ -19,11 +19,11 @@ from compiler.commands.rerendering import AmountType, RerenderArguments, rerende
 from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError
 from compiler.planning.sightings import Sightings
-from compiler.prepare import cores
 from compiler.proof.rerender import refuse_recording
 from compiler.proof.shard_walk import ShardReport
 from compiler.proof.verify import Verifier, examine_all, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around
+from compiler.resolve import cores
 from compiler.storage.manifests import folder_of
 from compiler.storage.places import Places
 from compiler.terminal import plain

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder
-from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, UsageError
 from compiler.interrupts import deferred_interrupts
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.planned import episodes_due, samples_due
 from compiler.proof.reading import samples_of
 from compiler.rendering.instances import Instance, Launch
+from compiler.resolve import FirstBlender
+from compiler.restore import restore_checked
 from compiler.storage.places import Places
 from loaders.manifest import Manifest, ShardInfo
 
@@ -69,11 +69,11 @@ def prepare_rerender(
 
     Raises:
         OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
-        UsageError: it is a recording; or as `chosen_again`.
-        JobBroken: as `chosen_again`.
+        UsageError: it is a recording; or as `restore_checked`.
+        JobBroken: as `restore_checked`.
     """
     refuse_recording(manifest)
-    plan, elsewhere = chosen_again(manifest, folder, first, places, doing="render it again")
+    plan, elsewhere = restore_checked(manifest, folder, first, places, doing="render it again")
     elsewhere += _other_processor(manifest)
     tasks = all_tasks(plan, manifest) if amount is None else choose_tasks(plan, manifest, amount, seed)
     return Comparison(folder, plan, tasks, elsewhere)

@@ -146,7 +146,7 @@ class FirstBlender:
         time.sleep(backoff_s(attempt))
 
 
-def draw_up(choices: Choices, first: FirstBlender) -> Plan:
+def resolve_plan(choices: Choices, first: FirstBlender) -> Plan:
     """Return the plan, the job described by `first`: only Blender can import it.
 
     Raises:

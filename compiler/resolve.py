@@ -18,7 +18,7 @@ from compiler.errors import BlenderUnusable, InstanceLost, UsageError
 from compiler.planning.jobs import find_job
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.rendering.retry import backoff_s
 from compiler.storage.sources import path_fields
 from loaders.tarstream import DEFAULT_MAX_BYTES
@@ -90,7 +90,7 @@ class FirstBlender:
     State: the instance that runs.
 
     Args:
-        launch: how it is started.
+        options: how it is started.
         attempts: how often a start, and a description, is tried.
         say: hears of each loss that is got over.
 
@@ -98,8 +98,8 @@ class FirstBlender:
         BlenderUnusable: Blender does not start.
     """
 
-    def __init__(self, launch: Launch, attempts: int, say: Callable[[str], None]) -> None:
-        self._launch, self._attempts, self._say = launch, attempts, say
+    def __init__(self, options: InstanceOptions, attempts: int, say: Callable[[str], None]) -> None:
+        self._options, self._attempts, self._say = options, attempts, say
         self.instance = self._started()
 
     def __enter__(self) -> FirstBlender:
@@ -133,11 +133,11 @@ class FirstBlender:
     def _started(self) -> Instance:
         for attempt in range(1, self._attempts):
             try:
-                return Instance(self._launch)
+                return Instance(self._options)
             except InstanceLost as loss:
                 self._over(f"Blender {loss}", attempt)
         try:
-            return Instance(self._launch)
+            return Instance(self._options)
         except InstanceLost as loss:
             raise BlenderUnusable(f"Blender {loss}", "compile-dataset doctor tells more", loss.log[-8:]) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import UsageError
-from compiler.rendering.instances import Launch
+from compiler.rendering.instances import InstanceOptions
 from compiler.rendering.retry import RetryPolicy
 from compiler.rendering.task import ShardTask
 from compiler.resolve import Choices, FirstBlender, resolve_plan
@@ -112,7 +112,7 @@ BROKEN = [
 @pytest.fixture(scope="module")
 def blender() -> Iterator[FirstBlender]:
     """One Blender for all jobs that fail: it lives on."""
-    with FirstBlender(Launch(1, 120), attempts=1, say=lambda _: None) as first:
+    with FirstBlender(InstanceOptions(1, 120), attempts=1, say=lambda _: None) as first:
         yield first
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.restore import restore_plan
 from compiler.storage.places import Places
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
@@ -166,7 +166,7 @@ def test_an_instance_that_cannot_be_started_leaves_no_folder(tmp_path: Path, mon
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(subprocess, "Popen", scarce)
     with pytest.raises(InstanceLost, match="could not be started: Too many open files"):
-        Instance(Launch(1, 60))
+        Instance(InstanceOptions(1, 60))
     assert list(tmp_path.iterdir()) == []
 
 

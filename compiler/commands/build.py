@@ -18,7 +18,7 @@ from compiler.lifeline import ending_with_parent
 from compiler.live.serving import live_tee
 from compiler.planning.plan import Plan
 from compiler.progress import make_display
-from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.instances import STALL_TIMEOUT_S, InstanceOptions
 from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import OnPoison, RetryPolicy
 from compiler.resolve import FirstBlender, provenance, resolve_plan, share_cores
@@ -50,8 +50,8 @@ class BuildArguments:
     def pool(self, shards: int) -> PoolOptions:
         """Return how many instances render so many shards, and how."""
         instances, threads = share_cores(self.instances, shards)
-        launch = Launch(threads, self.stall_timeout, blender=self.blender)
-        return PoolOptions(instances, launch, RetryPolicy(self.attempts, self.on_poison), self.recycle)
+        instance_options = InstanceOptions(threads, self.stall_timeout, blender=self.blender)
+        return PoolOptions(instances, instance_options, RetryPolicy(self.attempts, self.on_poison), self.recycle)
 
 
 @click.command("build")
@@ -104,7 +104,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     live = options.live_options(live_asked, shards)
     choices = plan_options.choices(ctx, shards, **given)
     pool = asked.pool(shards)
-    with FirstBlender(pool.launch, asked.attempts, announce) as first:
+    with FirstBlender(pool.instance_options, asked.attempts, announce) as first:
         plan = resolve_plan(choices, first)
         remember(plan)
         for note in plan.job.notes:

@@ -15,7 +15,7 @@ from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
 from compiler.progress import make_display
-from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.instances import STALL_TIMEOUT_S, InstanceOptions
 from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import RetryPolicy
 from compiler.report import look_for_the_unseen, report_lines, shards_missing
@@ -62,8 +62,8 @@ def reproduce_command(
     count, threads = share_cores(instances, shards)
     # What is published without an episode comes out without it again, if it fails here as well.
     retry = RetryPolicy(on_poison="skip" if published.skipped else "fail")
-    pool = PoolOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), retry)
-    with FirstBlender(pool.launch, retry.attempts, announce) as first:
+    pool = PoolOptions(count, InstanceOptions(threads, STALL_TIMEOUT_S, blender=blender), retry)
+    with FirstBlender(pool.instance_options, retry.attempts, announce) as first:
         plan = restore_identical(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)

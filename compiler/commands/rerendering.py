@@ -13,7 +13,7 @@ import click
 from compiler.commands.output import announce
 from compiler.errors import OtherPixels, VerificationFailed
 from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
-from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.instances import STALL_TIMEOUT_S, InstanceOptions
 from compiler.rendering.retry import RetryPolicy
 from compiler.resolve import FirstBlender, share_cores
 from compiler.storage.places import Places
@@ -103,13 +103,13 @@ def rerender_and_compare(
     """
     seed = secrets.randbits(32) if asked.pick is None else asked.pick
     instances, threads = share_cores(jobs, shards=0)
-    launch = Launch(threads, STALL_TIMEOUT_S, blender=asked.blender)
-    with FirstBlender(launch, RetryPolicy().attempts, announce) as first:
+    options = InstanceOptions(threads, STALL_TIMEOUT_S, blender=asked.blender)
+    with FirstBlender(options, RetryPolicy().attempts, announce) as first:
         comparison = prepare_rerender(dataset, manifest, asked.rerender or None, seed, first, places)
     for line in comparison.elsewhere:
         announce(f"Note: another installation: {line}")
     compared, different = 0, []
-    with closing(rerender(comparison, launch, instances)) as samples:
+    with closing(rerender(comparison, options, instances)) as samples:
         for sample in samples:
             compared += 1
             if sample.differences:

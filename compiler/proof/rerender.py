@@ -21,7 +21,7 @@ from compiler.planning.plan import Plan
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.planned import episodes_due, samples_due
 from compiler.proof.reading import samples_of
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.resolve import FirstBlender
 from compiler.restore import restore_checked
 from compiler.storage.places import Places
@@ -115,7 +115,7 @@ def choose_tasks(plan: Plan, manifest: Manifest, amount: int, seed: int) -> list
     return tasks
 
 
-def rerender(comparison: Comparison, launch: Launch, instances: int) -> Generator[Rerendered]:
+def rerender(comparison: Comparison, options: InstanceOptions, instances: int) -> Generator[Rerendered]:
     """Yield each sample with what differs, in the order of the shards; each task runs in a fresh instance.
 
     Close the generator where it is not read to its end: that kills the instances.
@@ -127,7 +127,7 @@ def rerender(comparison: Comparison, launch: Launch, instances: int) -> Generato
         KeyboardInterrupt: the instances were killed.
     """
     with deferred_interrupts() as check_interrupts, ThreadPoolExecutor(instances) as pool:
-        running = Running(launch)
+        running = Running(options)
         ahead: deque[Future[list[Rerendered]]] = deque(
             pool.submit(_render_task, comparison, running, *task) for task in comparison.tasks
         )
@@ -147,8 +147,8 @@ class Running:
     State: the instances, and whether to stop.
     """
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
+    def __init__(self, options: InstanceOptions) -> None:
+        self.options = options
         self._instances: set[Instance] = set()
         self._stopped = False
         self._changing = threading.Lock()
@@ -162,7 +162,7 @@ class Running:
         """
         if self._stopped:
             raise InstanceLost("was not started, as all were stopped")
-        with Instance(self.launch) as instance:
+        with Instance(self.options) as instance:
             with self._changing:
                 self._instances.add(instance)
                 if self._stopped:
@@ -193,7 +193,7 @@ def _name(cpu: object) -> str:
 def _render_task(
     comparison: Comparison, running: Running, shard: ShardInfo, episodes: list[EpisodeOrder]
 ) -> list[Rerendered]:
-    order = comparison.plan.order(episodes, running.launch.threads)
+    order = comparison.plan.order(episodes, running.options.threads)
     published = _published(comparison.folder / shard.name, {entry.key for task in episodes for entry in task.samples})
     try:
         with running.instance() as instance:

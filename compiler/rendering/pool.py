@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
 from compiler.rendering.events import Event, Stopped
 from compiler.rendering.gate import MemoryGate
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.rendering.retry import RetryPolicy, backoff_s
 from compiler.rendering.task import NotStarted, ShardTask
 from compiler.storage.failures import memory_lost
@@ -22,7 +22,7 @@ class PoolOptions:
     """How many instances there are, how they are started, and how often what fails is tried."""
 
     instances: int
-    launch: Launch
+    instance_options: InstanceOptions
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     recycle_episodes: int = 500
     """An instance makes way for a fresh one after so many episodes, so that Blender's memory stays flat."""
@@ -67,7 +67,7 @@ class _Worker:
     def _started(self) -> Instance:
         self.deaths += 1  # until its first sample comes
         try:
-            return Instance(self._options.launch)
+            return Instance(self._options.instance_options)
         except InstanceLost as loss:
             raise NotStarted(str(loss), loss.log) from None
         except OSError as error:
@@ -157,7 +157,7 @@ class WorkerPool:
 
     def _render_shard(self, worker: _Worker, number: int) -> None:
         """Render one shard to its end, over as many instances as it takes, or give it up."""
-        blender = self._options.launch.blender
+        blender = self._options.instance_options.blender
         task = ShardTask(self._store, number, self._options.retry, self.events, self._offer, blender)
         try:
             while task.remaining and not self._stop.is_set():
@@ -196,7 +196,7 @@ class WorkerPool:
         instance, plan = worker.instance(), self._store.plan
         room = min(most, self._options.recycle_episodes - instance.episodes)
         episodes = task.remaining if plan.job.reuse_scene else task.remaining[:room]
-        for _, members in instance.render(plan.order(episodes, self._options.launch.threads)):
+        for _, members in instance.render(plan.order(episodes, self._options.instance_options.threads)):
             worker.deaths = 0
             task.add(members)
             if task.at_rest and task.remaining and not task.exclusive and most > 1 and self._gate.exclusively_wanted:

@@ -25,7 +25,7 @@ from compiler.rendering.events import (
 )
 from compiler.rendering.instances import Instance
 from compiler.rendering.pool import PoolOptions, PoolStatus, WorkerPool
-from compiler.storage.store import Store, Tee
+from compiler.storage.store import SampleSink, Store
 
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
 _LOOK_EVERY_S = 1.0
@@ -78,7 +78,7 @@ class Display(Protocol):
 
 
 @dataclass(frozen=True)
-class Todo:
+class Outstanding:
     """What a build has to do."""
 
     report: Report
@@ -88,10 +88,10 @@ class Todo:
     endless: bool = False
 
 
-def survey(store: Store, shards: int, endless: bool = False) -> Todo:
+def find_outstanding(store: Store, shards: int, endless: bool = False) -> Outstanding:
     """Find out what is missing of the first `shards` shards; where there is no end, of all that there can be."""
     if endless:
-        return Todo(Report(0, 0), itertools.count(), endless=True)
+        return Outstanding(Report(0, 0), itertools.count(), endless=True)
     damaged = store.damaged()
     finished = {shard.number for shard in store.manifest.shards if shard.number < shards}
     finished -= {shard.number for shard in damaged} | store.manifest.incomplete
@@ -100,26 +100,34 @@ def survey(store: Store, shards: int, endless: bool = False) -> Todo:
     report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
     report.shards_done = len(finished)
     report.samples_done = report.shards_done * per_shard
-    return Todo(report, missing)
+    return Outstanding(report, missing)
 
 
 def build(
-    store: Store, todo: Todo, options: PoolOptions, first: Instance, display: Display, tee: Tee | None = None
+    store: Store,
+    work: Outstanding,
+    options: PoolOptions,
+    first: Instance,
+    display: Display,
+    tee: SampleSink | None = None,
 ) -> Report:
-    """Render what is to do; `first` is an instance that runs already. Return `todo.report`, which grows meanwhile.
+    """Render what is outstanding; `first` is an instance that runs already.
+
+    Returns:
+        `work.report`, which grows meanwhile.
 
     Raises:
         BlendshardError: nothing more can come of it; what was finished is kept.
         KeyboardInterrupt: likewise.
     """
-    report, pool, started, looked = todo.report, WorkerPool(store, options, tee), time.monotonic(), 0.0
+    report, pool, started, looked = work.report, WorkerPool(store, options, tee), time.monotonic(), 0.0
     with ExitStack() as ending:
         check_interrupts = ending.enter_context(deferred_interrupts())
         ending.callback(_account_for_the_rest, pool, report, store)
         ending.callback(display.close)
         with pool:
-            pool.start(todo.missing, first)
-            while todo.endless or len(report.failed) + report.shards_done < report.shards_wanted:
+            pool.start(work.missing, first)
+            while work.endless or len(report.failed) + report.shards_done < report.shards_wanted:
                 event = _next_event(pool)
                 report.seconds = time.monotonic() - started
                 if isinstance(event, Stopped):
@@ -133,7 +141,7 @@ def build(
     return report
 
 
-def live_counts(tee: Tee) -> dict[str, int]:
+def live_counts(tee: SampleSink) -> dict[str, int]:
     """Return how many listen, and what became of the samples that they were offered."""
     status = tee.status()
     return {name: status[name] for name in _LIVE_COUNTS}

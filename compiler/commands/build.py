@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from compiler import report as reports
-from compiler.build import build, survey
+from compiler.build import build, find_outstanding
 from compiler.commands import options, plan_options
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.lifeline import ending_with_parent
@@ -114,9 +114,10 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
             _say_plan(plan, shards, out, asked)
             return
         with _store(plan, out, asked.fresh, live_asked.live_only) as store:
-            todo, display = survey(store, shards, endless=not shards), make_display(asked.quiet, plan.name)
-            with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
-                report = build(store, todo, pool, first.instance, display, tee)
+            work = find_outstanding(store, shards, endless=not shards)
+            display = make_display(asked.quiet, plan.name)
+            with live_tee(live, plan, work.report, announce) if live else nullcontext() as tee:
+                report = build(store, work, pool, first.instance, display, tee)
             reports.look_for_the_unseen(report, store)
     if asked.as_json:
         say_json(reports.report_json(report, store.manifest, out))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from compiler.build import build, survey
+from compiler.build import build, find_outstanding
 from compiler.commands import options
 from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
@@ -67,7 +67,7 @@ def reproduce_command(
         plan = restore_identical(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
-            report = build(store, survey(store, shards), pool, first.instance, make_display(quiet, plan.name))
+            report = build(store, find_outstanding(store, shards), pool, first.instance, make_display(quiet, plan.name))
             look_for_the_unseen(report, store)
     say_lines(report_lines(report, store.manifest, out))
     if report.failed:

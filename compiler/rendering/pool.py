@@ -14,7 +14,7 @@ from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.rendering.retry import RetryPolicy, backoff_s
 from compiler.rendering.task import NotStarted, ShardTask
 from compiler.storage.failures import memory_lost
-from compiler.storage.store import Store, Tee
+from compiler.storage.store import SampleSink, Store
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class WorkerPool:
     State: the numbers of the shards still to do, the workers, which of them may render, and whether to stop.
     """
 
-    def __init__(self, store: Store, options: PoolOptions, tee: Tee | None = None) -> None:
+    def __init__(self, store: Store, options: PoolOptions, tee: SampleSink | None = None) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         """What happens, in the order in which it does."""
         self._store, self._options, self._tee = store, options, tee

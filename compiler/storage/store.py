@@ -66,8 +66,8 @@ class Store(Protocol):
         """Enter what was lost on the way."""
 
 
-class Tee(Protocol):
-    """PoolStatus samples to live listeners: see `compiler.live.tee.Tee`."""
+class SampleSink(Protocol):
+    """Hands samples to live listeners: see `compiler.live.tee.Tee`."""
 
     def offer(self, key: str, record: bytes, interrupted: Callable[[], bool] = ...) -> bool:
         """Send one sample; False when interrupted."""

@@ -111,7 +111,7 @@ class MainInterrupter:
             self._swallowing = False
 
     def _hears(self) -> bool:
-        """Whether SIGINT still comes here; where it does not, nobody tells that it has arrived."""
+        """Return whether SIGINT still comes here; where it does not, nothing shows that it has arrived."""
         handler: object = signal.getsignal(signal.SIGINT)
         while isinstance(handler, MainInterrupter) and handler is not self:
             handler = handler._handler

@@ -30,7 +30,7 @@ from compiler.trust import remember
 
 @dataclass(frozen=True)
 class BuildArguments:
-    """What ``build`` is told beside the plan and the live tee."""
+    """The options of ``build``, but those of the plan and of the live tee."""
 
     shards: int | None
     out: Path | None

@@ -32,7 +32,7 @@ CONFIG_FIELDS = "blendshard.config_fields"
 
 
 def take(kind: type[Given], given: dict[str, Any]) -> Given:
-    """Take those options out of what click gives a command that are a dataclass's fields, and return them as such."""
+    """Return the options that are the fields of a dataclass as one, taken out of what click gives a command."""
     return kind(**{entry.name: given.pop(entry.name) for entry in fields(kind)})
 
 
@@ -141,7 +141,7 @@ def add_live_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class LiveArguments:
-    """What ``build`` is told of the live tee."""
+    """The options of ``build`` for the live tee."""
 
     live: str | None
     live_only: bool

@@ -38,7 +38,7 @@ class AmountType(click.ParamType[int]):
 
 @dataclass(frozen=True)
 class RerenderArguments:
-    """What ``verify --rerender`` is told."""
+    """The options of ``verify --rerender``."""
 
     rerender: int | None
     """How many samples; 0 for all, None for no rendering."""

@@ -268,8 +268,8 @@ def read(folder: Path, reader: str) -> None:
     beside = folder.parent / "written"
     commands = {
         "verify": ["verify", str(folder), "--quiet"],
-        "show": ["show", str(folder), "--count", "2", "--out", str(beside / "sheet.png")],
-        "show-passes": ["show", str(folder), "000000-000000", "--passes", "--out", str(beside / "sample.png")],
+        "show": ["show", str(folder), "--count", "2", "--width", "64", "--out", str(beside / "sheet.png")],
+        "show-passes": ["show", str(folder), "000000-000000", "--passes", "--width", "64", "--out", str(beside / "sample.png")],
         "diff": ["diff", str(folder), str(folder.parent / "honest")],
     }
     if reader in commands:

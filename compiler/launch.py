@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 from compiler.errors import BlendshardError, Incomplete
+from compiler.interrupts import MainInterrupter
 
 _PARTING_S = 10.0
 _LOOK_EVERY_S = 0.05
@@ -37,7 +37,6 @@ class Launched:
     def __init__(self, command: list[str], ready_file: Path, start_timeout_s: float, token: str | None = None) -> None:
         self._said: deque[str] = deque(maxlen=30)
         self._leaving = False
-        self._main_thread = threading.get_ident()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -122,15 +121,14 @@ class Launched:
         self._reader.join(_PARTING_S)
         cast(IO[bytes], self._process.stdout).close()
 
-    def interrupt_main_on_failure(self) -> None:
-        """Interrupt the thread that launched it when the compiler fails: it may wait for samples that never come."""
-        threading.Thread(target=self._watch, daemon=True).start()
+    def interrupt_on_failure(self, interrupter: MainInterrupter) -> None:
+        """Interrupt the main thread when the compiler fails: it may wait for samples that never come."""
+        threading.Thread(target=self._watch, args=(interrupter,), daemon=True).start()
 
-    def _watch(self) -> None:
+    def _watch(self, interrupter: MainInterrupter) -> None:
         self._process.wait()
-        if self.failed and hasattr(signal, "pthread_kill"):
-            with suppress(ProcessLookupError):
-                signal.pthread_kill(self._main_thread, signal.SIGINT)
+        if self.failed:
+            interrupter.interrupt()
 
     def _wait_until_ready(self, ready_file: Path, timeout_s: float) -> dict[str, Any]:
         end = time.monotonic() + timeout_s
@@ -170,7 +168,8 @@ def launch(
     """Run a live compiler for as long as the ``with`` block runs; no process is left behind however that ends.
 
     Where the compiler fails, the block is interrupted at once and the error raised; an instance that was replaced
-    only counts (`Launched.status`). Call it in the main thread.
+    only counts (`Launched.status`). Call it in the main thread: elsewhere, and where SIGINT is ignored, the error comes
+    at the block's end.
 
     Args:
         job: a built-in name or ``path/to/job.py[:Class]``.
@@ -209,8 +208,10 @@ def launch(
         command = [sys.executable, "-P", "-m", "compiler", "build", job, *words]
         launched = Launched(command, ready, start_timeout_s, token)
         try:
-            launched.interrupt_main_on_failure()
-            yield launched
+            with MainInterrupter() as interrupter:
+                launched.interrupt_on_failure(interrupter)
+                yield launched
+            launched.check()
         except KeyboardInterrupt:
             launched.check()  # it was not the user
             raise

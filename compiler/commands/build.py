@@ -13,7 +13,7 @@ from compiler import report as reports
 from compiler.build import build, survey
 from compiler.commands import options, plan_options
 from compiler.commands.output import announce, say_json, say_lines
-from compiler.lifeline import end_with_parent
+from compiler.lifeline import ending_with_parent
 from compiler.live.serving import live_tee
 from compiler.planning.plan import Plan
 from compiler.prepare import FirstBlender, draw_up, provenance, share_cores
@@ -70,7 +70,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     Run the same command again to continue; with more --shards to extend.
     """
     if given["end_with_parent"]:
-        end_with_parent()
+        ctx.with_resource(ending_with_parent())
     shards = given["shards"] = _wanted(ctx, given)
     live = options.live_options(given)
     choices = plan_options.choices(ctx, given)

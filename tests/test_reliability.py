@@ -138,7 +138,10 @@ def kill(process: subprocess.Popen[str], how: int) -> None:
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing_that_was_whole(tmp_path: Path) -> None:
-    """A hundred, or as many as 40 s hold: of an instance, of the compiler, of its group; what stands only grows, and the dataset is the undisturbed one."""
+    """Of an instance, of the compiler, of its group: whole episodes only grow, and the dataset is the undisturbed one.
+
+    A hundred kills, or as many as 40 s hold.
+    """
     size, chance = {"shards": 40, "samples": 150}, random.Random(7)
     out, stood, rest, end = tmp_path / "out", 0, 0, time.monotonic() + 40
     for number in range(100):

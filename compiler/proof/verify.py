@@ -155,7 +155,7 @@ class Verifier:
         """Hold the schema's members to the plan's."""
         if self._plan is None:
             return
-        found, planned = self.manifest.schema["members"], self._plan.members()
+        found, planned = self.manifest.members, self._plan.members()
         for name in sorted(found.keys() | planned.keys()):
             shown = [[entry.get(name, {}).get(what) for what in ("dtype", "shape")] for entry in (found, planned)]
             if (name in found) != (name in planned) or shown[0] != shown[1]:

@@ -81,7 +81,7 @@ def _shown(source: Source) -> str:
 
 def listed(manifest: Manifest) -> dict[str, Shard]:
     """Return a manifest's shards by name, in order, each at its bare name."""
-    members = frozenset(manifest.schema.get("members") or ()) or None
+    members = frozenset(manifest.members) or None
     return {info.name: Shard(info.name, info, members) for info in manifest.shards}
 
 

@@ -24,7 +24,8 @@ from compiler.planning.jobs import builtin_jobs
 from compiler.planning.plan import Plan
 from compiler.storage import known
 from compiler.storage.places import Places, check_assets, find_source, source_files
-from loaders.manifest import Manifest, canonical_json
+from loaders.format import canonical_json
+from loaders.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.content import MAX_PIXELS
+from loaders.decode import Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import located
 from loaders.manifest import Manifest
 from loaders.ranks import resolve_rank

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, overload
 
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.content import MAX_PIXELS
+from loaders.decode import Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import ShardError, located
 from loaders.manifest import Manifest
 from loaders.shards.sources import Source, resolve

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from loaders.content import MAX_PIXELS, content_digest
 from loaders.dataset import Transform
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.decode import Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
 from loaders.shards.allocation import keep_freed_memory
@@ -27,7 +28,7 @@ from loaders.tee.client import Address
 from loaders.tee.listener import Listener, Sightings, Terms
 from loaders.tee.parent import check_parent
 from loaders.tee.reception import Arrival, Reception
-from loaders.tee.recording import Recorder, check_recording, content_digest
+from loaders.tee.recording import Recorder, check_recording
 
 TIMEOUT_S = 60.0
 
@@ -186,20 +187,24 @@ class LiveDataset(IterableDataset[Any]):
 
     def _load(self, arrival: Arrival, recorder: Recorder | None) -> Any:
         listener, sample = arrival
+        status = None if recorder is None else listener.status
 
         def decode() -> tuple[dict[str, Any], Sample, bytes]:
             if isinstance(sample, ShardError):
                 raise sample
             with located(str(listener.address)):
                 decoded = self._decode(sample.key, sample.members)
-                content = b"" if recorder is None else content_digest(sample.key, sample.members, self._max_pixels)
+                described = {} if status is None else status.schema["members"]
+                content = (
+                    b"" if recorder is None else content_digest(sample.key, sample.members, described, self._max_pixels)
+                )
             return decoded, sample, content
 
         if (whole := self._skips.attempt(decode)) is None:
             return None
         decoded, received, content = whole
-        if recorder is not None and listener.status is not None:
-            recorder.add(listener.status, received, content)
+        if recorder is not None and status is not None:
+            recorder.add(status, received, content)
         return decoded if self._transform is None else self._transform(decoded)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from loaders.content import MAX_PIXELS
 from loaders.dataset import ShardDataset, Transform
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.decode import Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import LiveError
 from loaders.live import TIMEOUT_S, terms
 from loaders.ranks import resolve_rank

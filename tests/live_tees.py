@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from compiler.live.tee import Tee, TeeOptions
-from compiler.storage.content import digest_sample
-from compiler.storage.shards import write_atomically
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from loaders.content import content_digest
+from loaders.files import write_atomically
+from loaders.format import sample_digest
+from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import END, sample_record
 from tests.synthetic import Members, full_members, key_of
 
@@ -89,7 +90,7 @@ class Compiler:
         for shard in shards:
             content, name = self.shard_bytes(shard), f"cubes-train-{shard:06d}.tar"
             first = shard * self.per_shard
-            digests = [digest_sample(self.key(at), self.members(at)) for at in range(first, first + self.per_shard)]
+            digests = [content_digest(self.key(at), self.members(at)) for at in range(first, first + self.per_shard)]
             records = "".join(sample_digest(self.record(at)) for at in range(first, first + self.per_shard))
             info = ShardInfo(
                 name,
@@ -129,7 +130,7 @@ class Compiler:
 
     def _write_manifest(self) -> None:
         assert self.folder is not None
-        write_atomically(self.folder / FILE_NAME, self.manifest.to_json())
+        self.manifest.save(self.folder)
 
 
 @contextmanager

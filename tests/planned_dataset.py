@@ -12,9 +12,10 @@ import numpy as np
 
 from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings
 from compiler.planning import schema
-from compiler.planning.plan import SPLIT, Plan
-from compiler.storage.content import digest_sample
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from compiler.planning.plan import Plan
+from loaders.content import content_digest
+from loaders.format import SPLIT, sample_digest
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo
 from loaders.tarstream import END, sample_record
 from tests.synthetic import image_bytes, npy_bytes
 
@@ -136,7 +137,7 @@ def write_shard(folder: Path, plan: Plan, number: int, samples: Samples) -> Shar
     records = [sample_record(key, members) for key, members in samples]
     content, name = b"".join(records) + END, plan.shard_name(number)
     (folder / name).write_bytes(content)
-    meaning = hashlib.sha256(b"".join(digest_sample(key, members) for key, members in samples)).hexdigest()
+    meaning = hashlib.sha256(b"".join(content_digest(key, members) for key, members in samples)).hexdigest()
     each = "".join(map(sample_digest, records))
     sha256 = hashlib.sha256(content).hexdigest()
     return ShardInfo(name, SPLIT, number, len(samples), len(content), sha256, meaning, each)

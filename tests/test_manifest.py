@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, canonical_json
+from loaders.format import canonical_json
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
 _TEXT = st.text(max_size=10)
 _JSON = st.recursive(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from blender_jobs.orders import Asset, Described, Hello, JobSource, RenderSettings
 from compiler.planning.plan import Plan, differences
-from loaders.manifest import Manifest, ShardInfo, canonical_json
+from loaders.format import canonical_json
+from loaders.manifest import Manifest, ShardInfo
 
 
 def plan(frames: list[int], samples_per_shard: int, path: str = "/jobs/falling_cubes.py") -> Plan:

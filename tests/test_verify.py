@@ -216,8 +216,8 @@ NONSENSE: dict[str, tuple[str, str, Callable[[Samples], None]]] = {
         put("png", image_bytes(np.zeros((12, 15, 3), np.uint8))),
     ),
     "image mode": ("png", "is 12x16 L, in the schema", put("png", image_bytes(np.zeros((12, 16), np.uint8)))),
-    "no array": ("keypoints.npy", "not a readable array", put("keypoints.npy", b"\x93NUMPY")),
-    "long array": ("keypoints.npy", "not a readable array", put("keypoints.npy", npy_bytes(_ROWS) + b"\0" * 4)),
+    "no array": ("keypoints.npy", "not a readable npy file", put("keypoints.npy", b"\x93NUMPY")),
+    "long array": ("keypoints.npy", "but 132 bytes follow it", put("keypoints.npy", npy_bytes(_ROWS) + b"\0" * 4)),
     "dtype": (
         "keypoints.npy",
         "is of float64, in the schema float32",

@@ -24,7 +24,8 @@ from compiler.rendering.task import Endurance
 from compiler.report import look_for_the_unseen, report_lines, shards_missing
 from compiler.storage.directory import open_directory
 from compiler.storage.sources import copy_sources
-from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
+from loaders.format import SAMPLE_DIGEST_DIGITS
+from loaders.manifest import Manifest, ShardInfo
 
 _SHOWN = 8
 """Keys that are spelled out."""

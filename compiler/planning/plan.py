@@ -11,9 +11,8 @@ from typing import Any
 
 from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, Render, RenderSettings, SampleOrder
 from blender_jobs.passes import PASSES
-from loaders.manifest import FORMAT, Manifest, canonical_json
-
-SPLIT = "train"
+from loaders.format import SampleKey, canonical_json, dataset_name, member_of, shard_name
+from loaders.manifest import FORMAT, Manifest
 
 
 def _size_of(dtype: str) -> int:
@@ -39,7 +38,7 @@ class Plan:
     @property
     def name(self) -> str:
         """The dataset's name: the job file's, in characters fit for file names."""
-        return re.sub(r"^-|[^A-Za-z0-9_-]+", "_", PurePath(self.source.path).stem)
+        return dataset_name(PurePath(self.source.path).stem)
 
     def identity(self) -> dict[str, Any]:
         """Return the plan as JSON; its digest (`Manifest.plan_digest`) is the dataset's identity."""
@@ -92,7 +91,7 @@ class Plan:
 
     def shard_name(self, number: int) -> str:
         """Return the file name of a shard."""
-        return f"{self.name}-{SPLIT}-{number:06d}.tar"
+        return shard_name(self.name, number)
 
     def episodes(self, shard: int) -> list[EpisodeOrder]:
         """Return the episodes of a shard with the key of each sample. Episode numbers count over the dataset."""
@@ -105,7 +104,7 @@ class Plan:
         frames = self.job.frames
         start = at * len(frames)
         wanted = frames[: self.samples_per_shard - start]
-        keys = [f"{shard:06d}-{start + offset:06d}" for offset in range(len(wanted))]
+        keys = [str(SampleKey(shard, start + offset)) for offset in range(len(wanted))]
         return EpisodeOrder(number, [SampleOrder(key, frame) for key, frame in zip(keys, wanted, strict=True)])
 
     def order(self, episodes: list[EpisodeOrder], threads: int) -> Render:
@@ -115,9 +114,9 @@ class Plan:
     def members(self) -> dict[str, dict[str, Any]]:
         """Return the members of each sample: dtype, shape (None where it varies) and meaning by member name."""
         members = self._members_of_a_view()
-        if not self.job.cameras:
-            return members
-        return {f"{camera}.{name}": entry for camera in self.job.cameras for name, entry in members.items()}
+        return {
+            member_of(camera, name): entry for camera in self.job.cameras or [""] for name, entry in members.items()
+        }
 
     @property
     def sample_bytes(self) -> int:

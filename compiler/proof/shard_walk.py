@@ -10,9 +10,10 @@ from typing import BinaryIO
 from compiler.planning.sightings import Sightings
 from compiler.proof.planned import Due
 from compiler.proof.structure import Finding, SampleChecker, undecodable
-from compiler.storage.content import digest_sample
-from loaders.manifest import SAMPLE_DIGEST_DIGITS, ShardInfo, sample_digest
-from loaders.tarstream import BLOCK, Sample, TarStreamError, kind_of, padded, read_samples, sample_record
+from loaders.content import content_digest
+from loaders.format import SAMPLE_DIGEST_DIGITS, kind_of, sample_digest
+from loaders.manifest import ShardInfo
+from loaders.tarstream import BLOCK, Sample, TarStreamError, padded, read_samples, sample_record
 
 _CHUNK = 1 << 20
 
@@ -146,7 +147,7 @@ class Walk:
                 self._report.notes.append(str(Problem(self._shard.name, finding.what, sample.key, finding.member)))
         try:
             if self._checker is not None:  # else nothing tells how large an image may be, and the manifest is blamed
-                self._content.update(digest_sample(sample.key, sample.members, self._checker.members))
+                self._content.update(content_digest(sample.key, sample.members, self._checker.members))
         except ValueError:
             described = self._checker.members if self._checker else {}
             finding = undecodable(sample, described) or Finding("", "cannot be decoded")

@@ -13,8 +13,9 @@ from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.sightings import Sightings
 from compiler.proof.planned import Due
-from compiler.storage.content import decode_image, open_image, read_array
-from loaders.tarstream import IMAGES, Sample, kind_of
+from loaders.content import decode_image, open_image, read_array
+from loaders.format import IMAGES, kind_of, view_of
+from loaders.tarstream import Sample
 
 
 class Finding(NamedTuple):
@@ -27,8 +28,6 @@ class Finding(NamedTuple):
 
 
 Array = npt.NDArray[Any]
-
-_DECODERS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 class SampleChecker:
@@ -72,7 +71,7 @@ class SampleChecker:
     def _annotation_findings(
         self, name: str, content: bytes, arrays: Mapping[str, Array], due: Due | None, seen: Sightings
     ) -> Iterator[Finding]:
-        view = name.removesuffix("json")  # "" or "left.": whose members belong to these annotations
+        view = view_of(name)  # "" or "left.": whose members belong to these annotations
         try:
             annotations = read_json(content)
             schema_of = schema.schema_of(annotations)
@@ -143,7 +142,7 @@ def _image_findings(name: str, content: bytes, entry: Mapping[str, Any]) -> Iter
     except ValueError as error:
         yield Finding(name, str(error))
         return
-    if _DECODERS.get(str(image.format)) != kind_of(name):
+    if image.format != IMAGES[kind_of(name)]:
         yield Finding(name, f"is a {image.format} file")
     if "shape" in entry and [image.height, image.width, len(image.getbands())] != list(entry["shape"]):
         shape = "x".join(map(str, entry["shape"]))

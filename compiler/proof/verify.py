@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import multiprocessing
 import signal
 import threading
@@ -22,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from compiler.errors import Incomplete, UsageError, VerificationFailed
 from compiler.lifeline import die_with_pool
 from compiler.planning.annotation_schema import manifest_problem
-from compiler.planning.plan import SPLIT, Plan
+from compiler.planning.plan import Plan
 from compiler.proof.planned import Due, plan_of, samples_due
 from compiler.proof.reading import open_shard
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
@@ -30,7 +29,8 @@ from compiler.proof.structure import SampleChecker
 from compiler.storage import sources
 from loaders.children import safe_path
 from loaders.files import read_regular
-from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shard_of
+from loaders.format import SPLIT
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 """A copy of the dataset may well lack its sources; no file can have a name that is too long."""
@@ -90,12 +90,12 @@ class Verifier:
         self.problems: list[Problem] = []
         """What is wrong with the manifest and the copies of the job's sources."""
         self._plan = self._read_plan()
-        self._lacking = Counter(map(shard_of, manifest.skipped))
+        self._lacking = Counter(key.shard for key in manifest.skipped_keys)
         self._check_names()
         self._check_skipped()
         self._check_sources()
         self._checker: SampleChecker | None = None
-        if problem := manifest_problem(json.loads(manifest.to_json())):
+        if problem := manifest_problem(manifest.as_json()):
             self._blame_manifest(problem)
         else:
             self._checker = SampleChecker(manifest.schema, self._plan.seed if self._plan else None)
@@ -146,9 +146,8 @@ class Verifier:
             self._blame_manifest(f"skipped: there is no shard {min(strange)}")
         if self._plan is None:
             return
-        for key in sorted(self.manifest.skipped):
-            at = int(key.partition("-")[2])
-            if at >= self._plan.samples_per_shard or key != f"{shard_of(key):06d}-{at:06d}":
+        for key in sorted(self.manifest.skipped_keys):
+            if key.sample >= self._plan.samples_per_shard:
                 self._blame_manifest(f"skipped: {key} is not a sample of the plan")
 
     def _check_sources(self) -> None:

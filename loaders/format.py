@@ -36,7 +36,7 @@ _NUMBER = "[0-9]{6}|[1-9][0-9]{6,8}"
 _KEY = re.compile(f"({_NUMBER})-({_NUMBER})")
 _PLAIN = re.compile("[A-Za-z0-9_-]+")
 _MEMBER = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_DATASET = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_DATASET = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
 _SHARD_FILE = re.compile(SHARD_FILE)
 
 

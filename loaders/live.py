@@ -25,7 +25,7 @@ from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
 from loaders.tee.client import Address
-from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.listener import Listener, TeeStates, Terms
 from loaders.tee.parent import check_parent
 from loaders.tee.reception import Arrival, Reception
 from loaders.tee.recording import Recorder, check_recording
@@ -119,7 +119,7 @@ class LiveDataset(IterableDataset[Any]):
         self._record = None if record is None else Path(record)
         if self._record is not None:
             check_recording(self._record)
-        self._sightings = Sightings(len(self._addresses))
+        self._states = TeeStates(len(self._addresses))
         self._iterations = Iterations()
         self._length = SharedArray(1, torch.int64)
         self._length.array[0] = -1
@@ -180,7 +180,7 @@ class LiveDataset(IterableDataset[Any]):
     def _listeners(self, iteration: int) -> tuple[list[Listener], threading.Event]:
         stop = threading.Event()
         listeners = [
-            Listener(address, place, self._terms, self._sightings, iteration, stop)
+            Listener(address, place, self._terms, self._states, iteration, stop)
             for place, address in enumerate(self._addresses)
         ]
         return listeners, stop

@@ -13,6 +13,7 @@ from loaders.content import MAX_PIXELS
 from loaders.dataset import ShardDataset, Transform
 from loaders.decode import Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import LiveError
+from loaders.layout import ShardLayout
 from loaders.live import TIMEOUT_S, terms
 from loaders.ranks import resolve_rank
 from loaders.shards.iterations import Iterations
@@ -25,7 +26,7 @@ from loaders.tarstream import DEFAULT_MAX_BYTES
 from loaders.tee.client import Address, TeeStatus
 from loaders.tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
 from loaders.tee.growing import Claims, GrowingShards
-from loaders.tee.listener import Listener, Sightings
+from loaders.tee.listener import Listener, TeeStates
 
 _MOST_SAMPLES = 1 << 26
 _LOOK_EVERY_S = 0.5
@@ -94,12 +95,12 @@ class LiveThenShards(ShardDataset):
         )
         self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
         where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
-        sightings = Sightings(1)
-        status = Listener(where, 0, how, sightings, 0, Event()).greet()
+        states = TeeStates(1)
+        status = Listener(where, 0, how, states, 0, Event()).greet()
         growing = _growing(Path(folder), status, where, timeout_s)
         size = growing.shards * growing.per_shard
         claims = Claims(size + self.share.ranks)
-        around = Surroundings(where, how, sightings, claims, self._skips, seed, shuffle, verify)
+        around = Surroundings(where, how, states, claims, self._skips, seed, shuffle, verify)
         order = SampleOrder([growing.per_shard] * growing.shards, seed=seed, shuffle=shuffle, window=window)
         self._reader = _Reader(around, growing, order)
 
@@ -154,13 +155,16 @@ class _Reader:
 
 def _growing(folder: Path, status: TeeStatus, address: Address, timeout_s: float) -> GrowingShards:
     """Return the directory that a compiler writes to, once it has begun."""
-    per_shard = status.plan.get("samples_per_shard")
     if not status.shards_wanted:
         raise LiveError(
             f"{address} compiles without end; use LiveDataset, or give compile-dataset a number of --shards"
         )
-    if type(per_shard) is not int or not 0 < per_shard * status.shards_wanted <= _MOST_SAMPLES:
-        raise LiveError(f"{address} does not tell how many samples its shards have, or has too many")
+    try:
+        per_shard = ShardLayout.parse(status.plan).samples_per_shard
+    except ValueError as error:
+        raise LiveError(f"{address} does not tell how its dataset's samples are numbered: {error}") from None
+    if per_shard * status.shards_wanted > _MOST_SAMPLES:
+        raise LiveError(f"{address} serves more than {_MOST_SAMPLES} samples; use LiveDataset")
     growing = GrowingShards(folder, status.plan_digest, status.shards_wanted, per_shard)
     due = time.monotonic() + timeout_s
     growing.look()
@@ -178,7 +182,7 @@ def _await_all(growing: GrowingShards, around: Surroundings) -> None:
     Raises:
         LiveError: the compiler is gone or done, and shards are missing.
     """
-    listener = Listener(around.address, 0, around.terms, around.sightings, 0, Event())
+    listener = Listener(around.address, 0, around.terms, around.states, 0, Event())
     due: float | None = None
     growing.look()
     while not growing.complete:

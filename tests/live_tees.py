@@ -33,7 +33,12 @@ class Compiler:
     tee: Tee = field(init=False)
 
     def __post_init__(self) -> None:
-        plan = {"seed": self.seed, "samples_per_shard": self.per_shard}
+        plan = {
+            "seed": self.seed,
+            "samples_per_shard": self.per_shard,
+            "job": {"name": "cubes", "frames": [1], "cameras": [], "passes": []},
+            "render": {"image": "png", "width": 8, "height": 6},
+        }
         schema = {"members": {name: {"description": name} for name in self.members(0)}}
         self.manifest = Manifest("cubes", plan, schema, {"command": "compile-dataset"})
         if self.folder is not None:

@@ -26,6 +26,7 @@ CONTRACTS = {
     "loaders.files",
     "loaders.format",
     "loaders.installing",
+    "loaders.layout",
     "loaders.manifest",
     "loaders.tarstream",
 }

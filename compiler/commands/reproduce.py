@@ -105,8 +105,7 @@ def _compare(plan: Plan, published: Manifest, made: Manifest) -> None:
 
 def _digests(plan: Plan, manifest: Manifest, shard: ShardInfo) -> dict[str, str]:
     """Return the `sample_digest` of each sample that the shard has, by key; none where it has not what it must have."""
-    keys = [sample.key for episode in plan.episodes(shard.number) for sample in episode.samples]
-    keys = [key for key in keys if key not in manifest.skipped]
+    keys = [sample.key for sample in plan.layout.samples(shard.number, manifest.skipped)]
     digits = range(0, len(shard.sample_digests), SAMPLE_DIGEST_DIGITS)
     each = [shard.sample_digests[start : start + SAMPLE_DIGEST_DIGITS] for start in digits]
     return dict(zip(keys, each, strict=True)) if len(keys) == len(each) else {}

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from compiler.planning.sightings import Sightings
-from compiler.proof.planned import Due
 from compiler.proof.structure import Finding, SampleChecker, undecodable
 from loaders.content import content_digest
 from loaders.format import SAMPLE_DIGEST_DIGITS, kind_of, sample_digest
+from loaders.layout import PlannedSample
 from loaders.manifest import ShardInfo
 from loaders.tarstream import BLOCK, Sample, TarStreamError, padded, read_samples, sample_record
 
@@ -92,7 +92,7 @@ class Walk:
     """
 
     def __init__(
-        self, shard: ShardInfo, due: list[Due], checker: SampleChecker | None, tap: Tap, report: ShardReport
+        self, shard: ShardInfo, due: list[PlannedSample], checker: SampleChecker | None, tap: Tap, report: ShardReport
     ) -> None:
         self._shard, self._due, self._checker, self._tap, self._report = shard, due, checker, tap, report
         self._passed = 0

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.sightings import Sightings
-from compiler.proof.planned import Due
 from loaders.content import decode_image, open_image, read_array
 from loaders.format import IMAGES, kind_of, view_of
+from loaders.layout import PlannedSample
 from loaders.tarstream import Sample
 
 
@@ -45,7 +45,7 @@ class SampleChecker:
         self._categories = [entry.get("id") for entry in described.get("categories", [])]
         self._seed = seed
 
-    def findings(self, sample: Sample, due: Due | None, seen: Sightings) -> Iterator[Finding]:
+    def findings(self, sample: Sample, due: PlannedSample | None, seen: Sightings) -> Iterator[Finding]:
         """Yield what is wrong with the members of a sample.
 
         Args:
@@ -69,7 +69,7 @@ class SampleChecker:
                 yield from self._annotation_findings(name, content, arrays, due, seen)
 
     def _annotation_findings(
-        self, name: str, content: bytes, arrays: Mapping[str, Array], due: Due | None, seen: Sightings
+        self, name: str, content: bytes, arrays: Mapping[str, Array], due: PlannedSample | None, seen: Sightings
     ) -> Iterator[Finding]:
         view = view_of(name)  # "" or "left.": whose members belong to these annotations
         try:
@@ -97,7 +97,7 @@ class SampleChecker:
             what = f"holds {strange}, which is not a segmentation_id of the objects"
             yield Finding(f"{view}segmentation.npy", what, damage=False)
 
-    def _misplaced(self, annotations: dict[str, Any], view: str, due: Due | None) -> Iterator[str]:
+    def _misplaced(self, annotations: dict[str, Any], view: str, due: PlannedSample | None) -> Iterator[str]:
         """Yield where the annotations name another place in the dataset, or another size."""
         if due is not None:
             for field, value in (("episode", due.episode), ("frame", due.frame), ("seed", self._seed)):

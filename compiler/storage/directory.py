@@ -65,7 +65,7 @@ class DatasetDirectory:
         Raises:
             OSError: its part file cannot be made.
         """
-        path, digest = self.path / self.plan.shard_name(number), self.plan.digest
+        path, digest = self.path / self.plan.layout.shard_name(number), self.plan.digest
         units = [[sample.key for sample in episode.samples] for episode in self.plan.episodes(number)]
         if self.plan.job.reuse_scene:
             units = [[key for keys in units for key in keys]]

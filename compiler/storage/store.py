@@ -107,7 +107,7 @@ class Nowhere:
 
     def writer(self, number: int, skipping: bool) -> Writer:
         """Begin a shard that is counted, checked and forgotten."""
-        return _Counter(self.plan.shard_name(number))
+        return _Counter(self.plan.layout.shard_name(number))
 
     def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
         """Check that the annotations go with those before. Raises JobBroken as `with_annotations`."""

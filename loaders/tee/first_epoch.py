@@ -29,7 +29,7 @@ from loaders.skips import Skips
 from loaders.tarstream import Sample
 from loaders.tee.client import Address
 from loaders.tee.growing import Claims, GrowingShards
-from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.listener import Listener, TeeStates, Terms
 from loaders.tee.parent import check_parent
 from loaders.tee.reception import Reception
 
@@ -78,7 +78,7 @@ class Surroundings:
 
     address: Address
     terms: Terms
-    sightings: Sightings
+    states: TeeStates
     claims: Claims
     skips: Skips
     seed: int
@@ -115,7 +115,7 @@ class FirstEpoch:
             if not self._growing.complete:
                 stop = threading.Event()
                 listener = Listener(
-                    self._around.address, 0, self._around.terms, self._around.sightings, self._iteration, stop
+                    self._around.address, 0, self._around.terms, self._around.states, self._iteration, stop
                 )
                 self._reception = stack.enter_context(Reception([listener], stop, None))
             while not self._done:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from loaders.content import content_digest
 from loaders.errors import ShardError, SkipWarning, located
-from loaders.format import SPLIT, SampleKey, is_dataset_name, sample_digest, shard_name
+from loaders.format import SPLIT, SampleKey, sample_digest
+from loaders.layout import ShardLayout
 from loaders.manifest import Manifest, ShardInfo
 from loaders.shards.index import sample_spans
 from loaders.tarstream import DEFAULT_MAX_BYTES, END, Sample, parse_sample, sample_record
@@ -45,19 +46,21 @@ def rebuild_shards(recording: str | Path, out: str | Path) -> Manifest:
         ShardError: a shard of it is damaged, or two samples have one key; `out` is not empty.
     """
     recorded, target = Manifest.load(recording), Path(out)
-    per_shard, name = recorded.plan.get("samples_per_shard"), recorded.name
-    if type(per_shard) is not int or not is_dataset_name(name):
-        raise ShardError(f"{recording} does not tell how its dataset's shards are named and how long they are")
+    try:
+        layout = ShardLayout.parse(recorded.plan)
+    except ValueError as error:
+        raise ShardError(f"{recording} does not tell how its dataset's samples are numbered: {error}") from None
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ShardError(f"{target} is not empty; rebuild into another directory")
     manifest = replace(recorded, shards=())
     for number, places in sorted(_by_shard(Path(recording), recorded).items()):
-        if sorted(places) == list(range(per_shard)):
-            path = target / shard_name(name, number)
-            manifest = manifest.with_shard(_write_shard(path, number, _in_order(places)))
+        if sorted(places) == list(range(layout.samples_per_shard)):
+            path = target / layout.shard_name(number)
+            with located(str(path)):
+                manifest = manifest.with_shard(_write_shard(path, number, _in_order(places)))
         else:
-            lacking = f"{len(places)} of {per_shard} samples were recorded"
+            lacking = f"{len(places)} of {layout.samples_per_shard} samples were recorded"
             warnings.warn(f"left out shard {number}: {lacking}", SkipWarning, stacklevel=2)
     manifest.save(target)
     return manifest

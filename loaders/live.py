@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from loaders.content import MAX_PIXELS, content_digest
-from loaders.dataset import Transform
 from loaders.decode import Decoder, Floats, ImageLayout, Integers, Output
+from loaders.epochs import Transform
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
 from loaders.shards.allocation import keep_freed_memory

@@ -17,7 +17,7 @@ from compiler.commands.diff import _ranges
 from compiler.errors import UsageError
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.diff import DatasetDifference, diff
-from compiler.proof.verify import folder_of, load_manifest
+from compiler.storage.manifests import folder_of, load_manifest
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from loaders.tarstream import read_samples

@@ -22,9 +22,9 @@ import pytest
 
 from compiler.build import Report
 from compiler.progress import Lines
-from compiler.rendering.crew import Hands
 from compiler.rendering.events import SampleDone
-from compiler.rendering.turns import LONGEST_PAUSE_S, pause_after
+from compiler.rendering.pool import PoolStatus
+from compiler.rendering.retry import LONGEST_BACKOFF_S, backoff_s
 from compiler.storage.journal import JOURNAL_SUFFIX, read_entries
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import TarStreamError, read_samples
@@ -318,8 +318,8 @@ def test_instances_that_die_at_once_are_given_time(calm: Path, tmp_path: Path) -
 
 
 def test_the_pauses_double_within_bounds() -> None:
-    assert [pause_after(deaths) for deaths in range(5)] == [0, 0.5, 1, 2, 4]
-    assert pause_after(2000) == LONGEST_PAUSE_S
+    assert [backoff_s(deaths) for deaths in range(5)] == [0, 0.5, 1, 2, 4]
+    assert backoff_s(2000) == LONGEST_BACKOFF_S
 
 
 MEMORY = {
@@ -510,7 +510,7 @@ def test_a_clock_that_jumps_changes_nothing(calm: Path, tmp_path: Path) -> None:
 
 def test_the_progress_says_who_waits_and_who_is_alone() -> None:
     shown = io.StringIO()
-    Lines("cube", shown).update(Report(4, 120), Hands(alive=1, waiting=2, alone=True), SampleDone(0))
+    Lines("cube", shown).update(Report(4, 120), PoolStatus(alive=1, waiting=2, exclusive=True), SampleDone(0))
     assert "instances 1 alone, 2 waiting" in shown.getvalue()
 
 

@@ -23,8 +23,9 @@ from compiler.errors import UsageError, VerificationFailed
 from compiler.pictures.show import draw_sample, find_sample, spread
 from compiler.planning.annotation_schema import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
 from compiler.proof.shard_walk import Problem
-from compiler.proof.verify import Verifier, examine_all, intact_manifest, load_manifest
+from compiler.proof.verify import Verifier, examine_all, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around
+from compiler.storage.manifests import load_manifest
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import END, read_samples, sample_record

@@ -14,6 +14,7 @@ from braceexpand import braceexpand
 from loaders.errors import ShardError
 from loaders.format import shard_file_in
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
+from loaders.shards.opening import opened
 
 Source = str | Path | Sequence[str | Path]
 
@@ -144,8 +145,6 @@ def _expand_url(url: str, known: Mapping[str, Shard]) -> list[Shard]:
 
 
 def _manifest_at(url: str) -> Manifest:
-    from loaders.shards.stream import opened  # webdataset is slow to import, and only streams need it
-
     try:
         with opened(url) as stream:
             content = stream.read(_MAX_MANIFEST_BYTES)

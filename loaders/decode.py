@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,17 @@ _IMAGES = {**IMAGES, "jpeg": IMAGES["jpg"]}
 """What Pillow calls the formats of images by the kinds of their members: ours, and what others call them."""
 
 
+class Decoding(TypedDict, total=False):
+    """How samples are decoded: the arguments of `Decoder`, which says what they are. All datasets take them, too."""
+
+    image_layout: ImageLayout
+    output: Output
+    integers: Integers | None
+    floats: Floats | None
+    members: Collection[str] | None
+    max_pixels: int
+
+
 class Decoder:
     """Turns a key and named bytes into a sample.
 
@@ -42,8 +53,8 @@ class Decoder:
 
     Args:
         image_layout: "CHW" or "HWC".
-        output: "torch" for tensors, "numpy" for arrays, "tv_tensors" for what torchvision's transforms v2 take (see
-            `loaders.tv`).
+        output: "torch" for tensors, "numpy" for arrays (torch is not imported then), "tv_tensors" for what
+            torchvision's transforms v2 take (see `loaders.tv`).
         integers: "int32" or "int64": what arrays of integers are widened to, but those of bytes; uint32 becomes int64
             in any case. By default int32, as torch can do next to nothing with uint16; with "numpy" as they are stored.
         floats: "float32" widens float16; as stored by default.
@@ -70,7 +81,9 @@ class Decoder:
             raise ValueError("tv_tensors are (3, H, W): leave image_layout out, or choose another output")
         if isinstance(members, str):
             raise ValueError(f"members must be a list of names, such as [{members!r}]")
-        self._layout, self._output, self._max_pixels = image_layout, output, max_pixels
+        self.max_pixels = max_pixels
+        """The largest image that is decoded."""
+        self._layout, self._output = image_layout, output
         self._members = None if members is None else frozenset(members) - {"key"}
         self._integers = integers or ("" if output == "numpy" else "int32")
         self._floats = floats or ""
@@ -107,7 +120,7 @@ class Decoder:
     def _decode(self, name: str, member: str, content: bytes) -> object:
         kind = kind_of(member)
         if kind in _IMAGES:
-            image = decode_image(content, _IMAGES[kind], self._max_pixels)
+            image = decode_image(content, _IMAGES[kind], self.max_pixels)
             return self._converted(image.transpose(2, 0, 1) if self._layout == "CHW" else image)
         if kind == "json":
             return decode_json(content)

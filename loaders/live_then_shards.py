@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Unpack
 
-from loaders.content import MAX_PIXELS
-from loaders.decode import Decoder, Floats, ImageLayout, Integers, Output
+from loaders.decode import Decoder, Decoding
 from loaders.epochs import EpochDataset, Transform
 from loaders.errors import LiveError
 from loaders.layout import ShardLayout
@@ -53,6 +52,8 @@ class LiveThenShards(EpochDataset):
         timeout_s: how long to wait for the compiler, and at its end for the last shards.
         shuffle: as `ShardDataset`'s; in epoch 0 it concerns what is read from the directory.
         seed: as `ShardDataset`'s, like all further ones.
+        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+            ``max_pixels``.
 
     Raises:
         LiveError: there is no compiler, it compiles without end, or it serves something else than `folder` holds.
@@ -70,29 +71,17 @@ class LiveThenShards(EpochDataset):
         shuffle: bool = True,
         seed: int = 0,
         window: int | None = None,
-        image_layout: ImageLayout = "CHW",
-        output: Output = "torch",
-        integers: Integers | None = None,
-        floats: Floats | None = None,
-        members: Collection[str] | None = None,
         transform: Transform | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         remainder: Remainder = "keep",
         on_error: OnError = "raise",
         verify: bool = False,
-        max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        **decoding: Unpack[Decoding],
     ) -> None:
         share, skips = Share(*resolve_rank(rank, world_size), remainder), Skips(on_error)
-        decode = Decoder(
-            image_layout=image_layout,
-            output=output,
-            integers=integers,
-            floats=floats,
-            members=members,
-            max_pixels=max_pixels,
-        )
+        decode = Decoder(**decoding)
         where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
         states = TeeStates(1)
         status = Listener(where, 0, how, states, 0, Event()).greet()

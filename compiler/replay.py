@@ -58,7 +58,7 @@ def _episodes(plan: Plan, episode: int) -> list[EpisodeOrder]:
     """Return what must be rendered for the episode: where the scene is reused, all of its shard up to it, too."""
     if not plan.job.reuse_scene:
         return [plan.episode(episode)]
-    return [before for before in plan.episodes(episode // plan.episodes_per_shard) if before.episode <= episode]
+    return [before for before in plan.episodes(episode // plan.layout.episodes_per_shard) if before.episode <= episode]
 
 
 def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 from compiler.build import Report
 from compiler.errors import Incomplete
 from compiler.planning.plan import Plan
+from compiler.planning.sightings import annotated_views
 from compiler.proof.reading import samples_of
 from compiler.storage import failures
-from compiler.storage.content import segmentation_of
 from compiler.storage.store import Store
 from loaders.manifest import Manifest
-from loaders.tarstream import kind_of
 
 
 class PlanReport:
@@ -65,9 +63,8 @@ def look_for_the_unseen(report: Report, store: Store) -> None:
     for shard in store.manifest.shards:
         if report.samples_rendered and shard.number not in report.seen_in:
             for sample in samples_of(store.path / shard.name):
-                for name, content in sample.members.items():
-                    if kind_of(name) == "json":
-                        report.seen.add(json.loads(content), segmentation_of(sample.members, name))
+                for annotations, segmentation in annotated_views(sample.members):
+                    report.seen.add(annotations, segmentation)
 
 
 def report_json(report: Report, manifest: Manifest, out: Path) -> dict[str, Any]:

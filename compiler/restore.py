@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
-from blender_jobs.orders import MISSING_FILES, Describe, RenderSettings
+from blender_jobs.orders import Describe
 from blender_jobs.passes import NONE
 from compiler.errors import InstanceLost, OtherPlan, UsageError
-from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan
 from compiler.resolve import FirstBlender
 from compiler.storage.changes import changes, told
 from compiler.storage.places import Places, placed_blend, placed_fields
-from compiler.trust import find_trusted, readable
+from compiler.trust import find_trusted, read_made
 from loaders.manifest import Manifest
 
 
@@ -37,25 +35,22 @@ def restore_plan(manifest: Manifest, folder: Path, first: FirstBlender, places: 
             "this is a recording of live samples: its manifest does not tell where the job is",
             "name the dataset that was recorded, or build that",
         )
-    with readable():
-        check_numbers(manifest.plan)
-        plan, job = manifest.plan, manifest.plan["job"]
-        source = find_trusted(manifest, folder, places)
-        render = RenderSettings(**{entry.name: plan["render"][entry.name] for entry in fields(RenderSettings)})
-        request = Describe(
-            source,
-            placed_fields(manifest, source),
-            render,
-            job["passes"] or [NONE],
-            placed_blend(manifest, source),
-            job["trust_blend"],
-            missing_files=job.get("missing_files", MISSING_FILES[0]),
-        )
-        try:
-            described = first.describe(request)
-        except InstanceLost as loss:
-            raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
-        return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], first.hello)
+    made = read_made(manifest)
+    source, job, render = find_trusted(manifest, folder, places), made.plan.job, made.plan.render
+    request = Describe(
+        source,
+        placed_fields(made, source),
+        render,
+        list(job.passes) or [NONE],
+        placed_blend(made, source),
+        job.trust_blend,
+        missing_files=job.missing_files,
+    )
+    try:
+        described = first.describe(request)
+    except InstanceLost as loss:
+        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
+    return Plan(source, described, render, made.plan.seed, made.plan.samples_per_shard, first.hello)
 
 
 def restore_checked(

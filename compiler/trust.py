@@ -13,18 +13,19 @@ All else runs only where the user says so. The same holds for scripts in a ``.bl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from blender_jobs.orders import JobSource
 from compiler.errors import UsageError
+from compiler.planning.document import Made
 from compiler.planning.jobs import builtin_jobs
 from compiler.planning.plan import Plan
 from compiler.storage import known
 from compiler.storage.places import Places, check_assets, find_source, source_files
-from loaders.manifest import Manifest, canonical_json
+from loaders.format import canonical_json
+from loaders.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def find_trusted(manifest: Manifest, folder: Path, places: Places) -> JobSource:
         UsageError: it is nowhere, it is a stranger's and not trusted, or the manifest does not say what it should.
         OtherPlan: its file, a module beside it or an asset is another.
     """
-    source, code = look_up(manifest, folder, places)
+    made = read_made(manifest)
+    source, code = _look_up(made, folder, places)
     if code:
         raise UsageError(
             "to render this dataset again is to run its code, which is not your own: "
@@ -55,13 +57,12 @@ def find_trusted(manifest: Manifest, folder: Path, places: Places) -> JobSource:
             "read it, and let it run with --trust-source; or name a copy of yours with --job",
             [str(file) for file in code],
         )
-    with readable():
-        if manifest.plan["job"]["trust_blend"] and not _may_run_scripts(manifest, places):
-            raise UsageError(
-                f"the dataset was rendered with the scripts and drivers in {manifest.plan['job']['blend']} running",
-                "let them run here, too, with --trust-blend",
-            )
-        check_assets(manifest, source)
+    if made.plan.job.trust_blend and not _may_run_scripts(made, places):
+        raise UsageError(
+            f"the dataset was rendered with the scripts and drivers in {made.plan.job.blend} running",
+            "let them run here, too, with --trust-blend",
+        )
+    check_assets(made, source)
     return source
 
 
@@ -70,22 +71,28 @@ def look_up(manifest: Manifest, folder: Path, places: Places) -> tuple[JobSource
 
     Raises as `find_trusted`, but where the job is not trusted.
     """
-    with readable():
-        source = find_source(manifest, folder, places)
-        own = places.job is not None or Path(source.path) in builtin_jobs().values()
-        if own or places.trust_source or known.knows("source", manifest.plan["job"]["source_sha256"]):
-            return source, []
-        files = source_files(source)
-        return source, [Code(path, source.due[name], path.stat().st_size) for name, path in files.items()]
+    return _look_up(read_made(manifest), folder, places)
 
 
-@contextmanager
-def readable() -> Iterator[None]:
-    """Raise UsageError in the place of what a manifest causes that lacks something, or has it of another type."""
+def _look_up(made: Made, folder: Path, places: Places) -> tuple[JobSource, list[Code]]:
+    source = find_source(made, folder, places)
+    own = places.job is not None or Path(source.path) in builtin_jobs().values()
+    if own or places.trust_source or known.knows("source", made.plan.job.source_sha256):
+        return source, []
+    files = source_files(source)
+    return source, [Code(path, source.due[name], path.stat().st_size) for name, path in files.items()]
+
+
+def read_made(manifest: Manifest) -> Made:
+    """Return how a manifest says that its dataset was made.
+
+    Raises:
+        UsageError: it does not say what it should.
+    """
     try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"the manifest's plan cannot be read: {type(error).__name__}: {error}") from None
+        return Made.parse(manifest)
+    except ValueError as error:
+        raise UsageError(f"the manifest's plan cannot be read: {error}") from None
 
 
 def remember(plan: Plan) -> None:
@@ -96,11 +103,11 @@ def remember(plan: Plan) -> None:
         known.remember("blend", _scripts_sha256({asset.name: asset.sha256 for asset in plan.job.assets}))
 
 
-def _may_run_scripts(manifest: Manifest, places: Places) -> bool:
-    return places.trust_blend or known.knows("blend", _scripts_sha256(manifest.plan["assets"]))
+def _may_run_scripts(made: Made, places: Places) -> bool:
+    return places.trust_blend or known.knows("blend", _scripts_sha256(made.plan.assets))
 
 
-def _scripts_sha256(assets: dict[str, str]) -> str:
+def _scripts_sha256(assets: Mapping[str, str]) -> str:
     """Return a digest over the ``.blend`` files among a plan's assets: what may hold scripts."""
     scripts = {name: sha256 for name, sha256 in assets.items() if name.endswith(".blend")}
     return hashlib.sha256(canonical_json(scripts)).hexdigest()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from loaders.batches import collate as collate
     from loaders.dataset import ShardDataset as ShardDataset
     from loaders.decode import Decoder as Decoder
+    from loaders.decode import Decoding as Decoding
     from loaders.errors import LiveError as LiveError
     from loaders.errors import SampleError as SampleError
     from loaders.errors import ShardError as ShardError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Decoder": "loaders.decode",
+    "Decoding": "loaders.decode",
     "IndexedShards": "loaders.indexed",
     "LiveDataset": "loaders.live",
     "LiveError": "loaders.errors",

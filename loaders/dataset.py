@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.decode import Decoder, Decoding
 from loaders.epochs import EpochDataset, Transform
 from loaders.manifest import Manifest
 from loaders.ranks import resolve_rank
@@ -38,11 +37,6 @@ class ShardDataset(EpochDataset):
         seed: any integer. The same seed, epoch and shards give the same order.
         window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
         buffer: for streams, the samples held to be mixed, in each worker.
-        image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
-        output: "torch", "numpy", or "tv_tensors" for torchvision's transforms v2 (see `loaders.tv`).
-        integers: "int32" (the default but with "numpy") or "int64": what arrays of integers are widened to.
-        floats: "float32" widens float16.
-        members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
             the sample out.
         rank: which process this is of `world_size`; by default torch.distributed's, RANK's and WORLD_SIZE's, or the
@@ -53,8 +47,9 @@ class ShardDataset(EpochDataset):
         on_error: "raise", or "skip" to leave out what cannot be read, warn of it and count it in `skipped`.
         verify: compare sha256 with the manifest: local shards before the first sample, streamed ones as they pass.
         manifest: of streamed shards that are given one by one, or of files with none beside them.
-        max_pixels: largest image that is decoded.
         max_bytes: largest sample that is read.
+        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+            ``max_pixels``.
 
     Raises:
         ManifestError: there is no valid manifest where one is needed.
@@ -71,11 +66,6 @@ class ShardDataset(EpochDataset):
         seed: int = 0,
         window: int | None = None,
         buffer: int = 500,
-        image_layout: ImageLayout = "CHW",
-        output: Output = "torch",
-        integers: Integers | None = None,
-        floats: Floats | None = None,
-        members: Collection[str] | None = None,
         transform: Transform | None = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -83,18 +73,11 @@ class ShardDataset(EpochDataset):
         on_error: OnError = "raise",
         verify: bool = False,
         manifest: Manifest | str | Path | None = None,
-        max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        **decoding: Unpack[Decoding],
     ) -> None:
         share = Share(*resolve_rank(rank, world_size), remainder)
-        decode = Decoder(
-            image_layout=image_layout,
-            output=output,
-            integers=integers,
-            floats=floats,
-            members=members,
-            max_pixels=max_pixels,
-        )
+        decode = Decoder(**decoding)
         skips = Skips(on_error)
         reader: Reader[Any]
         shards = resolve(source, split=split, manifest=manifest)

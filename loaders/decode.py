@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
-from math import prod
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
+from loaders.content import MAX_PIXELS, load_image, open_image, read_array
 from loaders.errors import SampleError
-from loaders.tarstream import kind_of
+from loaders.format import IMAGES, kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,18 +22,19 @@ Output = Literal["torch", "numpy", "tv_tensors"]
 Integers = Literal["int32", "int64"]
 Floats = Literal["float32"]
 
-MAX_PIXELS = 1 << 27
-"""Largest image that is decoded unless told otherwise, and the largest that a plan may ask for: 16384 x 8192 pixels,
-400 MB."""
+_IMAGES = {**IMAGES, "jpeg": IMAGES["jpg"]}
+"""What Pillow calls the formats of images by the kinds of their members: ours, and what others call them."""
 
-_IMAGE_FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
-_DECODERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
-    "PNG": PngImageFile,
-    "JPEG": JpegImageFile,
-    "WEBP": WebPImageFile,
-}
-"""Not `PIL.Image.open`, which has a limit of its own for the whole process, and warns below `MAX_PIXELS`."""
+class Decoding(TypedDict, total=False):
+    """How samples are decoded: the arguments of `Decoder`, which says what they are. All datasets take them, too."""
+
+    image_layout: ImageLayout
+    output: Output
+    integers: Integers | None
+    floats: Floats | None
+    members: Collection[str] | None
+    max_pixels: int
 
 
 class Decoder:
@@ -58,8 +53,8 @@ class Decoder:
 
     Args:
         image_layout: "CHW" or "HWC".
-        output: "torch" for tensors, "numpy" for arrays, "tv_tensors" for what torchvision's transforms v2 take (see
-            `loaders.tv`).
+        output: "torch" for tensors, "numpy" for arrays (torch is not imported then), "tv_tensors" for what
+            torchvision's transforms v2 take (see `loaders.tv`).
         integers: "int32" or "int64": what arrays of integers are widened to, but those of bytes; uint32 becomes int64
             in any case. By default int32, as torch can do next to nothing with uint16; with "numpy" as they are stored.
         floats: "float32" widens float16; as stored by default.
@@ -86,7 +81,9 @@ class Decoder:
             raise ValueError("tv_tensors are (3, H, W): leave image_layout out, or choose another output")
         if isinstance(members, str):
             raise ValueError(f"members must be a list of names, such as [{members!r}]")
-        self._layout, self._output, self._max_pixels = image_layout, output, max_pixels
+        self.max_pixels = max_pixels
+        """The largest image that is decoded."""
+        self._layout, self._output = image_layout, output
         self._members = None if members is None else frozenset(members) - {"key"}
         self._integers = integers or ("" if output == "numpy" else "int32")
         self._floats = floats or ""
@@ -122,8 +119,8 @@ class Decoder:
 
     def _decode(self, name: str, member: str, content: bytes) -> object:
         kind = kind_of(member)
-        if kind in _IMAGE_FORMATS:
-            image = decode_image(content, _IMAGE_FORMATS[kind], self._max_pixels)
+        if kind in _IMAGES:
+            image = decode_image(content, _IMAGES[kind], self.max_pixels)
             return self._converted(image.transpose(2, 0, 1) if self._layout == "CHW" else image)
         if kind == "json":
             return decode_json(content)
@@ -170,7 +167,7 @@ def _check(name: str, value: object, kinds: Any, *others: object) -> None:
 def field_name(member: str) -> str:
     """Return the name in a decoded sample of what the tar calls `member`."""
     prefix, dot, kind = member.rpartition(".")
-    if kind in _IMAGE_FORMATS:
+    if kind in _IMAGES:
         return f"{prefix}{dot}image"
     return f"{prefix}{dot}annotations" if kind == "json" else member.removesuffix(".npy")
 
@@ -181,17 +178,13 @@ def decode_image(content: bytes, image_format: str, max_pixels: int = MAX_PIXELS
     Raises:
         SampleError: not an image of this format, not 8-bit RGB, or too large.
     """
-    try:
-        with _DECODERS[image_format](io.BytesIO(content)) as image:
-            if image.width * image.height > max_pixels:
-                raise SampleError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
-            if image.mode != "RGB":
-                raise SampleError(f"the image's mode is {image.mode}, not RGB")
-            return np.array(image)
-    except SampleError:
-        raise
-    except Exception as error:  # on bad bytes Pillow's decoders raise nearly every kind there is
-        raise SampleError(f"not a readable {image_format} image: {error}") from None
+    image = open_image(content)
+    if image.format != image_format:
+        raise SampleError(f"it is a {image.format} file, not {image_format}")
+    if image.mode != "RGB":
+        raise SampleError(f"the image's mode is {image.mode}, not RGB")
+    load_image(image, max_pixels)
+    return np.array(image)
 
 
 def decode_json(content: bytes) -> dict[str, Any]:
@@ -210,42 +203,6 @@ def decode_json(content: bytes) -> dict[str, Any]:
 
 
 def decode_npy(content: bytes) -> NDArray[Any]:
-    """Return the array of numbers in a ``.npy`` file, in native byte order and writable.
-
-    Unlike `numpy.load`, it holds the header's shape against the bytes that are there before it allocates anything.
-
-    Raises:
-        SampleError: not an npy file, not numbers, or another length than its header says.
-    """
-    start = _npy_header_size(content)
-    shape, fortran_order, dtype = _npy_header(content[:start])
-    if len(content) - start != prod(shape) * dtype.itemsize:
-        raise SampleError(f"the header says {dtype} {shape}, but {len(content) - start} bytes follow it")
-    try:
-        flat = np.frombuffer(content, dtype, offset=start)
-        array = flat.reshape(shape, order="F" if fortran_order else "C")
-        return array.astype(dtype.newbyteorder("="), order="C", copy=True)
-    except (ValueError, TypeError, OverflowError) as error:  # sides beyond all measure beside one of 0
-        raise SampleError(f"the array {dtype} {shape} cannot be made: {error}") from None
-
-
-def _npy_header_size(content: bytes) -> int:
-    """Return where the numbers begin: behind magic, version, the text's length and the text."""
-    first_version = content[6:7] == b"\x01"
-    text = 10 if first_version else 12
-    return text + int.from_bytes(content[8:text], "little")
-
-
-@lru_cache(maxsize=256)
-def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, Fortran order and dtype: the same in most samples, and slow to parse."""
-    file = io.BytesIO(header)
-    try:
-        major, _ = npy.read_magic(file)  # type: ignore[no-untyped-call]
-        read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
-        shape, fortran_order, dtype = read(file)  # type: ignore[no-untyped-call]
-    except Exception as error:  # the header is a Python literal: parsing one can fail in many ways
-        raise SampleError(f"not a readable npy file: {error}") from None
-    if dtype.kind not in "biuf" or dtype.itemsize > 8 or any(side < 0 for side in shape):
-        raise SampleError(f"the array is {dtype} {shape}, not numbers")
-    return shape, fortran_order, dtype
+    """Return the array of numbers in a ``.npy`` file, in native byte order and writable. Raises as `read_array`."""
+    array = read_array(content)
+    return array.astype(array.dtype.newbyteorder("="), order="C", copy=True)

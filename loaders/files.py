@@ -13,6 +13,9 @@ from io import BufferedRandom, FileIO
 from pathlib import Path
 from typing import Literal
 
+PART_SUFFIX = ".part"
+"""What the name of a file ends with while it is written."""
+
 
 def open_regular(path: str | Path) -> FileIO:
     """Open a file for reading, unbuffered.
@@ -77,3 +80,32 @@ def strange_entry(folder: Path, ours: Callable[[str], bool]) -> tuple[str, str] 
                 kind = "link" if entry.is_symlink() else "folder" if entry.is_dir() else "pipe or a device"
                 found[entry.name] = kind
     return min(found.items(), default=None)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`; whatever happens, a reader finds the old or the new, whole.
+
+    Raises:
+        OSError: it could not be written; the old one is still there.
+    """
+    part = path.with_name(path.name + PART_SUFFIX)
+    try:
+        with open_own(part, "wb+") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:  # an interrupt, too
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk, where the system lets a folder be synced (Windows does not)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.decode import Decoder, Decoding
 from loaders.errors import ShardError, located
 from loaders.manifest import Manifest
 from loaders.shards.sources import Source, resolve
@@ -23,15 +23,11 @@ class IndexedShards:
     Args:
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, or a list of these.
         split: take the shards of this split alone.
-        image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
-        output: "torch", "tv_tensors", or "numpy", with which torch is not imported.
-        integers: "int32" (the default but with "numpy") or "int64": what arrays of integers are widened to.
-        floats: "float32" widens float16.
-        members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         verify: compare every shard's sha256 with the manifest first.
         manifest: of files with none beside them.
-        max_pixels: largest image that is decoded.
         max_bytes: largest sample that is read.
+        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+            ``max_pixels``.
 
     Raises:
         ManifestError: there is no valid manifest where one is needed.
@@ -43,28 +39,16 @@ class IndexedShards:
         source: Source,
         *,
         split: str | None = None,
-        image_layout: ImageLayout = "CHW",
-        output: Output = "torch",
-        integers: Integers | None = None,
-        floats: Floats | None = None,
-        members: Collection[str] | None = None,
         verify: bool = False,
         manifest: Manifest | str | Path | None = None,
-        max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        **decoding: Unpack[Decoding],
     ) -> None:
         shards = resolve(source, split=split, manifest=manifest)
         if shards[0].streamed:
             raise ShardError(f"{shards[0].location}: random access needs local files; download the shard first")
         self._store = LocalShards(shards, verify=verify, max_bytes=max_bytes)
-        self._decode = Decoder(
-            image_layout=image_layout,
-            output=output,
-            integers=integers,
-            floats=floats,
-            members=members,
-            max_pixels=max_pixels,
-        )
+        self._decode = Decoder(**decoding)
 
     def __len__(self) -> int:
         return len(self._store)

@@ -6,15 +6,16 @@ import re
 import secrets
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.content import content_digest
+from loaders.decode import Decoder, Decoding
 from loaders.epochs import Transform
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
@@ -23,11 +24,11 @@ from loaders.shards.iterations import Iterations
 from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
-from loaders.tee.client import Address
-from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.client import Address, TeeStatus
+from loaders.tee.listener import Listener, TeeStates, Terms
 from loaders.tee.parent import check_parent
 from loaders.tee.reception import Arrival, Reception
-from loaders.tee.recording import Recorder, check_recording, content_digest
+from loaders.tee.recording import Recorder, check_recording
 
 TIMEOUT_S = 60.0
 
@@ -56,19 +57,15 @@ class LiveDataset(IterableDataset[Any]):
         reconnect: go on with a compiler that comes back within `timeout_s` after a cut.
         plan_digest: take samples of the dataset with this plan alone. In any case a tee must go on with the plan that
             it was first seen with.
-        image_layout: "CHW" gives images as (3, H, W), "HWC" as (H, W, 3).
-        output: "torch", "numpy", or "tv_tensors" for torchvision's transforms v2 (see `loaders.tv`).
-        integers: "int32" (the default but with "numpy") or "int64": what arrays of integers are widened to.
-        floats: "float32" widens float16.
-        members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
             the sample out.
         on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
         record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders.tee.recording`).
         rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
         world_size: see `rank`.
-        max_pixels: largest image that is decoded.
         max_bytes: largest sample that is received. Each worker holds a few samples of each address at most.
+        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+            ``max_pixels``.
 
     Raises:
         ValueError: not an address, a group or a token that no tee takes, or ranks without a common group.
@@ -85,18 +82,13 @@ class LiveDataset(IterableDataset[Any]):
         timeout_s: float = TIMEOUT_S,
         reconnect: bool = True,
         plan_digest: str | None = None,
-        image_layout: ImageLayout = "CHW",
-        output: Output = "torch",
-        integers: Integers | None = None,
-        floats: Floats | None = None,
-        members: Collection[str] | None = None,
         transform: Transform | None = None,
         on_error: OnError = "raise",
         record: str | Path | None = None,
         rank: int | None = None,
         world_size: int | None = None,
-        max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        **decoding: Unpack[Decoding],
     ) -> None:
         super().__init__()
         given = [addresses] if isinstance(addresses, str) else addresses
@@ -106,19 +98,12 @@ class LiveDataset(IterableDataset[Any]):
             raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share, as group='a'")
         self._terms = terms(group, token, timeout_s, reconnect, plan_digest, max_bytes)
         self._skips = Skips(on_error)
-        self._decode = Decoder(
-            image_layout=image_layout,
-            output=output,
-            integers=integers,
-            floats=floats,
-            members=members,
-            max_pixels=max_pixels,
-        )
-        self._transform, self._max_pixels = transform, max_pixels
+        self._decode = Decoder(**decoding)
+        self._transform = transform
         self._record = None if record is None else Path(record)
         if self._record is not None:
             check_recording(self._record)
-        self._sightings = Sightings(len(self._addresses))
+        self._states = TeeStates(len(self._addresses))
         self._iterations = Iterations()
         self._length = SharedArray(1, torch.int64)
         self._length.array[0] = -1
@@ -179,28 +164,33 @@ class LiveDataset(IterableDataset[Any]):
     def _listeners(self, iteration: int) -> tuple[list[Listener], threading.Event]:
         stop = threading.Event()
         listeners = [
-            Listener(address, place, self._terms, self._sightings, iteration, stop)
+            Listener(address, place, self._terms, self._states, iteration, stop)
             for place, address in enumerate(self._addresses)
         ]
         return listeners, stop
 
     def _load(self, arrival: Arrival, recorder: Recorder | None) -> Any:
         listener, sample = arrival
+        status = None if recorder is None else listener.status
 
         def decode() -> tuple[dict[str, Any], Sample, bytes]:
             if isinstance(sample, ShardError):
                 raise sample
             with located(str(listener.address)):
                 decoded = self._decode(sample.key, sample.members)
-                content = b"" if recorder is None else content_digest(sample.key, sample.members, self._max_pixels)
+                content = b"" if status is None else self._digest(status, sample)
             return decoded, sample, content
 
         if (whole := self._skips.attempt(decode)) is None:
             return None
         decoded, received, content = whole
-        if recorder is not None and listener.status is not None:
-            recorder.add(listener.status, received, content)
+        if recorder is not None and status is not None:
+            recorder.add(status, received, content)
         return decoded if self._transform is None else self._transform(decoded)
+
+    def _digest(self, status: TeeStatus, sample: Sample) -> bytes:
+        """Return what a recording keeps of the sample's content."""
+        return content_digest(sample.key, sample.members, status.schema["members"], self._decode.max_pixels)
 
 
 def terms(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Unpack
 
-from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.decode import Decoder, Decoding
 from loaders.epochs import EpochDataset, Transform
 from loaders.errors import LiveError
+from loaders.layout import ShardLayout
 from loaders.live import TIMEOUT_S, terms
 from loaders.ranks import resolve_rank
 from loaders.shards.iterations import Iterations
@@ -24,7 +25,7 @@ from loaders.tarstream import DEFAULT_MAX_BYTES
 from loaders.tee.client import Address, TeeStatus
 from loaders.tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
 from loaders.tee.growing import Claims, GrowingShards
-from loaders.tee.listener import Listener, Sightings
+from loaders.tee.listener import Listener, TeeStates
 
 _MOST_SAMPLES = 1 << 26
 _LOOK_EVERY_S = 0.5
@@ -51,6 +52,8 @@ class LiveThenShards(EpochDataset):
         timeout_s: how long to wait for the compiler, and at its end for the last shards.
         shuffle: as `ShardDataset`'s; in epoch 0 it concerns what is read from the directory.
         seed: as `ShardDataset`'s, like all further ones.
+        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+            ``max_pixels``.
 
     Raises:
         LiveError: there is no compiler, it compiles without end, or it serves something else than `folder` holds.
@@ -68,36 +71,24 @@ class LiveThenShards(EpochDataset):
         shuffle: bool = True,
         seed: int = 0,
         window: int | None = None,
-        image_layout: ImageLayout = "CHW",
-        output: Output = "torch",
-        integers: Integers | None = None,
-        floats: Floats | None = None,
-        members: Collection[str] | None = None,
         transform: Transform | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         remainder: Remainder = "keep",
         on_error: OnError = "raise",
         verify: bool = False,
-        max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        **decoding: Unpack[Decoding],
     ) -> None:
         share, skips = Share(*resolve_rank(rank, world_size), remainder), Skips(on_error)
-        decode = Decoder(
-            image_layout=image_layout,
-            output=output,
-            integers=integers,
-            floats=floats,
-            members=members,
-            max_pixels=max_pixels,
-        )
+        decode = Decoder(**decoding)
         where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
-        sightings = Sightings(1)
-        status = Listener(where, 0, how, sightings, 0, Event()).greet()
+        states = TeeStates(1)
+        status = Listener(where, 0, how, states, 0, Event()).greet()
         growing = _growing(Path(folder), status, where, timeout_s)
         size = growing.shards * growing.per_shard
         claims = Claims(size + share.ranks)
-        around = Surroundings(where, how, sightings, claims, skips, seed, shuffle, verify)
+        around = Surroundings(where, how, states, claims, skips, seed, shuffle, verify)
         order = SampleOrder([growing.per_shard] * growing.shards, seed=seed, shuffle=shuffle, window=window)
         super().__init__(_Reader(around, growing, order), share, skips, decode, transform)
 
@@ -152,13 +143,16 @@ class _Reader:
 
 def _growing(folder: Path, status: TeeStatus, address: Address, timeout_s: float) -> GrowingShards:
     """Return the directory that a compiler writes to, once it has begun."""
-    per_shard = status.plan.get("samples_per_shard")
     if not status.shards_wanted:
         raise LiveError(
             f"{address} compiles without end; use LiveDataset, or give compile-dataset a number of --shards"
         )
-    if type(per_shard) is not int or not 0 < per_shard * status.shards_wanted <= _MOST_SAMPLES:
-        raise LiveError(f"{address} does not tell how many samples its shards have, or has too many")
+    try:
+        per_shard = ShardLayout.parse(status.plan).samples_per_shard
+    except ValueError as error:
+        raise LiveError(f"{address} does not tell how its dataset's samples are numbered: {error}") from None
+    if per_shard * status.shards_wanted > _MOST_SAMPLES:
+        raise LiveError(f"{address} serves more than {_MOST_SAMPLES} samples; use LiveDataset")
     growing = GrowingShards(folder, status.plan_digest, status.shards_wanted, per_shard)
     due = time.monotonic() + timeout_s
     growing.look()
@@ -176,7 +170,7 @@ def _await_all(growing: GrowingShards, around: Surroundings) -> None:
     Raises:
         LiveError: the compiler is gone or done, and shards are missing.
     """
-    listener = Listener(around.address, 0, around.terms, around.sightings, 0, Event())
+    listener = Listener(around.address, 0, around.terms, around.states, 0, Event())
     due: float | None = None
     growing.look()
     while not growing.complete:

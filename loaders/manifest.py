@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from loaders.files import read_regular
+from loaders.files import read_regular, write_atomically
+from loaders.format import MOST_NUMBER, SAMPLE_DIGEST_DIGITS, SampleKey, canonical_json, is_shard_file
 
 FORMAT = "blendshard-1"
 FILE_NAME = "dataset.json"
@@ -19,13 +20,9 @@ FILE_NAME = "dataset.json"
 RECORDED = "recorded"
 """What the provenance of a live tee's recording holds, and of nothing else."""
 
-SAMPLE_DIGEST_DIGITS = 8
-"""Hexadecimal digits that tell a sample's record: few, as a dataset may hold millions."""
-
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAMPLE_DIGESTS = re.compile(rf"(?:[0-9a-f]{{{SAMPLE_DIGEST_DIGITS}}})*")
-_KEY = re.compile(r"[0-9]{6,9}-[0-9]{6,9}")
-_MOST = {"number": 10**9, "samples": 10**9, "bytes": 2**63}
+_MOST = {"number": MOST_NUMBER, "samples": MOST_NUMBER, "bytes": 2**63}
 """What a shard's numbers are below: the first two stand in keys, the third is a file's size."""
 
 MOST_BYTES = 1 << 30
@@ -35,27 +32,11 @@ _MOST_VALUES = 1 << 23
 """In a manifest's JSON: each takes a hundred bytes of memory and more. Enough for 800 000 shards."""
 
 _FIELDS = {"name": str, "plan": dict, "schema": dict, "provenance": dict, "shards": list, "skipped": dict}
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
 _SEAL = re.compile(rb'(?<=\n "manifest_sha256": ")[^"]*(?=",\n)')
 
 
 class ManifestError(ValueError):
     """The manifest is missing, cut, or not one; the message names the file and the place."""
-
-
-def canonical_json(value: object) -> bytes:
-    """Return `value` as UTF-8 JSON with sorted keys and no NaN: equal values, equal bytes."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def sample_digest(record: builtins.bytes) -> str:
-    """Return what `ShardInfo.sample_digests` holds of a sample's tar record: the first digits of its sha256."""
-    return hashlib.sha256(record).hexdigest()[:SAMPLE_DIGEST_DIGITS]
-
-
-def shard_of(key: str) -> int:
-    """Return the number of the shard that a sample's key names: ``<shard>-<sample in shard>``."""
-    return int(key.partition("-")[0])
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str:
@@ -155,14 +136,19 @@ class Manifest:
             skipped: the keys of the samples that it lacks, and why.
         """
         others = [other for other in self.shards if other.number != shard.number]
-        lacking = {key: why for key, why in self.skipped.items() if shard_of(key) != shard.number}
+        kept = [str(key) for key in self.skipped_keys if key.shard != shard.number]
         shards = tuple(sorted([*others, shard], key=lambda info: info.number))
-        return replace(self, shards=shards, skipped={**lacking, **(skipped or {})})
+        return replace(self, shards=shards, skipped={**{key: self.skipped[key] for key in kept}, **(skipped or {})})
+
+    @property
+    def skipped_keys(self) -> list[SampleKey]:
+        """The keys of `skipped`, parsed."""
+        return [key for text in self.skipped if (key := SampleKey.parse(text))]
 
     @property
     def incomplete(self) -> frozenset[int]:
         """The numbers of the shards that lack samples."""
-        return frozenset(shard_of(key) for key in self.skipped)
+        return frozenset(key.shard for key in self.skipped_keys)
 
     def to_json(self) -> builtins.bytes:
         """Return the file's content: sorted, indented, ending in a newline, sealed with `manifest_sha256`.
@@ -183,6 +169,11 @@ class Manifest:
         content = text.encode() + b"\n"
         return _SEAL.sub(hashlib.sha256(content).hexdigest().encode(), content, count=1)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the file's content, parsed."""
+        shown: dict[str, Any] = json.loads(self.to_json())
+        return shown
+
     @classmethod
     def from_json(cls, content: builtins.bytes, source: str = FILE_NAME) -> Manifest:
         """Parse and check a manifest; `source` names it in errors.
@@ -200,7 +191,7 @@ class Manifest:
                 raise ManifestError(f"{source}: field {name!r} is missing or not a {kind.__name__}")
         if problem := schema_problem(value["schema"]):
             raise ManifestError(f"{source}: {problem}")
-        if not all(_KEY.fullmatch(key) and isinstance(why, str) for key, why in value["skipped"].items()):
+        if not all(SampleKey.parse(key) and isinstance(why, str) for key, why in value["skipped"].items()):
             raise ManifestError(f"{source}: skipped is not an object of sample keys and reasons")
         shards = tuple(_shard(entry, f"{source}: shards[{at}]") for at, entry in enumerate(value["shards"]))
         _check_distinct(shards, source)
@@ -213,6 +204,14 @@ class Manifest:
         if content != manifest.to_json():
             raise ManifestError(f"{source} was changed by hand or by another program")
         return manifest
+
+    def save(self, folder: Path) -> None:
+        """Write the file into a dataset's directory; whatever happens, a reader finds the old or the new one, whole.
+
+        Raises:
+            OSError: it could not be written; the old one is still there.
+        """
+        write_atomically(folder / FILE_NAME, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -270,7 +269,7 @@ def _shard(entry: object, where: str) -> ShardInfo:
         if type(entry.get(known.name)) is not kind:
             raise ManifestError(f"{where}.{known.name} is missing or not a {kind.__name__}")
     shard = ShardInfo(**{field.name: entry[field.name] for field in fields(ShardInfo)})
-    if not _SHARD_NAME.fullmatch(shard.name):
+    if not is_shard_file(shard.name):
         raise ManifestError(f"{where}.name {shard.name!r} is not a plain file name ending in .tar")
     if not (_DIGEST.fullmatch(shard.sha256) and _DIGEST.fullmatch(shard.content_sha256)):
         raise ManifestError(f"{where} has a digest that is not sha256 in hexadecimal")

@@ -20,9 +20,6 @@ END = bytes(2 * BLOCK)
 MAX_NAME = 100
 """Longest ``<key>.<member>`` in bytes: what a ustar header holds without a prefix."""
 
-IMAGES = frozenset({"png", "jpg", "webp"})
-"""The kinds of members that hold an image."""
-
 DEFAULT_MAX_BYTES = 1 << 30
 """Largest sample (headers not counted) that a reader accepts unless told otherwise."""
 
@@ -73,17 +70,6 @@ def _member_record(key: str, member: str, content: bytes) -> bytes:
     header = tarfile.TarInfo(name)
     header.size = len(content)
     return header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict") + content + bytes(-len(content) % BLOCK)
-
-
-def kind_of(member: str) -> str:
-    """Return what kind of file a member is: ``npy`` for ``keypoints.npy``, ``png`` for ``png`` and ``left.png``."""
-    return member.rpartition(".")[2]
-
-
-def meaning_of(member: str) -> str:
-    """Return a member's name without its image format: ``image`` for ``png``, ``left.image`` for ``left.jpg``."""
-    prefix, dot, kind = member.rpartition(".")
-    return f"{prefix}{dot}image" if kind in IMAGES else member
 
 
 def read_samples(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from loaders.errors import SampleError
+from loaders.format import kind_of, view_of
 
 try:
     from torchvision import tv_tensors
@@ -52,7 +53,7 @@ def check_version(members: Collection[str] | None) -> None:
     Raises:
         ImportError: torchvision is older than 0.23.
     """
-    if not _HAS_KEYPOINTS and (members is None or any(_kind(name) == "keypoints" for name in members)):
+    if not _HAS_KEYPOINTS and (members is None or any(kind_of(name) == "keypoints" for name in members)):
         raise ImportError(
             "this torchvision has no KeyPoints: install 0.23 or newer, or leave the keypoints out, with "
             "members=['image', 'annotations']"
@@ -81,7 +82,7 @@ def as_tv_tensors(sample: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in sample.items():
-        kind, prefix = _kind(name), name.removesuffix(_kind(name))
+        kind, prefix = kind_of(name), view_of(name)
         if kind == "image":
             found[name] = tv_tensors.Image(value)
         elif kind == "annotations":
@@ -93,10 +94,6 @@ def as_tv_tensors(sample: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[name] = _mask(value, prefix, sample)
     return found
-
-
-def _kind(name: str) -> str:
-    return name.rpartition(".")[2]
 
 
 def _of_objects(objects: Any, prefix: str, sample: Mapping[str, Any]) -> dict[str, Any]:

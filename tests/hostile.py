@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from loaders.manifest import FILE_NAME, canonical_json
+from loaders.format import canonical_json
+from loaders.manifest import FILE_NAME
 from loaders.tarstream import END, sample_record
 from tests.planned_dataset import Recipe, make
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from compiler.live.tee import Tee, TeeOptions
-from compiler.storage.content import digest_sample
-from compiler.storage.shards import write_atomically
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from loaders.content import content_digest
+from loaders.files import write_atomically
+from loaders.format import sample_digest
+from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import END, sample_record
 from tests.synthetic import Members, full_members, key_of
 
@@ -32,7 +33,12 @@ class Compiler:
     tee: Tee = field(init=False)
 
     def __post_init__(self) -> None:
-        plan = {"seed": self.seed, "samples_per_shard": self.per_shard}
+        plan = {
+            "seed": self.seed,
+            "samples_per_shard": self.per_shard,
+            "job": {"name": "cubes", "frames": [1], "cameras": [], "passes": []},
+            "render": {"image": "png", "width": 8, "height": 6},
+        }
         schema = {"members": {name: {"description": name} for name in self.members(0)}}
         self.manifest = Manifest("cubes", plan, schema, {"command": "compile-dataset"})
         if self.folder is not None:
@@ -89,7 +95,7 @@ class Compiler:
         for shard in shards:
             content, name = self.shard_bytes(shard), f"cubes-train-{shard:06d}.tar"
             first = shard * self.per_shard
-            digests = [digest_sample(self.key(at), self.members(at)) for at in range(first, first + self.per_shard)]
+            digests = [content_digest(self.key(at), self.members(at)) for at in range(first, first + self.per_shard)]
             records = "".join(sample_digest(self.record(at)) for at in range(first, first + self.per_shard))
             info = ShardInfo(
                 name,
@@ -129,7 +135,7 @@ class Compiler:
 
     def _write_manifest(self) -> None:
         assert self.folder is not None
-        write_atomically(self.folder / FILE_NAME, self.manifest.to_json())
+        self.manifest.save(self.folder)
 
 
 @contextmanager

@@ -12,9 +12,11 @@ import numpy as np
 
 from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings
 from compiler.planning import schema
-from compiler.planning.plan import SPLIT, Plan
-from compiler.storage.content import digest_sample
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from compiler.planning.plan import Plan
+from loaders.content import content_digest
+from loaders.format import SPLIT, sample_digest
+from loaders.layout import ShardLayout
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo
 from loaders.tarstream import END, sample_record
 from tests.synthetic import image_bytes, npy_bytes
 
@@ -124,19 +126,19 @@ def make(folder: Path, recipe: Recipe | None = None) -> Manifest:
             for order in plan.episodes(number)
             for at, sample in enumerate(order.samples)
         ]
-        manifest = manifest.with_shard(write_shard(folder, plan, number, samples))
+        manifest = manifest.with_shard(write_shard(folder, plan.layout, number, samples))
         views = [content for _, members in samples for name, content in members.items() if name.endswith("json")]
         for content in views:
             gathered = schema.merge(gathered, schema.schema_of(json.loads(content)))
     return write_manifest(folder, replace(manifest, schema={**manifest.schema, "annotations": gathered}))
 
 
-def write_shard(folder: Path, plan: Plan, number: int, samples: Samples) -> ShardInfo:
+def write_shard(folder: Path, layout: ShardLayout, number: int, samples: Samples) -> ShardInfo:
     """Write a shard of these samples and return its entry for the manifest."""
     records = [sample_record(key, members) for key, members in samples]
-    content, name = b"".join(records) + END, plan.shard_name(number)
+    content, name = b"".join(records) + END, layout.shard_name(number)
     (folder / name).write_bytes(content)
-    meaning = hashlib.sha256(b"".join(digest_sample(key, members) for key, members in samples)).hexdigest()
+    meaning = hashlib.sha256(b"".join(content_digest(key, members) for key, members in samples)).hexdigest()
     each = "".join(map(sample_digest, records))
     sha256 = hashlib.sha256(content).hexdigest()
     return ShardInfo(name, SPLIT, number, len(samples), len(content), sha256, meaning, each)

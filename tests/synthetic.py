@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from loaders.format import sample_digest
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo
 from loaders.tarstream import END, sample_record
 
 Members = Callable[[int], dict[str, bytes]]

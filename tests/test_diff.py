@@ -17,8 +17,8 @@ from compiler.commands.diff import _ranges
 from compiler.errors import UsageError
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.diff import DatasetDifference, diff
-from compiler.proof.planned import plan_of
 from compiler.storage.manifests import folder_of, load_manifest
+from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from loaders.tarstream import read_samples
 from tests.commands import TINY, ok, run
@@ -194,7 +194,7 @@ def recording_of(folder: Path, source: Path) -> Path:
     with (source / shard.name).open("rb") as file:
         samples = [(sample.key, sample.members) for sample in read_samples(file)]
     folder.mkdir()
-    there = write_shard(folder, plan_of(manifest), 0, samples[::-1])
+    there = write_shard(folder, ShardLayout.parse(manifest.plan), 0, samples[::-1])
     write_manifest(folder, replace(manifest, provenance={RECORDED: ""}, shards=(there,)))
     return folder
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from blender_jobs.orders import LONGEST_SIDE, MOST_PIXELS, RenderSettings
 from compiler.proof.verify import Verifier, examine_all
-from compiler.storage.content import open_image
-from loaders import decode
+from loaders import content, decode
 from loaders.errors import SampleError
 from loaders.indexed import IndexedShards
 from loaders.tarstream import DEFAULT_MAX_BYTES
@@ -74,10 +73,10 @@ def test_each_format_has_room_for_its_longest_side_and_no_more(image: str, kind:
 
 def test_no_decoder_takes_an_image_that_is_larger() -> None:
     """Whatever Pillow's own limit for the process is."""
-    assert decode.MAX_PIXELS == MOST_PIXELS == LARGEST[0] * LARGEST[1]
+    assert content.MAX_PIXELS == MOST_PIXELS == LARGEST[0] * LARGEST[1]
     larger = png_of_size(LARGEST[0], LARGEST[1] + 1)
     with pytest.raises(ValueError, match="16384 x 8193 pixels are more than 134217728"):
-        open_image(larger, load=True)
+        content.decode_image(larger)
     with pytest.raises(SampleError, match="16384 x 8193 pixels are more than 134217728"):
         decode.decode_image(larger, "PNG")
 

@@ -50,7 +50,7 @@ def render(shard: Path, plan: str = PLAN, stop_after: int = 5, skipping: bool = 
                 return None
             writer.add(key, members(key))
         writer.seal()
-    return writer.commit("train", 0)
+    return writer.commit(0)
 
 
 @pytest.fixture(scope="module")

@@ -152,9 +152,9 @@ def npy_saying(shape: str, descr: str = "<f4", content: bytes = b"") -> bytes:
     ("member", "content", "message"),
     [
         ("png", png_of_size(50_000, 50_000), "pixels are more than|decompression bomb"),
-        ("png", png_of_size(640, 480), "not a readable PNG image"),
-        ("png", image_bytes(pixels_of(0))[:60], "not a readable PNG image"),
-        ("png", image_bytes(pixels_of(0), "JPEG"), "not a readable PNG image"),
+        ("png", png_of_size(640, 480), "not a readable image"),
+        ("png", image_bytes(pixels_of(0))[:60], "not a readable image"),
+        ("png", image_bytes(pixels_of(0), "JPEG"), "it is a JPEG file, not PNG"),
         ("png", image_bytes(np.zeros((4, 4, 4), np.uint8)), "mode is RGBA, not RGB"),
         ("jpg", image_bytes(np.zeros((4, 4), np.uint8), "JPEG"), "mode is L, not RGB"),
         ("depth.npy", npy_saying("(1000000, 1000000)"), "but 0 bytes follow"),

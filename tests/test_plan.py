@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blender_jobs.orders import Asset, Described, Hello, JobSource, RenderSettings
+from compiler.planning.document import Made, Origin, PlanDocument
 from compiler.planning.plan import Plan, differences
-from loaders.manifest import Manifest, ShardInfo, canonical_json
+from loaders.format import canonical_json
+from loaders.layout import ShardLayout
+from loaders.manifest import Manifest, ShardInfo
+from tests.planned_dataset import Recipe
 
 
 def plan(frames: list[int], samples_per_shard: int, path: str = "/jobs/falling_cubes.py") -> Plan:
@@ -62,14 +69,14 @@ def test_an_episode_by_its_number_is_the_one_of_its_shard(made: Plan, shard: int
 @given(st.text(min_size=1).filter(lambda stem: "/" not in stem and "\0" not in stem))
 def test_whatever_the_jobs_file_is_called_the_manifest_takes_its_shards(stem: str) -> None:
     made = plan([1], 1, path=f"/jobs/{stem}.py")
-    shard = ShardInfo(made.shard_name(3), "train", 3, 1, 1, "0" * 64, "0" * 64, "0" * 8)
+    shard = ShardInfo(made.layout.shard_name(3), "train", 3, 1, 1, "0" * 64, "0" * 64, "0" * 8)
     manifest = Manifest(made.name, made.identity(), {"members": made.members()}, {}, (shard,))
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
 def test_names_are_as_documented() -> None:
     made = plan([1, 2], 5)
-    assert made.shard_name(7) == "falling_cubes-train-000007.tar"
+    assert made.layout.shard_name(7) == "falling_cubes-train-000007.tar"
     assert [sample.key for sample in made.episode(4).samples] == ["000001-000002", "000001-000003"]
     assert plan([1], 1, path="/jobs/my job (2).py").name == "my_job_2_"
 
@@ -169,3 +176,90 @@ def test_each_camera_has_members_of_its_own() -> None:
     stereo = replace(made, job=replace(made.job, passes=["depth", "flow"], cameras=["left", "right"])).members()
     assert stereo == {f"{camera}.{name}": entry for camera in ("left", "right") for name, entry in alone.items()}
     assert alone["flow_forward.npy"]["shape"] == [480, 640, 2]
+
+
+_ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+MADE = Recipe(cameras=("left", "right"), passes=("depth",)).plan
+PROVENANCE: dict[str, Any] = {
+    "job": {"path": "/jobs/cubes.py", "sources": {"cubes.py": "ab" * 32}, "path_fields": {}},
+    "assets": {},
+}
+PLACES = [
+    *(("plan", name) for name in MADE.identity() if name != "format"),
+    *(("plan", "job", name) for name in MADE.identity()["job"]),
+    *(("plan", "render", name) for name in MADE.identity()["render"]),
+    *(("provenance", name) for name in PROVENANCE),
+    *(("provenance", "job", name) for name in PROVENANCE["job"]),
+]
+
+
+@given(PLANS)
+def test_a_plan_that_is_written_is_read_back(made: Plan) -> None:
+    again = PlanDocument.parse(json.loads(canonical_json(made.identity())))
+    assert again == made.document
+    assert again.as_json() == made.identity()
+    assert again.layout == ShardLayout.parse(made.identity())
+
+
+def test_a_plan_of_a_release_without_some_fields_is_read() -> None:
+    plan = json.loads(canonical_json(MADE.identity()))
+    for name in ("missing_files", "missing", "reuse_scene", "categories"):
+        del plan["job"][name]
+    read = PlanDocument.parse(plan)
+    assert (read.job.missing_files, read.job.reuse_scene) == ("refuse", False)
+    assert read.layout == MADE.layout
+
+
+def test_how_a_dataset_was_made_is_read_of_its_manifest() -> None:
+    made = Made.parse(MADE.manifest(PROVENANCE))
+    assert made.plan == MADE.document
+    assert made.origin == Origin(Path("/jobs/cubes.py"), {"cubes.py": "ab" * 32}, {}, {})
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(PLACES), _ANY)
+def test_a_strange_value_is_one_line_with_its_place(place: tuple[str, ...], value: Any) -> None:
+    given = json.loads(canonical_json({"plan": MADE.identity(), "provenance": PROVENANCE}))
+    at = given
+    for name in place[:-1]:
+        at = at[name]
+    at[place[-1]] = value
+    said = ""
+    try:
+        Made.parse(Manifest("cubes", given["plan"], {}, given["provenance"]))
+    except ValueError as error:
+        said = str(error)
+    assert said.isprintable()  # which a line's end is not
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("job",), 3, "plan.job is 3, not an object"),
+        (("job", "frames"), [1, "2"], "plan.job.frames[1] is '2', not a whole number"),
+        (("job", "frames"), [], "plan.job.frames is empty"),
+        (("job", "name"), "../cubes", "plan.job.name is '../cubes', which no dataset can be called"),
+        (("job", "passes"), "depth", "plan.job.passes is 'depth', not a list"),
+        (("render", "width"), 64.0, "plan.render.width is 64.0, not a whole number"),
+        (("render", "image"), "gif", "plan.render.image is 'gif', not one of png, jpg, webp"),
+        (("samples_per_shard",), True, "plan.samples_per_shard is True, not a whole number"),
+        (("samples_per_shard",), 0, "plan.samples_per_shard is 0, not a whole number from 1 to 1000000"),
+        (("seed",), -1, "plan.seed is -1, not a whole number from 0"),
+    ],
+)
+def test_what_is_wrong_with_a_layout_is_said(place: tuple[str, ...], value: Any, message: str) -> None:
+    plan = json.loads(canonical_json(MADE.identity()))
+    at = plan
+    for name in place[:-1]:
+        at = at[name]
+    at[place[-1]] = value
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ShardLayout.parse(plan)
+    del at[place[-1]]
+    with pytest.raises(ValueError, match=f"has no {place[-1]}$"):
+        ShardLayout.parse(plan)

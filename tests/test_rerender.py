@@ -23,7 +23,6 @@ from compiler.commands.verify import verify_command
 from compiler.errors import InstanceLost, OtherPixels, UsageError, VerificationFailed
 from compiler.planning.plan import Plan
 from compiler.proof.compare import Difference
-from compiler.proof.planned import samples_due
 from compiler.proof.reading import samples_of
 from compiler.proof.rerender import (
     Comparison,
@@ -50,7 +49,7 @@ def described(*skipped: str, plan: Plan = PLAN) -> Manifest:
     for number in range(4):
         lacking = {key: "died" for key in skipped if int(key[:6]) == number}
         samples = plan.samples_per_shard - len(lacking)
-        entry = ShardInfo(plan.shard_name(number), "train", number, samples, 0, "", "", "")
+        entry = ShardInfo(plan.layout.shard_name(number), "train", number, samples, 0, "", "", "")
         manifest = manifest.with_shard(entry, lacking)
     return manifest
 
@@ -88,7 +87,7 @@ def test_a_scene_that_serves_a_shard_is_rendered_from_the_shards_beginning() -> 
     plan = replace(PLAN, job=replace(PLAN.job, reuse_scene=True))
     manifest = described(plan=plan)
     (task,) = choose_tasks(plan, manifest, 1, 3)
-    assert keys([task]) == [due.key for due in samples_due(plan, task[0].number, ())]
+    assert keys([task]) == [due.key for due in plan.layout.samples(task[0].number)]
 
 
 def test_a_recording_is_not_rendered_again(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from compiler.storage.content import decode_image, digest_sample
-from compiler.storage.shards import ShardWriter, write_atomically
+from compiler.storage.shards import ShardWriter
+from loaders.content import content_digest, decode_image
+from loaders.files import write_atomically
 from loaders.manifest import ShardInfo
 from loaders.tarstream import END, read_samples, sample_record
 
@@ -50,7 +51,7 @@ def written(folder: Path, samples: list[Sample]) -> tuple[bytes, ShardInfo]:
     writer = ShardWriter(folder / NAME, PLAN)
     for key, members in samples:
         writer.add(key, members)
-    info = writer.commit("train", 0)
+    info = writer.commit(0)
     return (folder / NAME).read_bytes(), info
 
 
@@ -85,7 +86,7 @@ def test_what_was_thrown_away_leaves_no_trace(sizes: list[int], detours: list[tu
             assert writer.samples == kept
         for key, members in samples[writer.samples :]:
             writer.add(key, members)
-        info = writer.commit("train", 0)
+        info = writer.commit(0)
         assert ((Path(folder) / NAME).read_bytes(), info) == straight
 
 
@@ -106,7 +107,7 @@ def test_nothing_has_the_final_name_before_it_is_whole_and_on_the_disk(
     writer.seal()
     assert names(tmp_path) == [f"{NAME}.journal", f"{NAME}.part"]
     synced = watch_syncs(tmp_path, monkeypatch)
-    size = writer.commit("train", 0).bytes
+    size = writer.commit(0).bytes
     journal = {f"{NAME}.journal": (tmp_path / f"{NAME}.journal").stat().st_size}
     assert synced == [{**journal, f"{NAME}.part": size}, {**journal, NAME: size}]  # the file, then its folder
     writer.close()
@@ -145,7 +146,7 @@ def test_an_image_that_cannot_be_decoded_is_not_appended(tmp_path: Path) -> None
     for broken in (members["png"][:60], b"", b"%!PS-Adobe-3.0 EPSF-3.0\n"):
         with pytest.raises(ValueError, match="not a readable image"):
             writer.add("000000-000001", {**members, "png": broken})
-    info = writer.commit("train", 0)
+    info = writer.commit(0)
     assert (info, (tmp_path / NAME).read_bytes()) == tuple(reversed(written(tmp_path, [sample(0)])))
 
 
@@ -169,7 +170,7 @@ def test_on_a_full_disk_a_shard_fails_and_leaves_what_was_sealed(tmp_path: Path,
     with full_disk(free):
         with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):  # noqa: PT012  (buffers choose which of them fails)
             writer.add(*sample(0, 3000))
-            writer.commit("train", 0)
+            writer.commit(0)
         writer.close()
     assert names(tmp_path) == left
 
@@ -180,7 +181,7 @@ def test_a_shard_that_cannot_be_synced_is_not_there(tmp_path: Path, monkeypatch:
     writer.add(*sample(1))
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(OSError, match="lost"):
-        writer.commit("train", 0)
+        writer.commit(0)
     assert names(tmp_path) == [NAME]
     assert (tmp_path / NAME).read_bytes() == old
 
@@ -237,7 +238,7 @@ IMAGE_FILES = {
 
 def test_encodings_of_the_same_pixels_are_the_same_content() -> None:
     assert len({tuple(image.items()) for image in IMAGE_FILES.values()}) == len(IMAGE_FILES)
-    assert len({digest_sample("key", {**MEMBERS, **image}) for image in IMAGE_FILES.values()}) == 1
+    assert len({content_digest("key", {**MEMBERS, **image}) for image in IMAGE_FILES.values()}) == 1
 
 
 def test_another_pixel_annotation_key_or_member_is_another_content() -> None:
@@ -256,13 +257,13 @@ def test_another_pixel_annotation_key_or_member_is_another_content() -> None:
         ("key", MEMBERS),
         ("key", {**MEMBERS, **image, "json": b"", "segmentation.npy": b"{}numbers"}),
     ]
-    assert len({digest_sample(key, members) for key, members in samples}) == len(samples)
+    assert len({content_digest(key, members) for key, members in samples}) == len(samples)
 
 
 def test_a_shards_content_digest_is_over_its_samples_in_order(tmp_path: Path) -> None:
     one, other = sample(0), sample(1)
     _, info = written(tmp_path, [one, other])
-    assert info.content_sha256 == hashlib.sha256(digest_sample(*one) + digest_sample(*other)).hexdigest()
+    assert info.content_sha256 == hashlib.sha256(content_digest(*one) + content_digest(*other)).hexdigest()
     again = {**other[1], "png": encode(compress_level=0)}
     _, recoded = written(tmp_path, [one, (other[0], again)])
     assert recoded.sha256 != info.sha256

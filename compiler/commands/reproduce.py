@@ -25,7 +25,8 @@ from compiler.storage.directory import open_directory
 from compiler.storage.manifests import folder_of, load_manifest
 from compiler.storage.places import Places
 from compiler.storage.sources import copy_sources
-from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
+from loaders.format import SAMPLE_DIGEST_DIGITS
+from loaders.manifest import Manifest, ShardInfo
 
 _SHOWN = 8
 """Keys that are spelled out."""
@@ -102,8 +103,7 @@ def _compare(plan: Plan, published: Manifest, made: Manifest) -> None:
 
 def _digests(plan: Plan, manifest: Manifest, shard: ShardInfo) -> dict[str, str]:
     """Return the `sample_digest` of each sample that the shard has, by key; none where it has not what it must have."""
-    keys = [sample.key for episode in plan.episodes(shard.number) for sample in episode.samples]
-    keys = [key for key in keys if key not in manifest.skipped]
+    keys = [sample.key for sample in plan.layout.samples(shard.number, manifest.skipped)]
     digits = range(0, len(shard.sample_digests), SAMPLE_DIGEST_DIGITS)
     each = [shard.sample_digests[start : start + SAMPLE_DIGEST_DIGITS] for start in digits]
     return dict(zip(keys, each, strict=True)) if len(keys) == len(each) else {}

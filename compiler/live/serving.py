@@ -16,7 +16,7 @@ from compiler.errors import UsageError
 from compiler.live.options import Policy, TeeOptions, is_loopback
 from compiler.live.tee import Tee
 from compiler.planning.plan import Plan
-from compiler.storage.shards import write_atomically
+from loaders.files import write_atomically
 
 DEFAULT_URL = "http://127.0.0.1:5555"
 

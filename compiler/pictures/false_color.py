@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import colorsys
-import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from loaders.content import read_array
 
 Array = npt.NDArray[Any]
 Colors = npt.NDArray[np.uint8]
@@ -35,7 +36,7 @@ def picture(name: str, content: bytes) -> Image.Image:
         name: the member's, as ``depth.npy``; one of `blender_jobs.passes`.
         content: the ``.npy`` file.
     """
-    array = np.load(io.BytesIO(content), allow_pickle=False)
+    array = read_array(content)
     return Image.fromarray(_PAINTERS[name.removesuffix(".npy")](array), "RGB")
 
 

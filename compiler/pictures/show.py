@@ -13,9 +13,10 @@ from compiler.errors import UsageError
 from compiler.pictures.false_color import picture
 from compiler.pictures.overlay import annotated
 from compiler.proof.reading import samples_of
-from compiler.storage.content import decode_image
+from loaders.content import decode_image
+from loaders.format import IMAGES, SampleKey, views_of
 from loaders.manifest import Manifest
-from loaders.tarstream import IMAGES, Sample
+from loaders.tarstream import Sample
 
 _DAMAGED = "compile-dataset verify tells what is damaged"
 _SCREEN = 1920
@@ -29,7 +30,6 @@ _GAP, _SEAM = 8, 2
 """Between samples, and between the pictures of one."""
 _PAPER = (250, 250, 250)
 _ARRAYS = [name for members in PASSES.values() for name in members]
-_PLAIN = {*IMAGES, "json", "keypoints.npy"}
 
 
 def find_sample(folder: Path, manifest: Manifest, key: str) -> Sample:
@@ -38,13 +38,13 @@ def find_sample(folder: Path, manifest: Manifest, key: str) -> Sample:
     Raises:
         UsageError: there is none, or its shard cannot be read.
     """
-    number = key.partition("-")[0]
-    shard = next((shard for shard in manifest.shards if f"{shard.number:06d}" == number), None)
+    wanted = SampleKey.parse(key)
+    shard = next((shard for shard in manifest.shards if wanted and shard.number == wanted.shard), None)
     if shard is not None:
         for sample in samples_of(folder / shard.name):
             if sample.key == key:
                 return sample
-    example = f"{manifest.shards[0].number:06d}-000000" if manifest.shards else "none: no shard is finished"
+    example = SampleKey(manifest.shards[0].number, 0) if manifest.shards else "none: no shard is finished"
     raise UsageError(f"{folder} has no sample {key!r}", f"a key is as {example}")
 
 
@@ -130,17 +130,16 @@ def _tile(sample: Sample, manifest: Manifest, width: int, with_passes: bool, roo
 def _rows(sample: Sample, manifest: Manifest, width: int, with_passes: bool) -> list[list[Image.Image]]:
     """Return the pictures of each camera; without passes, those of all cameras in one row."""
     rows = []
-    for camera in _cameras(sample):
-        view = {
-            name.removeprefix(camera): content for name, content in sample.members.items() if _camera(name) == camera
-        }
-        name = next(name for name in view if name in IMAGES)
-        shape = manifest.members.get(f"{camera}{name}", {}).get("shape")
-        image = decode_image(view[name], shape).convert("RGB")
-        objects = json.loads(view["json"])["objects"]
+    if not views_of(sample.members):
+        raise ValueError("it has no image with annotations")
+    for view in views_of(sample.members):
+        name = next(f"{view}{kind}" for kind in IMAGES if f"{view}{kind}" in sample.members)
+        image = decode_image(sample.members[name], manifest.members.get(name, {}).get("shape")).convert("RGB")
+        objects = json.loads(sample.members[f"{view}json"])["objects"]
         pictures = [annotated(image, objects, manifest.schema.get("categories", []), width)]
         if with_passes:
-            painted = [picture(name, view[name]) for name in _ARRAYS if name in view]
+            arrays = {name: sample.members.get(f"{view}{name}") for name in _ARRAYS}
+            painted = [picture(name, content) for name, content in arrays.items() if content is not None]
             pictures += [entry.resize(pictures[0].size, Image.Resampling.NEAREST) for entry in painted]
         rows.append(pictures)
     return rows if with_passes else [[entry for row in rows for entry in row]]
@@ -155,22 +154,10 @@ def _wrapped(row: list[Image.Image], most: int) -> list[list[Image.Image]]:
 
 def _pictures_in_a_row(sample: Sample, with_passes: bool) -> int:
     """Return how many pictures stand side by side where there is room."""
+    views = views_of(sample.members)
     if not with_passes:
-        return len(_cameras(sample))
-    passes = [
-        sum(name == f"{camera}{array}" for name in sample.members for array in _ARRAYS) for camera in _cameras(sample)
-    ]
-    return 1 + max(passes)
-
-
-def _cameras(sample: Sample) -> list[str]:
-    return sorted({_camera(name) for name in sample.members})
-
-
-def _camera(member: str) -> str:
-    """Return the camera's prefix of a member's name with its dot, empty where there is none."""
-    head, dot, _ = member.partition(".")
-    return "" if member in _ARRAYS or member in _PLAIN or not dot else head + dot
+        return max(1, len(views))
+    return 1 + max((sum(f"{view}{array}" in sample.members for array in _ARRAYS) for view in views), default=0)
 
 
 def _grid(rows: Sequence[Sequence[Image.Image]], gap: int = _SEAM) -> Image.Image:

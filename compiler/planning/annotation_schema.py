@@ -13,7 +13,8 @@ from typing import Any
 
 import fastjsonschema
 
-from loaders.manifest import FORMAT, SAMPLE_DIGEST_DIGITS
+from loaders.format import SAMPLE_DIGEST_DIGITS, SHARD_FILE
+from loaders.manifest import FORMAT
 
 JsonSchema = dict[str, Any]
 Fields = dict[str, JsonSchema]
@@ -108,7 +109,7 @@ _MEMBER = _object(
 
 _SHARD = _object(
     {
-        "name": {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar$"},
+        "name": {"type": "string", "pattern": f"^{SHARD_FILE}$"},
         "split": _TEXT,
         "number": _COUNT,
         "samples": _COUNT,

@@ -5,6 +5,7 @@ What never comes into view may be a mistake of the job's; an object that is seen
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +14,27 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from loaders.content import read_array
+from loaders.format import kind_of, view_of
+
 Key = TypeVar("Key", str, int)
 
 _SLACK = 1
 """Pixels around a box in which an object may still be seen."""
 _NAMED = 5
 """Names that are spelled out for people; JSON has all."""
+
+
+def annotated_views(members: Mapping[str, bytes]) -> Iterator[tuple[Any, npt.NDArray[Any] | None]]:
+    """Yield the annotations of each view of a sample, with the segmentation that belongs to them, where there is one.
+
+    Raises:
+        ValueError: a member is not what its name says.
+    """
+    for name, content in members.items():
+        if kind_of(name) == "json":
+            segmentation = members.get(f"{view_of(name)}segmentation.npy")
+            yield json.loads(content), None if segmentation is None else read_array(segmentation)
 
 
 @dataclass

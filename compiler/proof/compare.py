@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.proof.structure import read_json
-from compiler.storage.content import decode_image, open_image, read_array
-from loaders.tarstream import IMAGES, kind_of, meaning_of
+from loaders.content import decode_image, open_image, read_array
+from loaders.format import IMAGES, kind_of, meaning_of
 
 Array = npt.NDArray[Any]
 
@@ -148,7 +148,7 @@ def _compare(name: str, other: str, one: bytes, two: bytes) -> Difference:
         if kind in IMAGES:
             return image_difference(member, one, two)
         if kind == "npy":
-            keypoints = name.rpartition(".npy")[0].rpartition(".")[2] == "keypoints"
+            keypoints = kind_of(name.removesuffix(".npy")) == "keypoints"
             return (keypoint_difference if keypoints else array_difference)(member, one, two)
         if kind == "json":
             return json_difference(member, one, two)

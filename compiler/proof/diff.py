@@ -15,8 +15,9 @@ from compiler.errors import UsageError
 from compiler.planning.plan import differences
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.reading import samples_of
+from loaders.format import meaning_of
 from loaders.manifest import Manifest
-from loaders.tarstream import Sample, meaning_of
+from loaders.tarstream import Sample
 
 Field = tuple[str, Any, Any]
 """A path in JSON, and both values; None for what one lacks."""

@@ -19,7 +19,6 @@ from compiler.interrupts import deferred_interrupts
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
 from compiler.proof.compare import Difference, compare_members
-from compiler.proof.planned import episodes_due, samples_due
 from compiler.proof.reading import samples_of
 from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.resolve import FirstBlender
@@ -90,7 +89,7 @@ def refuse_recording(manifest: Manifest) -> None:
 
 def all_tasks(plan: Plan, manifest: Manifest) -> list[Task]:
     """Return one task for each shard: all of its episodes that are there."""
-    tasks = [(shard, episodes_due(plan, shard.number, manifest.skipped)) for shard in manifest.shards]
+    tasks = [(shard, plan.episodes(shard.number, manifest.skipped)) for shard in manifest.shards]
     return [(shard, episodes) for shard, episodes in tasks if episodes]
 
 
@@ -105,9 +104,9 @@ def choose_tasks(plan: Plan, manifest: Manifest, amount: int, seed: int) -> list
     tasks: list[Task] = []
     for at, indices in itertools.groupby(chosen, key=lambda index: bisect.bisect_right(ends, index)):
         shard = manifest.shards[at]
-        due, start = samples_due(plan, shard.number, manifest.skipped), ends[at] - shard.samples
+        due, start = plan.layout.samples(shard.number, manifest.skipped), ends[at] - shard.samples
         wanted = {due[index - start].episode for index in indices}
-        episodes = episodes_due(plan, shard.number, manifest.skipped)
+        episodes = plan.episodes(shard.number, manifest.skipped)
         if plan.job.reuse_scene:
             tasks.append((shard, episodes))
         else:

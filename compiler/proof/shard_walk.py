@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from compiler.planning.sightings import Sightings
-from compiler.proof.planned import Due
 from compiler.proof.structure import Finding, SampleChecker, undecodable
-from compiler.storage.content import digest_sample
-from loaders.manifest import SAMPLE_DIGEST_DIGITS, ShardInfo, sample_digest
-from loaders.tarstream import BLOCK, Sample, TarStreamError, kind_of, padded, read_samples, sample_record
+from loaders.content import content_digest
+from loaders.format import SAMPLE_DIGEST_DIGITS, kind_of, sample_digest
+from loaders.layout import PlannedSample
+from loaders.manifest import ShardInfo
+from loaders.tarstream import BLOCK, Sample, TarStreamError, padded, read_samples, sample_record
 
 _CHUNK = 1 << 20
 
@@ -91,7 +92,7 @@ class Walk:
     """
 
     def __init__(
-        self, shard: ShardInfo, due: list[Due], checker: SampleChecker | None, tap: Tap, report: ShardReport
+        self, shard: ShardInfo, due: list[PlannedSample], checker: SampleChecker | None, tap: Tap, report: ShardReport
     ) -> None:
         self._shard, self._due, self._checker, self._tap, self._report = shard, due, checker, tap, report
         self._passed = 0
@@ -146,7 +147,7 @@ class Walk:
                 self._report.notes.append(str(Problem(self._shard.name, finding.what, sample.key, finding.member)))
         try:
             if self._checker is not None:  # else nothing tells how large an image may be, and the manifest is blamed
-                self._content.update(digest_sample(sample.key, sample.members, self._checker.members))
+                self._content.update(content_digest(sample.key, sample.members, self._checker.members))
         except ValueError:
             described = self._checker.members if self._checker else {}
             finding = undecodable(sample, described) or Finding("", "cannot be decoded")

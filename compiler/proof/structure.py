@@ -12,9 +12,10 @@ import numpy.typing as npt
 from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.sightings import Sightings
-from compiler.proof.planned import Due
-from compiler.storage.content import decode_image, open_image, read_array
-from loaders.tarstream import IMAGES, Sample, kind_of
+from loaders.content import decode_image, open_image, read_array
+from loaders.format import IMAGES, kind_of, view_of
+from loaders.layout import PlannedSample
+from loaders.tarstream import Sample
 
 
 class Finding(NamedTuple):
@@ -27,8 +28,6 @@ class Finding(NamedTuple):
 
 
 Array = npt.NDArray[Any]
-
-_DECODERS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 class SampleChecker:
@@ -46,7 +45,7 @@ class SampleChecker:
         self._categories = [entry.get("id") for entry in described.get("categories", [])]
         self._seed = seed
 
-    def findings(self, sample: Sample, due: Due | None, seen: Sightings) -> Iterator[Finding]:
+    def findings(self, sample: Sample, due: PlannedSample | None, seen: Sightings) -> Iterator[Finding]:
         """Yield what is wrong with the members of a sample.
 
         Args:
@@ -70,9 +69,9 @@ class SampleChecker:
                 yield from self._annotation_findings(name, content, arrays, due, seen)
 
     def _annotation_findings(
-        self, name: str, content: bytes, arrays: Mapping[str, Array], due: Due | None, seen: Sightings
+        self, name: str, content: bytes, arrays: Mapping[str, Array], due: PlannedSample | None, seen: Sightings
     ) -> Iterator[Finding]:
-        view = name.removesuffix("json")  # "" or "left.": whose members belong to these annotations
+        view = view_of(name)  # "" or "left.": whose members belong to these annotations
         try:
             annotations = read_json(content)
             schema_of = schema.schema_of(annotations)
@@ -98,7 +97,7 @@ class SampleChecker:
             what = f"holds {strange}, which is not a segmentation_id of the objects"
             yield Finding(f"{view}segmentation.npy", what, damage=False)
 
-    def _misplaced(self, annotations: dict[str, Any], view: str, due: Due | None) -> Iterator[str]:
+    def _misplaced(self, annotations: dict[str, Any], view: str, due: PlannedSample | None) -> Iterator[str]:
         """Yield where the annotations name another place in the dataset, or another size."""
         if due is not None:
             for field, value in (("episode", due.episode), ("frame", due.frame), ("seed", self._seed)):
@@ -143,7 +142,7 @@ def _image_findings(name: str, content: bytes, entry: Mapping[str, Any]) -> Iter
     except ValueError as error:
         yield Finding(name, str(error))
         return
-    if _DECODERS.get(str(image.format)) != kind_of(name):
+    if image.format != IMAGES[kind_of(name)]:
         yield Finding(name, f"is a {image.format} file")
     if "shape" in entry and [image.height, image.width, len(image.getbands())] != list(entry["shape"]):
         shape = "x".join(map(str, entry["shape"]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import multiprocessing
 import signal
 import threading
@@ -22,8 +21,7 @@ from pathlib import Path, PurePosixPath
 from compiler.errors import Incomplete, VerificationFailed
 from compiler.lifeline import die_with_pool
 from compiler.planning.annotation_schema import manifest_problem
-from compiler.planning.plan import SPLIT, Plan
-from compiler.proof.planned import Due, plan_of, samples_due
+from compiler.planning.plan import members_of
 from compiler.proof.reading import open_shard
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
 from compiler.proof.structure import SampleChecker
@@ -31,7 +29,9 @@ from compiler.storage import sources
 from compiler.storage.manifests import load_manifest
 from loaders.children import safe_path
 from loaders.files import read_regular
-from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shard_of
+from loaders.format import SPLIT
+from loaders.layout import PlannedSample, ShardLayout
+from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 """A copy of the dataset may well lack its sources; no file can have a name that is too long."""
@@ -71,25 +71,25 @@ class Verifier:
         self.manifest = manifest
         self.problems: list[Problem] = []
         """What is wrong with the manifest and the copies of the job's sources."""
-        self._plan = self._read_plan()
-        self._lacking = Counter(map(shard_of, manifest.skipped))
+        self._layout = self._read_layout()
+        self._lacking = Counter(key.shard for key in manifest.skipped_keys)
         self._check_names()
         self._check_skipped()
         self._check_sources()
         self._checker: SampleChecker | None = None
-        if problem := manifest_problem(json.loads(manifest.to_json())):
+        if problem := manifest_problem(manifest.as_json()):
             self._blame_manifest(problem)
         else:
-            self._checker = SampleChecker(manifest.schema, self._plan.seed if self._plan else None)
+            self._checker = SampleChecker(manifest.schema, self._layout.seed if self._layout else None)
             self._check_members()
 
     def examine(self, shard: ShardInfo) -> ShardReport:
         """Read one shard to its end and return what is wrong with it."""
         report = ShardReport(shard.name, shard.bytes)
         report.problems += self._misnumbered(shard)
-        due: list[Due] = []
-        if self._plan is not None and not report.problems:
-            due = samples_due(self._plan, shard.number, self.manifest.skipped)
+        due: list[PlannedSample] = []
+        if self._layout is not None and not report.problems:
+            due = self._layout.samples(shard.number, self.manifest.skipped)
         try:
             with open_shard(self.folder / shard.name) as file:
                 Walk(shard, due, self._checker, Tap(file, shard.bytes), report).run()
@@ -99,38 +99,39 @@ class Verifier:
 
     def _misnumbered(self, shard: ShardInfo) -> Iterator[Problem]:
         """Yield where the manifest's entry is not as the plan has it."""
-        if self._plan is None:
+        if self._layout is None:
             return
         for what, found, planned in (
-            ("name", shard.name, self._plan.shard_name(shard.number)),
+            ("name", shard.name, self._layout.shard_name(shard.number)),
             ("split", shard.split, SPLIT),
-            ("samples", shard.samples, self._plan.samples_per_shard - self._lacking[shard.number]),
+            ("samples", shard.samples, self._layout.samples_per_shard - self._lacking[shard.number]),
         ):
             if found != planned:
                 yield Problem(FILE_NAME, f"shard {shard.number}: {what} is {found}, not {planned}")
 
-    def _read_plan(self) -> Plan | None:
+    def _read_layout(self) -> ShardLayout | None:
         if self.manifest.recorded:
             return None
         try:
-            return plan_of(self.manifest)
+            layout = ShardLayout.parse(self.manifest.plan)
+            members_of(layout)  # an unknown pass
         except ValueError as error:
-            self._blame_manifest(str(error))
+            self._blame_manifest(f"the plan cannot be read: {error}")
             return None
+        return layout
 
     def _check_names(self) -> None:
-        if self._plan is not None and self.manifest.name != self._plan.name:
-            self._blame_manifest(f"name is {self.manifest.name!r}, in the plan {self._plan.name!r}")
+        if self._layout is not None and self.manifest.name != self._layout.name:
+            self._blame_manifest(f"name is {self.manifest.name!r}, in the plan {self._layout.name!r}")
 
     def _check_skipped(self) -> None:
         """Only a shard that is there can lack samples, and only some that the plan gives it."""
         if strange := self._lacking.keys() - {shard.number for shard in self.manifest.shards}:
             self._blame_manifest(f"skipped: there is no shard {min(strange)}")
-        if self._plan is None:
+        if self._layout is None:
             return
-        for key in sorted(self.manifest.skipped):
-            at = int(key.partition("-")[2])
-            if at >= self._plan.samples_per_shard or key != f"{shard_of(key):06d}-{at:06d}":
+        for key in sorted(self.manifest.skipped_keys):
+            if key.sample >= self._layout.samples_per_shard:
                 self._blame_manifest(f"skipped: {key} is not a sample of the plan")
 
     def _check_sources(self) -> None:
@@ -153,9 +154,9 @@ class Verifier:
 
     def _check_members(self) -> None:
         """Hold the schema's members to the plan's."""
-        if self._plan is None:
+        if self._layout is None:
             return
-        found, planned = self.manifest.members, self._plan.members()
+        found, planned = self.manifest.members, members_of(self._layout)
         for name in sorted(found.keys() | planned.keys()):
             shown = [[entry.get(name, {}).get(what) for what in ("dtype", "shape")] for entry in (found, planned)]
             if (name in found) != (name in planned) or shown[0] != shown[1]:

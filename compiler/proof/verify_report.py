@@ -14,7 +14,7 @@ from compiler.proof.shard_walk import Problem
 from compiler.storage import failures, sources
 from compiler.storage.directory import LOCK_NAME
 from compiler.storage.journal import JOURNAL_SUFFIX
-from compiler.storage.shards import PART_SUFFIX
+from loaders.files import PART_SUFFIX
 from loaders.manifest import FILE_NAME, Manifest
 
 _SHOWN = 5

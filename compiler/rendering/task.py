@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 from collections.abc import Callable
 from typing import Literal
@@ -10,14 +9,11 @@ from typing import Literal
 from compiler.errors import Incomplete, InstanceLost, JobBroken
 from compiler.planning import schema
 from compiler.planning.annotation_schema import annotation_problem
-from compiler.planning.plan import SPLIT
-from compiler.planning.sightings import Sightings
+from compiler.planning.sightings import Sightings, annotated_views
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 from compiler.rendering.retry import RetryPolicy
-from compiler.storage.content import segmentation_of
 from compiler.storage.failures import Failure, for_want_of_memory, replay_command
 from compiler.storage.store import Store
-from loaders.tarstream import kind_of
 
 _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
 """What Blender says before it aborts for want of OpenGL. Lines with EGL_BAD_MATCH come in healthy runs, too."""
@@ -98,11 +94,7 @@ class ShardTask:
         if set(members) != self._expected:
             raise InstanceLost(f"sent {sorted(members)} for {due.key} where {sorted(self._expected)} were due")
         try:
-            views = [
-                (json.loads(content), segmentation_of(members, name))
-                for name, content in members.items()
-                if kind_of(name) == "json"
-            ]
+            views = list(annotated_views(members))
             record = self._writer.add(due.key, members)
         except ValueError as error:
             raise InstanceLost(f"sent garbage for {due.key}: {error}") from None
@@ -216,7 +208,7 @@ class ShardTask:
 
     def commit(self) -> None:
         """Give the shard its name. Raises OSError."""
-        shard = self._writer.commit(SPLIT, self.number)
+        shard = self._writer.commit(self.number)
         self._events.put(
             ShardDone(shard, self._annotations, self._skipped, None if self._writer.kept.samples else self._seen)
         )

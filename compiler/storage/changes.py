@@ -56,7 +56,8 @@ def when(path: Path) -> str:
 
 
 def _sources(plan: Plan, manifest: Manifest) -> list[str]:
-    if plan.job.source_sha256 == manifest.plan.get("job", {}).get("source_sha256"):
+    was = manifest.plan.get("job")
+    if not isinstance(was, dict) or plan.job.source_sha256 == was.get("source_sha256"):
         return []
     job = manifest.provenance.get("job")
     then = job.get("sources") if isinstance(job, dict) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,23 +13,26 @@ from filelock import FileLock, Timeout
 
 from compiler.errors import OtherPlan, UsageError, disk_error
 from compiler.planning import schema
-from compiler.planning.plan import SPLIT, Plan, differences
+from compiler.planning.plan import Plan, differences
 from compiler.storage import failures, sources
 from compiler.storage.changes import changes, told, when
 from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
-from compiler.storage.shards import PART_SUFFIX, ShardWriter, find_kept, part_of, write_atomically
+from compiler.storage.shards import ShardWriter, find_kept, part_of
 from compiler.storage.store import with_annotations
-from loaders.files import open_regular, strange_entry
+from loaders.files import PART_SUFFIX, open_regular, strange_entry
+from loaders.format import is_shard_name
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 
 LOCK_NAME = ".lock"
 
-_OURS = re.compile(
-    rf"({re.escape(FILE_NAME)}|.*\.tar{re.escape(JOURNAL_SUFFIX)}|.*\.tar)({re.escape(PART_SUFFIX)})"
-    rf"|{re.escape(FILE_NAME)}|.*\.tar{re.escape(JOURNAL_SUFFIX)}|{re.escape(failures.FILE_NAME)}|{re.escape(LOCK_NAME)}"
-)
-"""The names of the files that are written in place."""
+
+def _is_written_in_place(name: str) -> bool:
+    """Tell whether a file of this name is one that we write to where it lies."""
+    whole = name.removesuffix(PART_SUFFIX)
+    if whole in (FILE_NAME, failures.FILE_NAME, LOCK_NAME) or whole.endswith(f".tar{JOURNAL_SUFFIX}"):
+        return True
+    return whole != name and whole.endswith(".tar")
 
 
 @dataclass
@@ -63,7 +65,7 @@ class DatasetDirectory:
         Raises:
             OSError: its part file cannot be made.
         """
-        path, digest = self.path / self.plan.shard_name(number), self.plan.digest
+        path, digest = self.path / self.plan.layout.shard_name(number), self.plan.digest
         units = [[sample.key for sample in episode.samples] for episode in self.plan.episodes(number)]
         if self.plan.job.reuse_scene:
             units = [[key for keys in units for key in keys]]
@@ -84,7 +86,7 @@ class DatasetDirectory:
         described = with_annotations(self.manifest, self.plan, shard.name, annotations)
         manifest = replace(self.manifest, schema=described).with_shard(shard, skipped)
         try:
-            write_atomically(self.path / FILE_NAME, manifest.to_json())
+            manifest.save(self.path)
         except OSError as error:
             raise disk_error(error, self.path) from None
         self.manifest = manifest
@@ -102,9 +104,8 @@ class DatasetDirectory:
         """
         (self.path / FILE_NAME).unlink(missing_ok=True)
         known = {shard.name for shard in self.manifest.shards}
-        named = re.compile(rf"{re.escape(self.manifest.name)}-{SPLIT}-\d{{6,}}\.tar")
         for path in sorted(self.path.iterdir()):
-            if path.name in known or named.fullmatch(path.name):
+            if path.name in known or is_shard_name(path.name, self.manifest.name):
                 path.unlink()
         for pattern in (f"*{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}", failures.FILE_NAME):
             for path in self.path.glob(pattern):
@@ -173,7 +174,7 @@ def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool |
         if found is None or fresh:
             (path / failures.FILE_NAME).unlink(missing_ok=True)
             found = plan.manifest(provenance)
-            write_atomically(path / FILE_NAME, found.to_json())
+            found.save(path)
         directory = DatasetDirectory(path, plan, found)
         directory.clear_up()
     except OSError as error:
@@ -190,7 +191,7 @@ def _check_places(path: Path) -> None:
         UsageError: there is a link, a folder or a pipe.
     """
     try:
-        strange = strange_entry(path, lambda name: _OURS.fullmatch(name) is not None)
+        strange = strange_entry(path, _is_written_in_place)
         if (path / sources.FOLDER).is_symlink():
             strange = strange or (sources.FOLDER, "link")
     except OSError as error:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from compiler.planning import schema
-from compiler.storage.content import digest_sample
+from loaders.content import content_digest
 from loaders.files import read_regular
-from loaders.manifest import sample_digest
-from loaders.tarstream import TarStreamError, kind_of, read_samples, sample_record
+from loaders.format import kind_of, sample_digest
+from loaders.tarstream import TarStreamError, read_samples, sample_record
 
 JOURNAL_SUFFIX = ".journal"
 
@@ -51,7 +51,7 @@ class Stored:
     record: str
     """`sample_digest` of the record."""
     content: bytes
-    """`digest_sample`."""
+    """`content_digest`."""
 
 
 @dataclass
@@ -163,7 +163,7 @@ def _checked(source: _Digesting, whole: Collection[str]) -> Iterator[tuple[str, 
         for view in views:
             gathered = schema.merge(gathered, schema.schema_of(view))
         record = sample_digest(sample_record(sample.key, sample.members))
-        content = digest_sample(sample.key, sample.members, whole if isinstance(whole, Mapping) else {})
+        content = content_digest(sample.key, sample.members, whole if isinstance(whole, Mapping) else {})
         stored = Stored(sample.end - sample.offset, record, content)
         yield sample.key, stored, gathered
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from blender_jobs.orders import JobSource, sources_sha256
+from blender_jobs.orders import JobSource
 from compiler.errors import OtherPlan, UsageError
+from compiler.planning.document import Made
 from compiler.planning.jobs import builtin_jobs
 from compiler.storage.sources import FOLDER, MOST_BYTES
 from loaders.files import open_regular, read_regular
-from loaders.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,17 @@ class Places:
     """Whether scripts and drivers in its ``.blend`` may run."""
 
 
-def find_source(manifest: Manifest, folder: Path, places: Places) -> JobSource:
-    """Return where the manifest's job is: given, built in, where it was, or its copy beside the shards.
+def find_source(made: Made, folder: Path, places: Places) -> JobSource:
+    """Return where a dataset's job is: given, built in, where it was, or its copy beside the shards.
 
     Its sources, wherever they are, have the digests of the manifest. Nothing was run.
 
     Raises:
         UsageError: it is nowhere.
         OtherPlan: the file that was given, or a module beside it, is another.
-        AttributeError, KeyError, TypeError, ValueError: the manifest does not say what it should.
     """
-    due, recorded = _sources_due(manifest), Path(manifest.provenance["job"]["path"])
-    class_name, base = manifest.plan["job"]["class"], str(places.assets.absolute()) if places.assets else ""
+    due, recorded = dict(made.origin.sources), made.origin.path
+    class_name, base = made.plan.job.class_name, str(places.assets.absolute()) if places.assets else ""
     if places.job is not None:
         due = {places.job.name: due[recorded.name], **{name: due[name] for name in due if name != recorded.name}}
         if strangers := list(_strangers(places.job, due)):
@@ -54,12 +54,12 @@ def find_source(manifest: Manifest, folder: Path, places: Places) -> JobSource:
             )
         return JobSource(str(places.job.absolute()), class_name, base, due)
     copy = folder / FOLDER / recorded.name
-    was = str(recorded.parent) if recorded.is_absolute() and recorded.parent.is_dir() else ""
+    was = str(recorded.parent) if recorded.is_absolute() and _is_there(recorded.parent) else ""
     here = [(builtin_jobs().get(recorded.stem), base), (recorded, base), (copy.absolute(), base or was)]
     for path, beside in here:
         if path is not None and path.is_absolute() and not list(_strangers(path, due)):
             return JobSource(str(path), class_name, beside, due)
-    if copy.is_file():
+    if _is_there(copy):
         raise OtherPlan(
             f"{next(_strangers(copy, due))} is not what the dataset was made with: its sha256 is not the manifest's",
             "compile-dataset verify tells what else is damaged; or say where the job's file is: --job path/to/job.py",
@@ -75,24 +75,6 @@ def source_files(source: JobSource) -> dict[str, Path]:
     return {name: path if name == path.name else path.parent / name for name in source.due}
 
 
-def _sources_due(manifest: Manifest) -> dict[str, str]:
-    """Return the digest of each source by name, the job's file first.
-
-    Raises:
-        AttributeError, KeyError, TypeError, ValueError: the manifest does not name them, or not as its plan does.
-    """
-    job = manifest.provenance["job"]
-    sources: Mapping[str, str] = job["sources"]
-    first = Path(job["path"]).name
-    for name in sources:
-        if not name.endswith(".py") or name.startswith("/") or {"..", ""} & set(PurePosixPath(name).parts):
-            raise ValueError(f"{name!r} cannot be a source")
-    due = {first: sources[first], **{name: sources[name] for name in sorted(sources) if name != first}}
-    if sources_sha256(due) != manifest.plan["job"]["source_sha256"]:
-        raise ValueError("the job's sources in the provenance are not those of the plan")
-    return due
-
-
 def _strangers(path: Path, due: Mapping[str, str]) -> Iterator[Path]:
     """Yield the files of a job's code that are not there as they must be."""
     for name, file in source_files(JobSource(str(path), due=dict(due))).items():
@@ -105,15 +87,14 @@ def _strangers(path: Path, due: Mapping[str, str]) -> Iterator[Path]:
                 yield file
 
 
-def check_assets(manifest: Manifest, source: JobSource) -> None:
+def check_assets(made: Made, source: JobSource) -> None:
     """Hold the files that the job reads to their digests, as far as they are where they must be, before it runs.
 
     Raises:
         OtherPlan: one is another.
-        AttributeError, KeyError, TypeError, ValueError: the manifest does not say what it should.
     """
-    for name, sha256 in manifest.plan["assets"].items():
-        places = [source.base / name, Path(manifest.provenance["assets"][name]["path"])]
+    for name, sha256 in made.plan.assets.items():
+        places = [source.base / name, Path(made.origin.assets[name])]
         found = [digest for place in places if (digest := _digest(place))]
         if found and sha256 not in found:
             raise OtherPlan(
@@ -127,33 +108,39 @@ def _digest(path: Path) -> str:
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError):
+    except OSError:
         return ""
 
 
-def placed_fields(manifest: Manifest, source: JobSource) -> dict[str, Any]:
+def placed_fields(made: Made, source: JobSource) -> dict[str, Any]:
     """Return the plan's job fields; files and folders where they are now: beside the job, or where they were.
 
     Raises:
         UsageError: one is in neither place.
     """
-    fields: dict[str, Any] = dict(manifest.plan["job"]["fields"])
-    for name, was in manifest.provenance["job"]["path_fields"].items():
+    fields: dict[str, Any] = dict(made.plan.job.fields)
+    for name, was in made.origin.path_fields.items():
         fields[name] = _place(fields[name], was, source, f"field {name}")
     return fields
 
 
-def placed_blend(manifest: Manifest, source: JobSource) -> str:
+def placed_blend(made: Made, source: JobSource) -> str:
     """Return where the plan's ``.blend`` is now, empty where it has none. Raises as `placed_fields`."""
-    name = manifest.plan["job"]["blend"]
-    return _place(name, manifest.provenance["assets"][name]["path"], source, "blend") if name else ""
+    name = made.plan.job.blend
+    return _place(name, made.origin.assets.get(name, name), source, "blend") if name else ""
 
 
 def _place(name: str, was: str, source: JobSource, what: str) -> str:
     here, there = source.base / name, Path(was)
-    if not here.exists() and not there.exists():
+    if not _is_there(here) and not _is_there(there):
         raise UsageError(
             f"{what}: there is no file or folder {there}, where it was, nor {here}",
             "name the folder that stood beside the job's file with --assets, or the job's file with --job",
         )
-    return str(here if here.exists() else there)
+    return str(here if _is_there(here) else there)
+
+
+def _is_there(path: Path) -> bool:
+    with suppress(OSError):  # a manifest may hold a name that no file can have
+        return path.exists()
+    return False

@@ -12,13 +12,12 @@ from contextlib import suppress
 from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 
-from compiler.storage.content import digest_sample
 from compiler.storage.journal import Entry, Recovered, Stored, header, journal_of, read_entries, recover
-from loaders.files import open_own
-from loaders.manifest import ShardInfo, sample_digest
+from loaders.content import content_digest
+from loaders.files import PART_SUFFIX, open_own, sync_folder, write_atomically
+from loaders.format import SPLIT, sample_digest
+from loaders.manifest import ShardInfo
 from loaders.tarstream import END, sample_record
-
-PART_SUFFIX = ".part"
 
 
 class ShardWriter:
@@ -59,7 +58,7 @@ class ShardWriter:
             ValueError: an image that cannot be decoded; nothing is appended.
             OSError: no room, for instance.
         """
-        content = digest_sample(key, members)
+        content = content_digest(key, members)
         record = sample_record(key, members)
         self._file.write(record)
         self._samples.append(Stored(len(record), sample_digest(record), content))
@@ -87,7 +86,7 @@ class ShardWriter:
         self._unit = _Unit()
         self._go_to_end()
 
-    def commit(self, split: str, number: int) -> ShardInfo:
+    def commit(self, number: int) -> ShardInfo:
         """Close the tar, bring it to the disk, give it its name, and say what it is.
 
         The journal stays: until the manifest knows the shard, it alone can tell that the file is whole.
@@ -112,7 +111,7 @@ class ShardWriter:
         sync_folder(self.path.parent)
         content = hashlib.sha256(b"".join(sample.content for sample in self._samples)).hexdigest()
         records = "".join(sample.record for sample in self._samples)
-        return ShardInfo(self.path.name, split, number, self.samples, size, sha256, content, records)
+        return ShardInfo(self.path.name, SPLIT, number, self.samples, size, sha256, content, records)
 
     def close(self) -> None:
         """Leave what is sealed for the next run, and nothing else; nothing changes once the shard is committed."""
@@ -175,32 +174,3 @@ def find_kept(
 def _sync(file: BufferedRandom | BufferedWriter) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; whatever happens, a reader finds the old or the new, whole.
-
-    Raises:
-        OSError: it could not be written; the old one is still there.
-    """
-    part = path.with_name(path.name + PART_SUFFIX)
-    try:
-        with open_own(part, "wb+") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:  # an interrupt, too
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, where the system lets a folder be synced (Windows does not)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -10,8 +10,7 @@ from pathlib import Path
 from blender_jobs.orders import Asset
 from compiler.errors import JobBroken, UsageError, disk_error
 from compiler.planning.plan import Plan
-from compiler.storage.shards import write_atomically
-from loaders.files import read_regular
+from loaders.files import read_regular, write_atomically
 
 FOLDER = "source"
 """Beside the shards: the job's file, and the modules beside it that it imports."""

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from compiler.errors import JobBroken
 from compiler.planning import schema
 from compiler.planning.plan import Plan
-from compiler.storage.content import digest_sample
 from compiler.storage.failures import Failure
 from compiler.storage.journal import Recovered
+from loaders.content import content_digest
+from loaders.format import SPLIT
 from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import sample_record
 
@@ -39,7 +40,7 @@ class Writer(Protocol):
     def rollback(self) -> None:
         """Throw away the samples since the last seal."""
 
-    def commit(self, split: str, number: int) -> ShardInfo:
+    def commit(self, number: int) -> ShardInfo:
         """Finish the shard."""
 
     def close(self) -> None:
@@ -106,7 +107,7 @@ class Nowhere:
 
     def writer(self, number: int, skipping: bool) -> Writer:
         """Begin a shard that is counted, checked and forgotten."""
-        return _Counter(self.plan.shard_name(number))
+        return _Counter(self.plan.layout.shard_name(number))
 
     def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
         """Check that the annotations go with those before. Raises JobBroken as `with_annotations`."""
@@ -127,7 +128,7 @@ class _Counter:
         self._sealed = 0
 
     def add(self, key: str, members: Mapping[str, bytes]) -> bytes:
-        digest_sample(key, members)  # an image that cannot be decoded is garbage here as well
+        content_digest(key, members)  # an image that cannot be decoded is garbage here as well
         self.samples += 1
         return sample_record(key, members)
 
@@ -140,8 +141,8 @@ class _Counter:
     def rollback(self) -> None:
         self.samples = self._sealed
 
-    def commit(self, split: str, number: int) -> ShardInfo:
-        return ShardInfo(self.name, split, number, self.samples, 0, sha256="", content_sha256="", sample_digests="")
+    def commit(self, number: int) -> ShardInfo:
+        return ShardInfo(self.name, SPLIT, number, self.samples, 0, sha256="", content_sha256="", sample_digests="")
 
     def close(self) -> None:
         """Nothing was kept."""

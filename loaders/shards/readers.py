@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from loaders.errors import ShardError
-from loaders.manifest import canonical_json
+from loaders.format import canonical_json
 from loaders.shards.lanes import Lane, Lanes, in_turns
 from loaders.shards.order import SampleOrder, shard_order
 from loaders.shards.sources import Shard

@@ -12,13 +12,13 @@ from urllib.request import url2pathname
 from braceexpand import braceexpand
 
 from loaders.errors import ShardError
+from loaders.format import shard_file_in
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
 from loaders.shards.opening import opened
 
 Source = str | Path | Sequence[str | Path]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-_TAR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
 
 _MAX_MANIFEST_BYTES = 1 << 28
 
@@ -141,13 +141,7 @@ def _expand_url(url: str, known: Mapping[str, Shard]) -> list[Shard]:
     if not url.startswith("pipe:") and url.endswith(("/", f"/{FILE_NAME}")):
         url = urljoin(url, FILE_NAME)
         return [_at(urljoin(url, name), shard) for name, shard in listed(_manifest_at(url)).items()]
-    return [_at(one, known.get(_tar_name(one))) for one in _braces(url)]
-
-
-def _tar_name(url: str) -> str:
-    """Return the last word that looks like a shard's name: URLs carry queries, pipes are shell commands."""
-    names = _TAR_NAME.findall(url)
-    return names[-1] if names else ""
+    return [_at(one, known.get(shard_file_in(one))) for one in _braces(url)]
 
 
 def _manifest_at(url: str) -> Manifest:

@@ -7,7 +7,6 @@ position and takes no lock, so threads and forked workers share a store freely.
 from __future__ import annotations
 
 import os
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from loaders.errors import ShardError, located
 from loaders.files import open_regular
+from loaders.format import SampleKey
 from loaders.shards.index import file_sha256, sample_spans
 from loaders.shards.sources import Shard
 from loaders.tarstream import BLOCK, DEFAULT_MAX_BYTES, Sample, TarStreamError, parse_sample
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _OPEN_FILES = 128
 _SEEKING = Lock()
 """For the systems that cannot read at an offset, none of which forks."""
-_KEY = re.compile(r"(\d+)-(\d+)")
 
 
 class _OpenFile:
@@ -148,11 +147,11 @@ class LocalShards:
 
     def _guess(self, key: str) -> int | None:
         """Return what a key says of itself: ``000003-000042`` is sample 42 of the shard with number 3."""
-        match = _KEY.fullmatch(key)
-        shard = self._shards_by_number.get(int(match[1])) if match else None
-        if match is None or shard is None or int(match[2]) >= self.counts[shard]:
+        parsed = SampleKey.parse(key)
+        shard = self._shards_by_number.get(parsed.shard) if parsed else None
+        if parsed is None or shard is None or parsed.sample >= self.counts[shard]:
             return None
-        return self._first[shard] + int(match[2])
+        return self._first[shard] + parsed.sample
 
     @cached_property
     def _shards_by_number(self) -> dict[int, int]:

@@ -19,7 +19,8 @@ from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
 from loaders.errors import LiveError
-from loaders.manifest import Manifest, canonical_json, schema_problem
+from loaders.format import canonical_json, is_member, is_plain
+from loaders.manifest import Manifest, schema_problem
 from loaders.tarstream import Sample, TarStreamError, read_samples
 
 MAX_STATUS_BYTES = 8 << 20
@@ -34,8 +35,6 @@ _LONGEST_LINE = 256
 _TICK_S = 0.1
 """How long a read waits before it asks whether to wait on."""
 
-_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_MEMBER = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _MOST_MEMBERS = 64
 _NO_TEE = "no live tee of compile-dataset; check the address, another program may have the port"
 _REFUSALS = {
@@ -137,7 +136,7 @@ def _is_sound(plan_digest: Any, schema: Any, name: Any, plan: Any, shards_wanted
         Manifest(name, plan, schema, {}).plan_digest == plan_digest
         and shards_wanted >= 0
         and not schema_problem(schema)
-        and all(map(_MEMBER.fullmatch, members))
+        and all(map(is_member, members))
     )
 
 
@@ -314,7 +313,7 @@ class TeeConnection:
 def _checked_samples(body: _Body, members: frozenset[str], wanted: int | None, max_bytes: int) -> Iterator[Sample]:
     """Yield the samples of a response that must end behind its end mark and hold no more than were asked for."""
     for count, sample in enumerate(read_samples(body, whole=members, max_bytes=max_bytes), 1):
-        if not _KEY.fullmatch(sample.key):
+        if not is_plain(sample.key):
             raise TarStreamError(f"the key {sample.key!r} is not made of A-Z a-z 0-9 _ - (byte {sample.offset})")
         if wanted is not None and count > wanted:
             raise TarStreamError(f"holds more samples than the {wanted} that were asked for")

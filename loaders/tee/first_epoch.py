@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaders.errors import LiveError, ShardError
+from loaders.format import SampleKey
 from loaders.shards.order import mix, round_keys
 from loaders.shards.readers import Raw
 from loaders.shards.split import Share
@@ -29,11 +29,10 @@ from loaders.skips import Skips
 from loaders.tarstream import Sample
 from loaders.tee.client import Address
 from loaders.tee.growing import Claims, GrowingShards
-from loaders.tee.listener import Listener, Sightings, Terms
+from loaders.tee.listener import Listener, TeeStates, Terms
 from loaders.tee.parent import check_parent
 from loaders.tee.reception import Reception
 
-_KEY = re.compile(r"(\d{6,12})-(\d{6,12})")
 _TICK_S = 0.2
 _LOOK_EVERY_S = 1.0
 _OPEN_SHARDS = 8
@@ -79,7 +78,7 @@ class Surroundings:
 
     address: Address
     terms: Terms
-    sightings: Sightings
+    states: TeeStates
     claims: Claims
     skips: Skips
     seed: int
@@ -116,7 +115,7 @@ class FirstEpoch:
             if not self._growing.complete:
                 stop = threading.Event()
                 listener = Listener(
-                    self._around.address, 0, self._around.terms, self._around.sightings, self._iteration, stop
+                    self._around.address, 0, self._around.terms, self._around.states, self._iteration, stop
                 )
                 self._reception = stack.enter_context(Reception([listener], stop, None))
             while not self._done:
@@ -209,10 +208,10 @@ class FirstEpoch:
         return is_mine and self._around.claims.claim(number, self._iteration)
 
     def _number(self, key: str) -> int:
-        match, per_shard = _KEY.fullmatch(key), self._growing.per_shard
-        if match is None or int(match[1]) >= self._growing.shards or int(match[2]) >= per_shard:
+        parsed, per_shard = SampleKey.parse(key), self._growing.per_shard
+        if parsed is None or parsed.shard >= self._growing.shards or parsed.sample >= per_shard:
             raise LiveError(f"{self._around.address}: the sample {key!r} is none of the dataset that it serves")
-        return int(match[1]) * per_shard + int(match[2])
+        return parsed.shard * per_shard + parsed.sample
 
     def _read(self, number: int) -> Raw:
         shard, place = divmod(number, self._growing.per_shard)

@@ -34,7 +34,7 @@ class Terms:
     max_bytes: int
 
 
-class Sightings:
+class TeeStates:
     """What any worker has seen of the tees: the plan that each serves, and in which iteration its dataset ended."""
 
     def __init__(self, tees: int) -> None:
@@ -75,13 +75,13 @@ class Listener:
     """
 
     def __init__(
-        self, address: Address, tee: int, terms: Terms, sightings: Sightings, iteration: int, stop: threading.Event
+        self, address: Address, tee: int, terms: Terms, states: TeeStates, iteration: int, stop: threading.Event
     ) -> None:
         self.address = address
         self.status: TeeStatus | None = None
         """Set before the first sample comes."""
         self.ended = False
-        self._tee, self._terms, self._sightings, self._iteration, self._stop = tee, terms, sightings, iteration, stop
+        self._tee, self._terms, self._states, self._iteration, self._stop = tee, terms, states, iteration, stop
         self._began = 0.0
         self._failing_since: float | None = None
         self._pause_s = _FIRST_PAUSE_S
@@ -97,7 +97,7 @@ class Listener:
         """
         received = 0
         while not self._stop.is_set() and (wanted is None or received < wanted):
-            if self._sightings.ended_in(self._tee) == self._iteration:
+            if self._states.ended_in(self._tee) == self._iteration:
                 self.ended = True
                 return
             try:
@@ -105,7 +105,7 @@ class Listener:
                     received += 1
                     yield sample
                 if wanted is None or received < wanted:
-                    self._sightings.see_end(self._tee, self._iteration)
+                    self._states.see_end(self._tee, self._iteration)
             except _Stopped:
                 return
             except ConnectionLost as loss:
@@ -164,7 +164,7 @@ class Listener:
 
     def _recognized(self, status: TeeStatus) -> TeeStatus:
         """Make sure that these are the samples that are meant: a port can change hands."""
-        seen = self._sightings.plan(self._tee)
+        seen = self._states.plan(self._tee)
         expected = self._terms.plan_digest or seen
         if expected and status.plan_digest != expected:
             since = "as asked for" if self._terms.plan_digest else "as before"
@@ -173,7 +173,7 @@ class Listener:
                 "another compiler, or one that was started with other settings"
             )
         if not seen:
-            self._sightings.see_plan(self._tee, status.plan_digest)
+            self._states.see_plan(self._tee, status.plan_digest)
         return status
 
     def _bear(self, trouble: Exception) -> None:
@@ -197,7 +197,7 @@ class Listener:
     def _farewell(self, trouble: Exception) -> str:
         hint = f"start one there: compile-dataset --shards N --live {self.address}"
         waited = f"in {self._terms.timeout_s:g} s ({trouble}); {hint}"
-        if self._sightings.ended_in(self._tee):
+        if self._states.ended_in(self._tee):
             return f"{self.address}: its dataset ended in an earlier epoch, and no compiler came {waited}"
         if self.status is not None:
             return f"{self.address}: the stream was cut before the dataset's end and did not go on {waited}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -11,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from loaders.content import content_digest
 from loaders.errors import ShardError, SkipWarning, located
-from loaders.manifest import FILE_NAME, Manifest, ShardInfo, sample_digest
+from loaders.format import SPLIT, SampleKey, sample_digest
+from loaders.layout import ShardLayout
+from loaders.manifest import Manifest, ShardInfo
 from loaders.shards.index import sample_spans
 from loaders.tarstream import DEFAULT_MAX_BYTES, END, Sample, parse_sample, sample_record
-from loaders.tee.recording import SPLIT, content_digest
-
-_KEY = re.compile(r"(\d{6,})-(\d{6,})")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
 
 class _Place(NamedTuple):
@@ -48,21 +46,23 @@ def rebuild_shards(recording: str | Path, out: str | Path) -> Manifest:
         ShardError: a shard of it is damaged, or two samples have one key; `out` is not empty.
     """
     recorded, target = Manifest.load(recording), Path(out)
-    per_shard, name = recorded.plan.get("samples_per_shard"), recorded.name
-    if type(per_shard) is not int or not _NAME.fullmatch(name):
-        raise ShardError(f"{recording} does not tell how its dataset's shards are named and how long they are")
+    try:
+        layout = ShardLayout.parse(recorded.plan)
+    except ValueError as error:
+        raise ShardError(f"{recording} does not tell how its dataset's samples are numbered: {error}") from None
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ShardError(f"{target} is not empty; rebuild into another directory")
     manifest = replace(recorded, shards=())
     for number, places in sorted(_by_shard(Path(recording), recorded).items()):
-        if sorted(places) == list(range(per_shard)):
-            path = target / f"{name}-{SPLIT}-{number:06d}.tar"
-            manifest = manifest.with_shard(_write_shard(path, number, _in_order(places)))
+        if sorted(places) == list(range(layout.samples_per_shard)):
+            path = target / layout.shard_name(number)
+            with located(str(path)):
+                manifest = manifest.with_shard(_write_shard(path, number, _in_order(places)))
         else:
-            lacking = f"{len(places)} of {per_shard} samples were recorded"
+            lacking = f"{len(places)} of {layout.samples_per_shard} samples were recorded"
             warnings.warn(f"left out shard {number}: {lacking}", SkipWarning, stacklevel=2)
-    (target / FILE_NAME).write_bytes(manifest.to_json())
+    manifest.save(target)
     return manifest
 
 
@@ -73,9 +73,9 @@ def _by_shard(folder: Path, recorded: Manifest) -> Mapping[int, Mapping[int, lis
         path = folder / shard.name
         with located(str(path)):
             for key, start, end in sample_spans(str(path), DEFAULT_MAX_BYTES):
-                if not (match := _KEY.fullmatch(key)):
+                if (parsed := SampleKey.parse(key)) is None:
                     raise ShardError(f"{path}: the key {key!r} does not tell which shard it belongs to")
-                found[int(match[1])][int(match[2])].append(_Place(path, start, end))
+                found[parsed.shard][parsed.sample].append(_Place(path, start, end))
     return found
 
 

@@ -14,32 +14,29 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from loaders.decode import MAX_PIXELS, Decoder
+from loaders.content import content_digest
 from loaders.errors import SampleError, ShardError
-from loaders.files import open_own, strange_entry
-from loaders.manifest import FILE_NAME, RECORDED, Manifest, ShardInfo, sample_digest
+from loaders.files import strange_entry
+from loaders.format import SPLIT, sample_digest, shard_name
+from loaders.manifest import FILE_NAME, RECORDED, Manifest, ShardInfo
 from loaders.tarstream import (
     END,
-    IMAGES,
     Sample,
     TarStreamError,
-    kind_of,
-    meaning_of,
     read_samples,
     sample_record,
 )
 from loaders.tee.client import TeeStatus
 
-SPLIT = "train"
-
 _LOCK = ".recording.lock"
-_PREFIX = "recording-"
+_NAME = "recording"
+_PREFIX = f"{_NAME}-"
 _PART = ".tar.part"
 _SHARD_SAMPLES = 1000
 _SHARD_BYTES = 256 << 20
@@ -53,7 +50,7 @@ def check_recording(folder: Path) -> None:
         ShardError: it holds something else.
         ManifestError: its manifest is damaged.
     """
-    ours = (FILE_NAME, _PREFIX, _LOCK)
+    ours = (FILE_NAME, _PREFIX, _LOCK)  # and what is being written of them
     if folder.is_dir() and (strange := strange_entry(folder, lambda name: name.startswith(ours))):
         raise ShardError(f"{folder / strange[0]} is a {strange[1]}; record into another directory")
     if (folder / FILE_NAME).exists():
@@ -62,7 +59,7 @@ def check_recording(folder: Path) -> None:
     elif folder.exists():
         if not folder.is_dir():
             raise ShardError(f"{folder} is no directory; record into another one")
-        if strangers := [path.name for path in folder.iterdir() if not path.name.startswith((_PREFIX, _LOCK))]:
+        if strangers := [path.name for path in folder.iterdir() if not path.name.startswith(ours)]:
             raise ShardError(f"{folder} holds something else ({min(strangers)}); record into another directory")
 
 
@@ -126,25 +123,6 @@ class Recorder:
                 part.commit()
 
 
-def content_digest(key: str, members: Mapping[str, bytes], max_pixels: int = MAX_PIXELS) -> bytes:
-    """Return the sha256 over key, members, decoded pixels and all other bytes, as the compiler's manifests have it.
-
-    Raises:
-        SampleError: an image cannot be decoded.
-    """
-    pixels_of = Decoder(image_layout="HWC", output="numpy", members=["image"], max_pixels=max_pixels)
-    digest = hashlib.sha256(key.encode())
-    for kind, name in sorted((meaning_of(name), name) for name in members):
-        meaning = members[name]
-        if kind_of(name) in IMAGES:
-            pixels = pixels_of(key, {kind_of(name): meaning})["image"]
-            digest.update(f"RGB {pixels.shape[1]}x{pixels.shape[0]}".encode())
-            meaning = pixels.tobytes()
-        digest.update(f"\n{kind} {len(meaning)}\n".encode())
-        digest.update(meaning)
-    return digest.digest()
-
-
 class _Part:
     """A shard that has no name yet.
 
@@ -183,13 +161,13 @@ class _Part:
         self._file.close()
         manifest = Manifest.load(self._folder)
         number = max((shard.number for shard in manifest.shards), default=-1) + 1
-        name = f"{_PREFIX}{SPLIT}-{number:06d}.tar"
+        name = shard_name(_NAME, number)
         digests = self._sha256.hexdigest(), self._content.hexdigest()
         self._path.replace(self._folder / name)
         shard = ShardInfo(
             name, SPLIT, number, len(self._records), self._bytes, *digests, sample_digests="".join(self._records)
         )
-        _write(self._folder, manifest.with_shard(shard))
+        manifest.with_shard(shard).save(self._folder)
         _release(self._lock)
 
     def _append(self, content: bytes) -> None:
@@ -210,7 +188,7 @@ def _open(folder: Path, status: TeeStatus) -> None:
         check_recording(folder)
         if not (folder / FILE_NAME).exists():
             told = {RECORDED: "from a live tee, in the order of arrival"}
-            _write(folder, Manifest(status.name, status.plan, status.schema, told))
+            Manifest(status.name, status.plan, status.schema, told).save(folder)
         there = Manifest.load(folder).plan_digest
         if there != status.plan_digest:
             raise ShardError(
@@ -237,11 +215,11 @@ def _take_in_leftovers(folder: Path) -> None:
 
 
 def _take_in(folder: Path, path: Path) -> None:
-    part = None
+    part, manifest = None, Manifest.load(folder)
     with path.open("rb") as file, suppress(TarStreamError, SampleError):
-        for sample in read_samples(file, whole=Manifest.load(folder).members):
+        for sample in read_samples(file, whole=manifest.members):
             part = part or _Part(folder)
-            part.add(sample, content_digest(sample.key, sample.members))
+            part.add(sample, content_digest(sample.key, sample.members, manifest.members))
     if part is not None:
         part.commit()
 
@@ -270,12 +248,3 @@ def _lock_of(part: Path) -> FileLock:
 def _release(lock: FileLock) -> None:
     lock.release()
     Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _write(folder: Path, manifest: Manifest) -> None:
-    part = folder / f"{_PREFIX}{FILE_NAME}.new"
-    with open_own(part, "wb+") as file:
-        file.write(manifest.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / FILE_NAME)

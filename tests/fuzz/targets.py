@@ -15,7 +15,7 @@ from blender_jobs import orders, wire
 from blender_jobs.imaging import exr, metadata
 from blender_jobs.instance.fields import json_value, resolve_fields
 from blender_jobs.job import Job, JobError
-from compiler.storage.content import digest_sample
+from loaders.content import content_digest
 from loaders.decode import Decoder, decode_npy
 from loaders.errors import SampleError
 from loaders.manifest import Manifest, ManifestError
@@ -87,7 +87,7 @@ def samples(data: bytes) -> None:
     with suppress(SampleError):
         Decoder(output="numpy", max_pixels=1 << 16)(KEY, {name: content})
     with suppress(ValueError):
-        digest_sample(KEY, {name: content})
+        content_digest(KEY, {name: content})
 
 
 def passes(data: bytes) -> None:

@@ -94,6 +94,23 @@ def below(obj: bpy.types.Object) -> list[bpy.types.Object]:
     return [checked(obj), *obj.children_recursive]
 
 
+def related(obj: bpy.types.Object, members: Members) -> list[bpy.types.Object]:
+    """Return an object and its members, given as for `View.whole`, but for copies and wholes, which only a view has.
+
+    Raises:
+        ValueError: a member is no object and no collection; one line.
+    """
+    if isinstance(members, str):
+        if members != CHILDREN:
+            raise ValueError(f"object {obj.name!r}: members is {members!r}; give 'children', a collection or objects")
+        return below(obj)
+    groups = members.values() if isinstance(members, Mapping) else [members]
+    found = [checked(obj)]
+    for member in (member for group in groups for member in spread(group)):
+        found += member.all_objects if isinstance(member, bpy.types.Collection) else [checked(member)]
+    return list(dict.fromkeys(found))
+
+
 def spread(given: Any) -> Iterator[Any]:
     """Yield members as they are given, one by one: a list's entries, or the one that is no list."""
     alone = isinstance(given, (Copy, Whole, bpy.types.ID)) or not hasattr(given, "__iter__")

@@ -518,7 +518,9 @@ class View:
         if surface.displaced and self._look:
             covered = through_lens(self._camera, patch).within(self.height, self.width)
             return Patch(0, 0, covered | self._shown.mask(surface))
-        return through_lens(self._camera, self._shown.silhouette(surface, patch) if self._counted else patch)
+        if self._counted:
+            patch = self._shown.silhouette(surface, patch, lambda: self._occluders)
+        return through_lens(self._camera, patch)
 
     def _boxes(self, surface: Surface) -> tuple[Box, Box]:
         found = boxes(self._camera, surface.outline, lambda: surface.outline_triangles)

@@ -16,10 +16,10 @@ from mathutils.bvhtree import BVHTree
 
 from blender_jobs.imaging.geometry import Geometry, have, points
 from blender_jobs.vision.camera import FloatArray, inverse_transform, transform
-from blender_jobs.vision.hiding import Hiding
+from blender_jobs.vision.hiding import hides
 from blender_jobs.vision.silhouette import Patch
 from blender_jobs.vision.surfaces import Body, BodyId, Mesh, Snapshot, Surface
-from blender_jobs.vision.visibility import image_bounds
+from blender_jobs.vision.visibility import Occluders, image_bounds
 from blender_jobs.vision.warp import Warp
 
 _MARGIN = 1e-3
@@ -62,7 +62,7 @@ class Segments:
         numbers = self._numbers_of(surface)
         return int(self._counts[numbers].sum())
 
-    def silhouette(self, surface: Surface, patch: Patch) -> Patch:
+    def silhouette(self, surface: Surface, patch: Patch, occluders: Callable[[], Occluders]) -> Patch:
         """The pixels that show a surface, and those at which something nearer hides it: undistorted.
 
         What the picture shows decides where arithmetic alone cannot: at pixels whose centres an edge of the surface
@@ -71,6 +71,7 @@ class Segments:
         Args:
             surface: one whose materials do not displace it.
             patch: the pixels that it covers by arithmetic, undistorted.
+            occluders: gives all of the frame.
         """
         numbers = self._numbers_of(surface)
         rows, columns = patch.covered.shape
@@ -81,7 +82,7 @@ class Segments:
             row, column = np.nonzero(covered)
             depth = have(self._rendered_geometry.depth)[place][row, column]
             pixels = np.stack([column + patch.left + 0.5, row + patch.top + 0.5], axis=1)
-            covered[row, column] = self._hiding.hides(surface, pixels, depth.astype(np.float64))
+            covered[row, column] = hides(self._camera, surface, pixels, depth.astype(np.float64), occluders)
         covered |= shown
         if np.count_nonzero(shown) == self._rendered_counts[numbers].sum():
             return Patch(patch.top, patch.left, covered)
@@ -143,10 +144,6 @@ class Segments:
 
     def _counted(self, image: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         return np.bincount(image.ravel(), minlength=len(self.bodies) + 1)
-
-    @cached_property
-    def _hiding(self) -> Hiding:
-        return Hiding(self._camera, self.bodies)
 
     def _numbers_of(self, surface: Surface) -> list[int]:
         """The numbers of a surface's bodies, told apart from all copies of the same objects."""

@@ -13,7 +13,8 @@ from blender_jobs.passes import PASSES
 from compiler.planning.annotation_schema import ANNOTATIONS
 
 ROOT = Path(__file__).parent.parent
-JOBS, DATASET = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("jobs", "dataset"))
+JOBS = (ROOT / "docs" / "how-to" / "jobs.md").read_text(encoding="utf-8")
+DATASET = (ROOT / "docs" / "reference" / "dataset.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_passes_is_that_of_the_code() -> None:

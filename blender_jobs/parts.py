@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from blender_jobs.view import Target, View
 
+__all__ = ["Points", "bones", "corners", "origins", "own_frame", "vertex_groups", "vertices"]
+
 CORNERS = tuple(f"corner{number}" for number in range(8))
 """The names of a bounding box's corners, in the order of `View.corners`."""
 

@@ -21,6 +21,8 @@ from blender_jobs import physics
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
 
+__all__ = ["in_box", "in_shell", "on_surface", "place_apart", "rotation", "show_some"]
+
 FloatArray = npt.NDArray[np.float64]
 
 

@@ -29,6 +29,8 @@ from blender_jobs.vision.silhouette import Patch, silhouette
 from blender_jobs.vision.surfaces import Body, Key, Snapshot
 from blender_jobs.vision.visibility import Occluders, tolerances, visibility
 
+__all__ = ["Copy", "Target", "View"]
+
 
 @dataclass(frozen=True, eq=False)
 class Copy:

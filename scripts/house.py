@@ -135,7 +135,7 @@ class Tree:
     def unlisted(self) -> list[str]:
         """Return the names that no `__all__` lists and no underscore marks private."""
         open_ones = [module for module in self.modules.values() if not module.private and _all_of(module.tree) is None]
-        return sorted(f"{module.name}.{name}" for module in open_ones for name in _defined(module.tree))
+        return sorted(f"{module.name}.{name}" for module in open_ones for name in defined(module))
 
     def functions(self) -> list[tuple[int, str]]:
         """Return the lengths of all functions in lines, with their names, longest first."""
@@ -183,9 +183,9 @@ def _all_of(tree: ast.Module) -> list[str] | None:
     return None if listed is None else [str(name) for name in ast.literal_eval(listed)]
 
 
-def _defined(tree: ast.Module) -> Iterator[str]:
+def defined(module: Module) -> Iterator[str]:
     """Yield the functions, classes and values without an underscore that a module defines."""
-    for node in tree.body:
+    for node in module.tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names = [node.name]
         elif isinstance(node, ast.Assign | ast.AnnAssign):

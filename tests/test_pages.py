@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,50 +105,91 @@ def _typed(line: str, folder: Path) -> str:
 
 
 JOB = """
-import bpy
+from dataclasses import dataclass
+from blender_jobs import stage
+from blender_jobs.job import Job
 
-{blocks}
+NAMES = {{"__name__": "page"}}
+exec({module!r}, NAMES)
+SCENE = {scene!r}
+BUILDING = {building!r}
+SEEING = {seeing!r}
 
-def calibrated():
-    {camera}
-    return camera
 
-
-class Whole(Spheres):
-    categories = (PERSON, "leaf")
+@dataclass
+class Whole(Job):
+    frames = range(1, len(SEEING) + 1)
 
     def setup(self):
-        self.leaf = stage.cube("leaf", size_m=0.3)
-        kit = bpy.data.collections.new("kit")
-        kit.objects.link(self.leaf)
-        for x in (-0.3, 0.3):
-            twig = stage.link(bpy.data.objects.new("twig", None))
-            twig.instance_type, twig.instance_collection, twig.location.x = "COLLECTION", kit, x
-        calibrated()
+        exec(SCENE, NAMES)
+        self.leaf = NAMES["leaf"]
+        stage.camera(at=(0, -8, 3))
 
-    randomize = Spheres.randomize
+    def randomize(self, rng):
+        NAMES["rng"] = rng
+        exec(BUILDING, NAMES)
 
     def annotate(self, view):
-        found = annotate(self, view)
-        assert len(found["objects"]) == 2
-        return found
+        NAMES.update(view=view, self=self)
+        exec(SEEING[view.scene.frame_current - 1], NAMES)
+        return {{}}
 """
+"""A job made of a page's pieces: each statement that looks at the view has a frame of its own."""
+
+SCENE = """
+import bpy
+from types import SimpleNamespace
+from blender_jobs import stage
+
+def made(name, x, parent=None):
+    cube = stage.cube(name, size_m=0.3)
+    cube.location.x, cube.parent = x, parent
+    return cube
+
+leaf = made("leaf", 0)
+kit = bpy.data.collections.new("kit")
+kit.objects.link(leaf)
+for x in (-0.5, 0.5):
+    twig = stage.link(bpy.data.objects.new("twig", None))
+    twig.instance_type, twig.instance_collection, twig.location.x = "COLLECTION", kit, x
+robot = made("robot", 1)
+made("hand", 0.4, robot)
+car, body = made("car", -1), made("body", -1.5)
+wheels = [made("wheel", -2), made("wheel", -2.5)]
+trim = bpy.data.collections.new("trim")
+bpy.context.scene.collection.children.link(trim)
+trim.objects.link(made("strip", -3))
+"""
+"""What the pieces speak of, without making it themselves."""
 
 
 @pytest.mark.slow
 @needs_bpy
 def test_the_code_of_the_page_on_jobs_runs_in_blender(tmp_path: Path) -> None:
-    python = [block.text for block in blocks(JOBS, "python")]
-    camera = [text for text in python if "set_intrinsics" in text]
-    others = [text for text in python if "set_intrinsics" not in text]
-    assert (len(camera), len(others)) == (1, 3)
-    text = JOB.format(blocks="\n".join(others), camera=textwrap.indent(camera[0], "    ").strip())
+    module, building, seeing = [], [], []
+    for node in [node for block in blocks(JOBS, "python") for node in ast.parse(block.text).body]:
+        text = ast.unparse(node)
+        if isinstance(node, ast.FunctionDef):
+            module.append(text)
+            seeing.append(f"assert len({node.name}(self, view)['objects']) == 2")
+        elif re.search(r"\bview\.", text) and not isinstance(node, ast.ClassDef):
+            seeing.append(text)
+        elif isinstance(node, ast.ClassDef | ast.Import | ast.ImportFrom):
+            module.append(text)
+        else:
+            building.append(text)
+    assert len(module) > 5
+    assert len(building) > 3
+    assert len(seeing) > 0
+    text = JOB.format(module="\n".join(module), scene=SCENE, building="\n".join(building), seeing=seeing)
     (tmp_path / "job.py").write_text(text, encoding="utf-8")
-    words = ["job.py:Whole", "--shards", 1, "--samples-per-shard", 1, "--out", "made"]
-    done = run(*words, *TINY, cwd=tmp_path)
+    done = run("job.py", "--shards", 1, "--samples-per-shard", len(seeing), "--out", "made", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    shown = run("show", "made", cwd=tmp_path)
-    assert shown.returncode == 0, shown.stderr
+    (spheres,) = [block.text for block in blocks(JOBS, "python") if "class Spheres(Job)" in block.text]
+    (tmp_path / "spheres.py").write_text(spheres, encoding="utf-8")
+    done = run("spheres.py", "--dry-run", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Spheres" in done.stdout
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

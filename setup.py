@@ -1,68 +1,38 @@
-"""The distribution: three packages, one command, and the extras that each kind of machine needs."""
+"""What pyproject.toml cannot say: a README for package indexes, and the examples in the wheel."""
 
+import re
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
-README = Path(__file__).with_name("README.md")
+ROOT = Path(__file__).parent
+REPOSITORY = "https://github.com/blendshard/blendshard"
+RAW = "https://raw.githubusercontent.com/blendshard/blendshard"
 
-# A wheel of bpy is made for one Python, and not for every machine: Linux on x86-64 alone, macOS on
-# Intel processors up to 4.5. Where there is none, the extra asks for nothing, so that the installation works
-# and `compile-dataset doctor` can say what to do: another Python, or `--blender` with an installed Blender.
-# One build for each Python, the tested one: another build is another plan, with other pixels.
-BPY = [
-    "bpy==4.5.15; python_version == '3.11' and platform_machine != 'aarch64'",
-    "bpy==5.2.3; python_version == '3.13' and platform_machine != 'aarch64'"
-    " and (sys_platform != 'darwin' or platform_machine == 'arm64')",
-]
+
+def readme() -> str:
+    """Return the README with absolute links: an index shows it without the files beside it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:|#)", rf"\1{RAW}/main/", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\1{REPOSITORY}/blob/main/", text)
+
+
+class BuildWithExamples(build_py):
+    """Copies the examples to where `compile-dataset examples` finds them; a clone has them already."""
+
+    def run(self) -> None:
+        """Build the packages, then add the examples."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "compiler", "_examples")
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            shutil.copytree(ROOT / "examples", target, ignore=shutil.ignore_patterns("__pycache__"))
+
 
 setup(
-    name="blendshard",
-    version="0.1.0",
-    description="Compiles image datasets: randomized, physics-enabled Blender scenes into WebDataset shards",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=readme(),
     long_description_content_type="text/markdown",
-    author="Blendshard contributors",
-    license="MIT",
-    license_files=["LICENSE"],
-    keywords=["Blender", "WebDataset", "synthetic data", "keypoints", "PyTorch", "dataset"],
-    classifiers=[
-        "Development Status :: 4 - Beta",
-        "Environment :: Console",
-        "Intended Audience :: Science/Research",
-        "Operating System :: OS Independent",
-        "Programming Language :: Python :: 3 :: Only",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.13",
-        "Topic :: Multimedia :: Graphics :: 3D Rendering",
-        "Topic :: Scientific/Engineering :: Image Recognition",
-        "Typing :: Typed",
-    ],
-    python_requires=">=3.11",
-    packages=find_packages(include=["blender_jobs*", "compiler*", "loaders*"]),
-    package_data={"blender_jobs": ["py.typed"], "compiler": ["py.typed"], "loaders": ["py.typed"]},
-    install_requires=[
-        "aiohttp>=3.14.3",
-        "click>=8.2",
-        "fastjsonschema>=2.19",
-        "filelock>=3.12",
-        "numpy>=1.26",
-        "pillow>=10.1",
-        "tqdm>=4.66",
-    ],
-    extras_require={
-        "blender": BPY,
-        "loaders": ["braceexpand", "torch>=2.3", "webdataset>=1.0"],
-        "test": [
-            "hypothesis>=6.100",
-            "mypy>=1.18",
-            "pytest>=8.4",
-            "pytest-xdist>=3.8",
-            "ruff>=0.13",
-            "setuptools>=77",
-            "types-tqdm",
-            "webdataset>=1.0",
-        ],
-    },
-    entry_points={"console_scripts": ["compile-dataset = compiler.cli:main"]},
+    cmdclass={"build_py": BuildWithExamples},
 )

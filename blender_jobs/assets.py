@@ -22,6 +22,8 @@ from blender_jobs.orders import Asset
 if TYPE_CHECKING:
     import numpy as np
 
+__all__ = ["choose", "use"]
+
 AnyPath = str | os.PathLike[str]
 
 _IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}

@@ -7,6 +7,8 @@ from typing import Any
 
 from blender_jobs.job import Category, JobError
 
+__all__ = ["box_category"]
+
 _BOX_EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from blender_jobs.view import View
 
+__all__ = ["Category", "Job", "JobError"]
+
 
 RGB = tuple[int, int, int]
 

@@ -23,6 +23,8 @@ from mathutils import Matrix
 from blender_jobs.vision.camera import Camera, FloatArray
 from blender_jobs.vision.warp import Warp, warp_of
 
+__all__ = ["set_extrinsics", "set_intrinsics", "set_pose"]
+
 PROPERTY = "opencv_distortion"
 """The camera object's custom property: 4, 5 or 8 floats, k1, k2, p1, p2[, k3[, k4, k5, k6]]."""
 

@@ -16,6 +16,8 @@ from blender_jobs.materials import load_image, random_color
 from blender_jobs.scatter import in_shell
 from blender_jobs.stage import Range, Triple, fresh_world, link, point_at
 
+__all__ = ["area", "hdri", "point", "random_rig", "spot"]
+
 WHITE = (1.0, 1.0, 1.0)
 
 _IMPORTANCE_MAP = 1024

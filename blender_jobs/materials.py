@@ -16,6 +16,8 @@ from blender_jobs import assets
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple, use_nodes
 
+__all__ = ["assign", "glass", "linear", "load_image", "principled", "random_color", "random_principled", "texture"]
+
 Mapping = Literal["uv", "box", "generated"]
 
 _DATA = "Non-Color"

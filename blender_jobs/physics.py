@@ -18,6 +18,8 @@ from mathutils import Matrix, Vector
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple, point_at
 
+__all__ = ["Settled", "force", "gravity", "randomize_body", "settle", "take_part"]
+
 
 def randomize_body(
     rng: np.random.Generator,

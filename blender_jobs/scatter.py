@@ -22,6 +22,8 @@ from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
 from blender_jobs.targets import Members, below, related
 
+__all__ = ["in_box", "in_shell", "on_surface", "place_apart", "rotation", "show_some"]
+
 FloatArray = npt.NDArray[np.float64]
 Belonging: TypeAlias = "Members | Callable[[Any], Members | None] | None"
 """What belongs to objects: the same for each, or a function of the object."""

@@ -19,6 +19,23 @@ from blender_jobs.imaging import animation
 from blender_jobs.job import JobError
 from blender_jobs.lens import PROPERTY
 
+__all__ = [
+    "aim_sun",
+    "camera",
+    "copy",
+    "cube",
+    "frame_rate",
+    "ground",
+    "link",
+    "mesh",
+    "move",
+    "paint",
+    "point_at",
+    "rigid_body",
+    "sky",
+    "sun",
+]
+
 Triple = Sequence[float] | npt.NDArray[np.float64]
 """Three numbers: a place in metres, or a colour."""
 

@@ -43,6 +43,8 @@ from blender_jobs.vision.silhouette import Patch, through_lens, undistorted
 from blender_jobs.vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
 from blender_jobs.vision.visibility import Occluders, tolerances, visibility
 
+__all__ = ["Copy", "Target", "View"]
+
 
 class View:
     """What the scene's camera sees in the current frame.

@@ -23,6 +23,7 @@ _COMMANDS = {
     "diff": "Say what differs between two datasets.",
     "reproduce": "Render the dataset of a manifest again.",
     "replay": "Render one episode again, in the foreground.",
+    "examples": "List the examples, or write them into a folder.",
     "doctor": "Say which Blender is here and what renders.",
 }
 """What each does; its module is loaded when it is called."""

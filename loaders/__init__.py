@@ -42,7 +42,23 @@ _HOMES = {
     "rebuild_shards": "loaders.tee.rebuild",
 }
 
-__all__ = list(_HOMES)
+__all__ = [
+    "Decoder",
+    "IndexedShards",
+    "LiveDataset",
+    "LiveError",
+    "LiveThenShards",
+    "Loader",
+    "Manifest",
+    "ManifestError",
+    "SampleError",
+    "ShardDataset",
+    "ShardError",
+    "SkipWarning",
+    "collate",
+    "finish_recording",
+    "rebuild_shards",
+]
 
 
 _EXTRA = ("braceexpand", "torch", "webdataset")

@@ -39,7 +39,9 @@ def test_plain_webdataset_reads_every_sample(dataset: Path) -> None:
 
 
 def test_keypoints_array_and_annotations_say_the_same(dataset: Path) -> None:
-    for sample in webdataset.WebDataset(str(next(dataset.glob("*.tar"))), shardshuffle=False).decode():
+    samples = list(webdataset.WebDataset(str(next(dataset.glob("*.tar"))), shardshuffle=False).decode())
+    assert [len(sample["json"]["objects"]) for sample in samples] == [7] * 7
+    for sample in samples:
         flat = [value for entry in sample["json"]["objects"] for value in entry["keypoints"]]
         assert np.array_equal(sample["keypoints.npy"][:, :3].ravel(), np.asarray(flat, np.float32))
         for entry in sample["json"]["objects"]:
@@ -62,6 +64,7 @@ def test_every_sample_carries_what_annotations_promise(dataset: Path) -> None:
 
 def test_cubes_fall_and_come_to_rest_on_the_plane(dataset: Path) -> None:
     first, last = annotations(dataset)[0], annotations(dataset)[4]
+    assert len(first["objects"]) == 7
     for before, after in zip(first["objects"], last["objects"], strict=True):
         assert before["matrix_world"][2][3] > 5.9, "drawn from 6 to 12 m"
         assert after["matrix_world"][2][3] < before["matrix_world"][2][3] - 4
@@ -69,7 +72,9 @@ def test_cubes_fall_and_come_to_rest_on_the_plane(dataset: Path) -> None:
 
 
 def test_images_hold_nothing_but_pixels(dataset: Path) -> None:
-    for sample in webdataset.WebDataset(str(next(dataset.glob("*.tar"))), shardshuffle=False):
+    samples = list(webdataset.WebDataset(str(next(dataset.glob("*.tar"))), shardshuffle=False))
+    assert len(samples) == 7
+    for sample in samples:
         image = Image.open(io.BytesIO(sample["png"]))
         image.load()
         assert (image.mode, image.info) == ("RGB", {})

@@ -13,7 +13,8 @@ from blender_jobs.passes import PASSES
 from compiler.planning.annotation_schema import ANNOTATIONS
 
 ROOT = Path(__file__).parent.parent
-JOBS, DATASET = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("jobs", "dataset"))
+JOBS = (ROOT / "docs" / "how-to" / "jobs.md").read_text(encoding="utf-8")
+DATASET = (ROOT / "docs" / "reference" / "dataset.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_passes_is_that_of_the_code() -> None:
@@ -26,10 +27,17 @@ def test_the_table_of_passes_is_that_of_the_code() -> None:
 
 
 def test_the_table_of_annotations_names_every_field() -> None:
+    """Those of a camera and of an object in rows of their own: `camera.K`, `objects[].pose`."""
     fields = ANNOTATIONS["properties"]
-    for parts in (fields, fields["camera"]["properties"], fields["objects"]["items"]["properties"]):
-        for name in parts:
-            assert re.search(rf"`(?:camera\.|objects\[\]\.)?{name}[`.]", DATASET), name
+    table = DATASET.partition("## Annotations")[2].partition("\n## ")[0]
+    named: dict[str, set[str]] = {"": set(), "camera.": set(), "objects[].": set()}
+    for cell in re.findall(r"^\| (`.*?) \|", table, re.M):
+        names = re.findall(r"`([^`]+)`", cell)
+        group = next(group for group in reversed(named) if names[0].startswith(group))
+        named[group] |= {name.removeprefix(group) for name in names}
+    assert named["camera."] == set(fields["camera"]["properties"])
+    assert named["objects[]."] >= set(fields["objects"]["items"]["properties"])
+    assert named[""] == set(fields) - {"camera", "objects"}
 
 
 def test_the_page_on_jobs_names_functions_that_there_are() -> None:

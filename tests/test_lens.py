@@ -213,6 +213,7 @@ def test_the_scene_keeps_its_own_pixels(seen: dict[str, Any]) -> None:
 
 def test_cameras_stand_where_they_are_put(seen: dict[str, Any]) -> None:
     """By the pose that a dataset has, by OpenCV's R and t, by a rotation vector; to Blender's 32 bits."""
+    assert len(seen["poses"]) > 1
     for case in seen["poses"]:
         by_pose, by_matrix, by_vector, again = map(np.array, case["found"])
         assert by_pose == pytest.approx(np.array(case["asked"]), abs=2e-5)

@@ -1,4 +1,4 @@
-"""The code in docs/loaders.md runs as it stands there."""
+"""The code in docs/how-to/loaders.md runs as it stands there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.synthetic import full_members, make_dataset
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "loaders.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "loaders.md"
 
 
 FRAMEWORKS = r"^(?:from|import) (?:accelerate|albumentations|kornia|pytorch_lightning|torchdata|torchvision)\b"

@@ -289,6 +289,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_each_format_gives_back_what_was_exported(seen: dict[str, Any]) -> None:
     """One mesh, where it stood, z up, in metres, to 1e-5; nothing else comes in or changes."""
+    assert seen["imported"]["found"].keys() == set(FORMATS)
     for kind, found in seen["imported"]["found"].items():
         alone = kind == "blend"
         low, high = [0, 1.5, 0], [2 if alone else 5.5, 2.5, 3]
@@ -361,6 +362,7 @@ def test_shapes_are_closed_and_as_large_as_they_say(seen: dict[str, Any]) -> Non
         "torus": 2 * math.pi**2 / 16,
     }
     heights = {"sphere": 2, "fine sphere": 2, "cylinder": 3, "cone": 3, "torus": 0.5}
+    assert seen["shapes"].keys() == volumes.keys()
     for name, (volume, (low, high), closed) in seen["shapes"].items():
         assert closed, name
         assert volume == pytest.approx(volumes[name], rel=0.02), name

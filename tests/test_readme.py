@@ -1,9 +1,8 @@
-"""What the README and the docs show works as it stands there."""
+"""What the README shows works as it stands there, and it names what there is."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 import textwrap
@@ -13,60 +12,111 @@ import click
 import pytest
 
 from compiler.cli import cli
-from tests.commands import run
+from tests.commands import TINY, run
+from tests.in_blender import needs_bpy
+from tests.pages import PAGES, ROOT, blocks, commands
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CHEAP = ["--engine", "workbench", "--render-samples", "0", "--size", "64x48"]
 
+EXCERPT = """
+from dataclasses import dataclass
+from blender_jobs import stage
+from blender_jobs.builtin import falling_cubes
+from blender_jobs.job import Job
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
-
-
-def _commands() -> list[list[str]]:
-    """Every `compile-dataset` of the README's shell blocks, words without the command's own name."""
-    parts = [part.strip() for block in _blocks("bash") for line in block.splitlines() for part in line.split("&&")]
-    return [shlex.split(part)[1:] for part in parts if part.startswith("compile-dataset ")]
+{shown}
+    _drop = falling_cubes.FallingCubes._drop
+    _free_place = falling_cubes.FallingCubes._free_place
+"""
 
 
 @pytest.mark.slow
+@needs_bpy
 def test_the_commands_and_the_code_of_the_readme(tmp_path: Path) -> None:
     """In order, in one directory, as a reader types them; renders are made cheap."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    commands = _commands()
-    assert len(commands) >= 8
-    assert ["doctor"] in commands
-    for words in commands:
+    given = commands("README.md")
+    assert len(given) >= 9
+    assert ["doctor"] in given
+    for words in given:
         if words == ["doctor"]:
             continue  # half a minute of EEVEE's shaders, and `test_doctor` runs the very line
-        builds = "--shards" in words
-        done = run(*words, *(CHEAP if builds else []), cwd=tmp_path)
+        done = run(*_cheap(words), cwd=tmp_path)
         assert done.returncode == 0, f"{words}: {done.stderr}"
-    for code in (block for block in _blocks("python") if block.startswith("import")):
-        guarded = f"if __name__ == '__main__':\n{textwrap.indent(code, '    ')}"
+    excerpt, *scripts = [block.text for block in blocks("README.md", "python")]
+    (tmp_path / "excerpt.py").write_text(EXCERPT.format(shown=excerpt), encoding="utf-8")
+    done = run("excerpt.py", "--shards", 1, "--samples-per-shard", 1, "--out", "excerpt", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = ""
+    for code in scripts:
+        assert code.startswith("import ")
+        guarded = f"if __name__ == '__main__':\n{textwrap.indent(_quick(code), '    ')}"
         done = subprocess.run(
             [sys.executable, "-c", guarded], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("000000-000000 cube0 [")
+        said += done.stdout
+    assert said.startswith("000000-000000 cube0 [")
+
+
+def _cheap(words: list[str]) -> list[str]:
+    """Return a command with small renders; one that serves a hundred shards makes one, elsewhere and on any port."""
+    if "--live" in words:
+        words = ["1" if word == "100" else word for word in words]
+        at = words.index("--live") + 1
+        words = [*words[:at], "http://127.0.0.1:0", *words[at:], "--samples-per-shard", "2", "--out", "served"]
+    return [*words, *(TINY if "--shards" in words else [])]
+
+
+def _quick(code: str) -> str:
+    """Return the code with one cheap Blender in place of the four that it launches, and eight samples."""
+    cheap = 'instances=1, engine="workbench", render_samples=0, size="64x48"'
+    return code.replace("instances=4", cheap).replace("stream_length(1000)", "stream_length(8)")
+
+
+def test_the_readme_and_the_guides_read_the_tee_by_the_same_command() -> None:
+    """`tests.test_pages` runs the guide's lines against a tee."""
+    lines = [line for block in blocks("README.md", "bash") for line in block.lines if line.startswith("curl")]
+    guide = [line for block in blocks("docs/how-to/live.md", "bash") for line in block.lines]
+    assert lines
+    assert set(lines) <= set(guide)
+
+
+def test_contributing_begins_with_the_command_of_the_readme_and_the_documentation() -> None:
+    (block,) = blocks("CONTRIBUTING.md", "bash")
+    tests = next(line for readme in blocks("README.md", "bash") for line in readme.lines if line.endswith("&& pytest"))
+    assert block.lines == [tests.replace("test]", "test,docs]").replace("&& pytest", "&& scripts/check")]
 
 
 def test_the_readme_names_every_command_and_option() -> None:
     context = click.Context(cli)
+    rare = {"--stall-timeout", "--attempts", "--recycle"}
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        assert name in README
-        if name == "build":
-            rare = {"--stall-timeout", "--attempts", "--recycle", "--render-samples"}
-            for param in command.params:
-                hidden = getattr(param, "hidden", False) or param.opts[0] in rare
-                assert hidden or not param.opts[0].startswith("--") or param.opts[0] in README
+        if name != "build":
+            assert re.search(rf"^\| `compile-dataset {name}\b", README, re.M), name
+            continue
+        for param in command.params:
+            option = param.opts[0]
+            if option.startswith("--") and not getattr(param, "hidden", False) and option not in rare:
+                assert re.search(rf"(?<![\w-]){option}(?![\w-])", README), option
 
 
-def test_links_of_the_docs_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
+    """To a file that is there, and to a heading that it has."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
+            assert anchor in [_slug(heading) for heading in headings], target
+
+
+def _slug(heading: str) -> str:
+    """Return the anchor of a heading, as GitHub and MkDocs make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -5,7 +5,7 @@
         ...  # any thread: tee.offer(key, record)
         tee.finish()
 
-``webdataset.WebDataset(tee.address)`` and ``curl -sN ADDRESS | tar t`` read it; ``docs/live.md`` says what else.
+``webdataset.WebDataset(tee.address)`` and ``curl -sN ADDRESS | tar t`` read it; ``docs/how-to/live.md`` says what else.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import UsageError
 from compiler.live.groups import Groups
-from compiler.live.options import Policy, QueueLimits, TeeOptions
+from compiler.live.options import Policy as Policy
+from compiler.live.options import QueueLimits as QueueLimits
+from compiler.live.options import TeeOptions as TeeOptions
 
 if TYPE_CHECKING:
     from compiler.live.server import TeeServer
-
-__all__ = ["Policy", "QueueLimits", "Tee", "TeeOptions"]
 
 
 def never() -> bool:

@@ -1,4 +1,4 @@
-"""docs/loaders.md: its code runs with the frameworks as they are, its table names the versions that are tested."""
+"""docs/how-to/loaders.md: its code runs with the frameworks as they are, its table names the versions tested."""
 
 from __future__ import annotations
 

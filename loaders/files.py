@@ -6,6 +6,7 @@ A pipe never ends, a sparse file holds more than any memory, and who writes to a
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -47,6 +48,12 @@ def read_regular(path: str | Path, most: int) -> bytes:
             if len(content) > most:  # it grew meanwhile
                 raise OSError(errno.EFBIG, f"has more than {most} bytes", os.fspath(path))
     return content
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the hexadecimal digest of a file's bytes. Raises OSError as `open_regular`."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_own(path: Path, mode: Literal["rb+", "wb+", "ab+"]) -> BufferedRandom:

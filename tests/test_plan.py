@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from blender_jobs.orders import Asset, Described, Hello, JobSource, RenderSettings
 from compiler.planning.document import Made, Origin, PlanDocument
 from compiler.planning.plan import Plan, differences
+from compiler.storage.changes import changes
 from loaders.format import canonical_json
 from loaders.layout import ShardLayout
 from loaders.manifest import Manifest, ShardInfo
@@ -228,9 +229,11 @@ def test_a_strange_value_is_one_line_with_its_place(place: tuple[str, ...], valu
     for name in place[:-1]:
         at = at[name]
     at[place[-1]] = value
-    said = ""
+    manifest, said = Manifest("cubes", given["plan"], {}, given["provenance"]), ""
+    changed = canonical_json(given["plan"]) != canonical_json(MADE.identity())
+    assert bool([*itertools.chain(*changes(MADE, manifest))]) == changed  # what `build` tells of such a directory
     try:
-        Made.parse(Manifest("cubes", given["plan"], {}, given["provenance"]))
+        Made.parse(manifest)
     except ValueError as error:
         said = str(error)
     assert said.isprintable()  # which a line's end is not

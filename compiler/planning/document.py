@@ -174,6 +174,13 @@ class Origin:
         return origin
 
 
+def source_digests(manifest: Manifest) -> dict[str, str]:
+    """Return the sha256 of each of the job's sources by name; empty where none is named, as in recordings."""
+    job = manifest.provenance.get("job")
+    named = job.get("sources") if isinstance(job, dict) else None
+    return {name: str(sha256) for name, sha256 in named.items()} if isinstance(named, dict) else {}
+
+
 @dataclass(frozen=True)
 class Made:
     """How a dataset was made: what is needed to make it, or a part of it, again."""

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from compiler.errors import Incomplete, VerificationFailed
 from compiler.lifeline import die_with_pool
 from compiler.planning.annotation_schema import manifest_problem
+from compiler.planning.document import source_digests
 from compiler.planning.plan import members_of
 from compiler.proof.reading import open_shard
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
@@ -136,9 +137,7 @@ class Verifier:
 
     def _check_sources(self) -> None:
         """Hold the job's files beside the shards to their digests. A copy of the dataset may well lack them."""
-        job = self.manifest.provenance.get("job")
-        digests = job.get("sources") if isinstance(job, dict) else None
-        for name, sha256 in sorted(digests.items()) if isinstance(digests, dict) else ():
+        for name, sha256 in sorted(source_digests(self.manifest).items()):
             place = PurePosixPath(sources.FOLDER, name)
             if ".." in place.parts or place.parts[0] != sources.FOLDER:
                 continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.errors import VerificationFailed
+from compiler.planning.document import source_digests
 from compiler.planning.sightings import Sightings
 from compiler.proof.shard_walk import Problem
 from compiler.storage import failures, sources
@@ -52,10 +53,7 @@ def _strange_sources(folder: Path, manifest: Manifest) -> list[str]:
 
     It is never run: see `blender_jobs.instance.sources`. Links are named, not followed.
     """
-    job = manifest.provenance.get("job")
-    sources_known = job.get("sources") if isinstance(job, dict) else None
-    known = sources_known if isinstance(sources_known, dict) else {}
-    found = []
+    known, found = source_digests(manifest), []
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         for name in [*files, *links]:

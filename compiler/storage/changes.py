@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blender_jobs.orders import Asset
+from compiler.planning.document import source_digests
 from compiler.planning.plan import Plan, differences
 from loaders.manifest import Manifest
 
@@ -59,9 +60,8 @@ def _sources(plan: Plan, manifest: Manifest) -> list[str]:
     was = manifest.plan.get("job")
     if not isinstance(was, dict) or plan.job.source_sha256 == was.get("source_sha256"):
         return []
-    job = manifest.provenance.get("job")
-    then = job.get("sources") if isinstance(job, dict) else None
-    found = list(_files(plan.job.sources, then, "the job file", "module")) if isinstance(then, dict) else []
+    then = source_digests(manifest)
+    found = list(_files(plan.job.sources, then, "the job file", "module")) if then else []
     return found or [f"the job file {plan.source.path} has changed ({when(Path(plan.source.path))})"]
 
 

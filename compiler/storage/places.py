@@ -14,7 +14,7 @@ from compiler.errors import OtherPlan, UsageError
 from compiler.planning.document import Made
 from compiler.planning.jobs import builtin_jobs
 from compiler.storage.sources import FOLDER, MOST_BYTES
-from loaders.files import open_regular, read_regular
+from loaders.files import file_sha256, read_regular
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def check_assets(made: Made, source: JobSource) -> None:
 def _digest(path: Path) -> str:
     """Return a file's sha256; empty where there is none that can be read."""
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 

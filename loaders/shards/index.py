@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -47,9 +46,3 @@ def _span(places: list[MemberPlace], max_bytes: int) -> Span:
     if end - start > max_bytes:
         raise TarStreamError(f"sample {key!r} is larger than {max_bytes} bytes (byte {start})")
     return key, start, end
-
-
-def file_sha256(path: str) -> str:
-    """Return the hexadecimal digest of a file's bytes."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

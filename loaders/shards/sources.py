@@ -13,14 +13,12 @@ from braceexpand import braceexpand
 
 from loaders.errors import ShardError
 from loaders.format import shard_file_in
-from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
+from loaders.manifest import FILE_NAME, MOST_BYTES, Manifest, ManifestError, ShardInfo
 from loaders.shards.opening import opened
 
 Source = str | Path | Sequence[str | Path]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-
-_MAX_MANIFEST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -147,9 +145,11 @@ def _expand_url(url: str, known: Mapping[str, Shard]) -> list[Shard]:
 def _manifest_at(url: str) -> Manifest:
     try:
         with opened(url) as stream:
-            content = stream.read(_MAX_MANIFEST_BYTES)
+            content = stream.read(MOST_BYTES + 1)
     except ShardError as error:
         raise ManifestError(f"no dataset at {error}") from None
+    if len(content) > MOST_BYTES:
+        raise ManifestError(f"no dataset at {url}: it has more than {MOST_BYTES} bytes")
     return Manifest.from_json(content, url)
 
 

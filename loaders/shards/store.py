@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaders.errors import ShardError, located
-from loaders.files import open_regular
+from loaders.files import file_sha256, open_regular
 from loaders.format import SampleKey
-from loaders.shards.index import file_sha256, sample_spans
+from loaders.shards.index import sample_spans
 from loaders.shards.sources import Shard
 from loaders.tarstream import BLOCK, DEFAULT_MAX_BYTES, Sample, TarStreamError, parse_sample
 

@@ -55,7 +55,7 @@ def rebuild_shards(recording: str | Path, out: str | Path) -> Manifest:
         raise ShardError(f"{target} is not empty; rebuild into another directory")
     manifest = replace(recorded, shards=())
     for number, places in sorted(_by_shard(Path(recording), recorded).items()):
-        if sorted(places) == list(range(layout.samples_per_shard)):
+        if len(places) == layout.samples_per_shard and max(places) < layout.samples_per_shard:
             path = target / layout.shard_name(number)
             with located(str(path)):
                 manifest = manifest.with_shard(_write_shard(path, number, _in_order(places)))
@@ -94,8 +94,7 @@ def _write_shard(path: Path, number: int, samples: Iterator[Sample]) -> ShardInf
             record = sample_record(sample.key, sample.members)
             file.write(record)
             sha256.update(record)
-            with located(str(path)):
-                content.update(content_digest(sample.key, sample.members))
+            content.update(content_digest(sample.key, sample.members))
             records.append(sample_digest(record))
         file.write(END)
         sha256.update(END)

@@ -1,4 +1,4 @@
-"""The one-way loop: what is missing goes to the crew; what comes back goes into the manifest and onto the display."""
+"""The one-way loop: what is missing goes to the worker pool, what comes back into the manifest and onto the display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Protocol
 from compiler.errors import Incomplete
 from compiler.interrupts import deferred_interrupts
 from compiler.planning.sightings import Sightings
-from compiler.rendering.crew import Crew, CrewOptions, Hands
 from compiler.rendering.events import (
     EpisodeSkipped,
     Event,
@@ -25,7 +24,8 @@ from compiler.rendering.events import (
     Stopped,
 )
 from compiler.rendering.instances import Instance
-from compiler.storage.store import Store, Tee
+from compiler.rendering.pool import PoolOptions, PoolStatus, WorkerPool
+from compiler.storage.store import SampleSink, Store
 
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
 _LOOK_EVERY_S = 1.0
@@ -70,7 +70,7 @@ class Report:
 class Display(Protocol):
     """Shows how a build goes on."""
 
-    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
+    def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Take note of an event (None: a moment without one)."""
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Display(Protocol):
 
 
 @dataclass(frozen=True)
-class Todo:
+class Outstanding:
     """What a build has to do."""
 
     report: Report
@@ -88,10 +88,10 @@ class Todo:
     endless: bool = False
 
 
-def survey(store: Store, shards: int, endless: bool = False) -> Todo:
+def find_outstanding(store: Store, shards: int, endless: bool = False) -> Outstanding:
     """Find out what is missing of the first `shards` shards; where there is no end, of all that there can be."""
     if endless:
-        return Todo(Report(0, 0), itertools.count(), endless=True)
+        return Outstanding(Report(0, 0), itertools.count(), endless=True)
     damaged = store.damaged()
     finished = {shard.number for shard in store.manifest.shards if shard.number < shards}
     finished -= {shard.number for shard in damaged} | store.manifest.incomplete
@@ -100,61 +100,68 @@ def survey(store: Store, shards: int, endless: bool = False) -> Todo:
     report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
     report.shards_done = len(finished)
     report.samples_done = report.shards_done * per_shard
-    return Todo(report, missing)
+    return Outstanding(report, missing)
 
 
 def build(
-    store: Store, todo: Todo, options: CrewOptions, first: Instance, display: Display, tee: Tee | None = None
+    store: Store,
+    work: Outstanding,
+    options: PoolOptions,
+    first: Instance,
+    display: Display,
+    tee: SampleSink | None = None,
 ) -> Report:
-    """Render what is to do; `first` is an instance that runs already. Return `todo.report`, which grows meanwhile.
+    """Render what is outstanding; `first` is an instance that runs already.
+
+    Returns:
+        `work.report`, which grows meanwhile.
 
     Raises:
         BlendshardError: nothing more can come of it; what was finished is kept.
         KeyboardInterrupt: likewise.
     """
-    report, crew, started, looked = todo.report, Crew(store, options, tee), time.monotonic(), 0.0
+    report, pool, started, looked = work.report, WorkerPool(store, options, tee), time.monotonic(), 0.0
     with ExitStack() as ending:
         check_interrupts = ending.enter_context(deferred_interrupts())
-        ending.callback(_record_the_rest, crew, store)
+        ending.callback(_account_for_the_rest, pool, report, store)
         ending.callback(display.close)
-        with crew:
-            crew.start(todo.missing, first)
-            while todo.endless or len(report.failed) + report.shards_done < report.shards_wanted:
-                event = _next_event(crew)
+        with pool:
+            pool.start(work.missing, first)
+            while work.endless or len(report.failed) + report.shards_done < report.shards_wanted:
+                event = _next_event(pool)
                 report.seconds = time.monotonic() - started
+                if isinstance(event, Stopped):
+                    raise event.error
                 if event is not None:
                     _account(event, report, store)
                 if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
                     looked, report.live = report.seconds, live_counts(tee)
-                display.update(report, crew.hands, event)
+                display.update(report, pool.status, event)
                 check_interrupts()
     return report
 
 
-def live_counts(tee: Tee) -> dict[str, int]:
+def live_counts(tee: SampleSink) -> dict[str, int]:
     """Return how many listen, and what became of the samples that they were offered."""
     status = tee.status()
     return {name: status[name] for name in _LIVE_COUNTS}
 
 
-def _record_the_rest(crew: Crew, store: Store) -> None:
+def _account_for_the_rest(pool: WorkerPool, report: Report, store: Store) -> None:
     """Enter what came to its end while the build was being stopped."""
-    while not crew.events.empty():
-        match crew.events.get():
-            case ShardDone(shard, annotations, skipped, _):
-                store.record(shard, annotations, skipped)
-            case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
-                store.note(failure)
+    while not pool.events.empty():
+        _account(pool.events.get(), report, store)
 
 
-def _next_event(crew: Crew) -> Event | None:
+def _next_event(pool: WorkerPool) -> Event | None:
     try:
-        return crew.events.get(timeout=_TICK_S)
+        return pool.events.get(timeout=_TICK_S)
     except queue.Empty:
         return None
 
 
 def _account(event: Event, report: Report, store: Store) -> None:
+    """Enter an event where it is kept: in the store, and in the report."""
     match event:
         case SamplesKept(samples=samples):
             report.samples_done += samples
@@ -177,5 +184,3 @@ def _account(event: Event, report: Report, store: Store) -> None:
                 report.restarts += 1
             elif isinstance(event, ShardFailed):
                 report.failed.append(event.error)
-        case Stopped(error):
-            raise error

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from compiler.interrupts import MainInterrupter
 
 _LOOK_EVERY_S = 0.3
 
 
-def end_with_parent() -> None:
-    """From now on be interrupted (as by Ctrl-C) when stdin closes or the parent process is gone.
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """Meanwhile be interrupted (as by Ctrl-C) when stdin closes or the parent process is gone.
 
     Stdin alone would not do where processes fork: the parent's other children hold its pipes, too.
     """
-    threading.Thread(target=_watch_stdin, daemon=True).start()
-    if os.name == "posix":
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    with MainInterrupter() as interrupter:
+        threading.Thread(target=_watch_stdin, args=(interrupter,), daemon=True).start()
+        if os.name == "posix":
+            threading.Thread(target=_watch_parent, args=(interrupter, os.getppid()), daemon=True).start()
+        yield
 
 
 def die_with_pool() -> None:
@@ -32,13 +38,13 @@ def _outlive_nobody() -> None:
         os._exit(1)
 
 
-def _watch_stdin() -> None:
+def _watch_stdin(interrupter: MainInterrupter) -> None:
     while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
         pass
-    signal.raise_signal(signal.SIGINT)
+    interrupter.interrupt()
 
 
-def _watch_parent(parent: int) -> None:
+def _watch_parent(interrupter: MainInterrupter, parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_EVERY_S)
-    signal.raise_signal(signal.SIGINT)
+    interrupter.interrupt()

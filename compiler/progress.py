@@ -9,8 +9,8 @@ from typing import Never, TextIO
 from tqdm import tqdm
 
 from compiler.build import Display, Report
-from compiler.rendering.crew import Hands
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.rendering.pool import PoolStatus
 from compiler.terminal import give_up, plain
 
 _LINE_EVERY_S = 10.0
@@ -32,10 +32,10 @@ class Lasting:
     def __init__(self, display: Display) -> None:
         self._display: Display = display
 
-    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
+    def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Pass it on."""
         try:
-            self._display.update(report, hands, event)
+            self._display.update(report, workers, event)
         except OSError:
             self._give_up()
 
@@ -54,7 +54,7 @@ class Lasting:
 class Quiet:
     """Shows nothing."""
 
-    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
+    def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -68,13 +68,13 @@ class Bar:
         self._name = name
         self._bar: tqdm[Never] | None = None
 
-    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
+    def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Move the bar; say above it what was lost."""
         if self._bar is None:
             self._bar = self._begin(report)
         if note := plain(_note(event)):
             self._bar.write(note, file=sys.stderr)
-        self._bar.set_postfix_str(_state(report, hands), refresh=False)
+        self._bar.set_postfix_str(_state(report, workers), refresh=False)
         self._bar.update(report.samples_done - self._bar.n)
         if event is None:
             self._bar.refresh()  # who waits, and how long already
@@ -104,30 +104,32 @@ class Lines:
         self._stream = stream
         self._next = 0.0
 
-    def update(self, report: Report, hands: Hands, event: Event | None) -> None:
+    def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Print a line where it is time for one."""
         if note := plain(_note(event)):
             print(note, file=self._stream, flush=True)
-        due = time.monotonic() >= self._next and (isinstance(event, SampleDone) or hands.waiting > 0)
+        due = time.monotonic() >= self._next and (isinstance(event, SampleDone) or workers.waiting > 0)
         if due or isinstance(event, ShardDone):
             self._next = time.monotonic() + _LINE_EVERY_S
             wanted = f"/{report.samples_wanted}" if report.samples_wanted else ""
             rate, time_told = f"{report.rate:.2f} samples/s", _time_told(report)
-            line = f"{self._name}: {report.samples_done}{wanted} samples, {_state(report, hands)}, {rate}, {time_told}"
+            line = (
+                f"{self._name}: {report.samples_done}{wanted} samples, {_state(report, workers)}, {rate}, {time_told}"
+            )
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing to leave."""
 
 
-def _state(report: Report, hands: Hands) -> str:
-    alone = " alone" if hands.alone else ""
-    waiting = f", {hands.waiting} waiting" if hands.waiting else ""
+def _state(report: Report, workers: PoolStatus) -> str:
+    alone = " alone" if workers.exclusive else ""
+    waiting = f", {workers.waiting} waiting" if workers.waiting else ""
     restarts = f", {report.restarts} restarts" if report.restarts else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
     live = ", {connections} listeners, {samples_dropped} dropped".format(**report.live) if report.live else ""
     wanted = f"/{report.shards_wanted}" if report.shards_wanted else ""
-    return f"shards {report.shards_done}{wanted}, instances {hands.alive}{alone}{waiting}{restarts}{failed}{live}"
+    return f"shards {report.shards_done}{wanted}, instances {workers.alive}{alone}{waiting}{restarts}{failed}{live}"
 
 
 def _time_told(report: Report) -> str:
@@ -148,9 +150,9 @@ def _note(event: Event | None) -> str:
     match event:
         case SamplesKept(shard, samples):
             return f"shard {shard}: goes on behind {samples} samples of an earlier run"
-        case Restarted(failure, lost, alone):
-            again = f"rendering episode {failure.episode} again{', alone' if alone else ''}"
-            short = ", as if memory was short" if alone else ""
+        case Restarted(failure, lost, exclusive):
+            again = f"rendering episode {failure.episode} again{', alone' if exclusive else ''}"
+            short = ", as if memory was short" if exclusive else ""
             return f"shard {failure.shard}: an instance {failure.reason}{short}; {again} ({lost} samples)"
         case EpisodeSkipped(failure):
             return f"shard {failure.shard}: episode {failure.episode} skipped: each instance {failure.reason}"

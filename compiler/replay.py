@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder, Render
-from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender
-from compiler.rendering.instances import Instance, Launch
-from compiler.rendering.task import Endurance
+from compiler.rendering.instances import Instance, InstanceOptions
+from compiler.rendering.retry import RetryPolicy
+from compiler.resolve import FirstBlender
+from compiler.restore import restore_checked
 from compiler.storage.places import Places
 from loaders.manifest import Manifest
 
@@ -22,7 +22,7 @@ def replay(
     folder: Path,
     episode: int,
     out: Path,
-    launch: Launch,
+    options: InstanceOptions,
     places: Places,
     save_blend: bool,
     say: Callable[[str], None],
@@ -37,21 +37,18 @@ def replay(
 
     Raises:
         Incomplete: Blender died in it.
-        BlendshardError: as `chosen_again`; JobBroken where the job fails.
+        BlendshardError: as `restore_checked`; JobBroken where the job fails.
     """
     blend = out.absolute() / f"episode-{episode}.blend" if save_blend else None
     try:
-        first = FirstBlender(launch, Endurance().attempts, say)
-        try:
-            plan, elsewhere = chosen_again(manifest, folder, first, places, doing="replay")
+        with FirstBlender(options, RetryPolicy().attempts, say) as first:
+            plan, elsewhere = restore_checked(manifest, folder, first, places, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:
                 for old in (blend, blend.with_name(f"{blend.name}@")):  # Blender writes the second, and renames it
                     old.unlink(missing_ok=True)
-            order = plan.order(_episodes(plan, episode), launch.threads)
+            order = plan.order(_episodes(plan, episode), options.threads)
             written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out))
-        finally:
-            first.end()
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", "name another place with --out") from None
     return [blend, *written] if blend else written, elsewhere

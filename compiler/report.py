@@ -74,6 +74,7 @@ def report_json(report: Report, manifest: Manifest, out: Path) -> dict[str, Any]
     """Return a build's result for a program."""
     return {
         **{name: value for name, value in asdict(report).items() if name not in ("failed", "seen", "seen_in")},
+        "rate": report.rate,
         **(report.seen.as_json() if report.samples_rendered else {}),
         "failed": [str(error) for error in report.failed],
         "out": str(out),

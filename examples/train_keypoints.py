@@ -28,7 +28,12 @@ import loaders
 WIDTH, HEIGHT = 128, 96
 SHARD = 100
 BATCH = 50
-CHEAP = {"engine": "workbench", "size": f"{WIDTH}x{HEIGHT}", "samples_per_shard": SHARD}
+CHEAP: dict[str, Any] = {
+    "engine": "workbench",
+    "render_samples": 0,
+    "size": f"{WIDTH}x{HEIGHT}",
+    "samples_per_shard": SHARD,
+}
 
 
 def cube_symmetries() -> Tensor:

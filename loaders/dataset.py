@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.data import IterableDataset, get_worker_info
-
 from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
-from loaders.errors import located
+from loaders.epochs import EpochDataset, Transform
 from loaders.manifest import Manifest
 from loaders.ranks import resolve_rank
 from loaders.shards.order import SampleOrder
-from loaders.shards.readers import LocalReader, Plan, Raw, Reader, Seen, StreamReader
+from loaders.shards.readers import LocalReader, Reader, StreamReader
 from loaders.shards.sources import Source, resolve
 from loaders.shards.split import Remainder, Share
 from loaders.shards.store import LocalShards
-from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES
 
-Transform = Callable[[dict[str, Any]], Any]
 
-OTHER_ORDER = (
-    "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
-    "shuffle, window and buffer must be as they were"
-)
-
-_FORMAT = 1
-
-
-@dataclass
-class _Iteration:
-    """How far one worker has come in an epoch."""
-
-    epoch: int
-    worker: int
-    workers: int
-    given: int = 0
-    """Samples, those included that were skipped or that the transform left out."""
-
-
-class ShardDataset(IterableDataset[Any]):
+class ShardDataset(EpochDataset):
     """Samples from shards, in an order that seed and epoch give, shared out over ranks and DataLoader workers.
 
     Local shards are read at any place: the order is a permutation of all samples. Streamed ones (URLs) are read from
@@ -87,8 +62,6 @@ class ShardDataset(IterableDataset[Any]):
             iterating: a shard is damaged, or a sample cannot be decoded.
     """
 
-    _reader: Reader[Any]
-
     def __init__(
         self,
         source: Source,
@@ -113,6 +86,7 @@ class ShardDataset(IterableDataset[Any]):
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
+        share = Share(*resolve_rank(rank, world_size), remainder)
         decode = Decoder(
             image_layout=image_layout,
             output=output,
@@ -121,131 +95,17 @@ class ShardDataset(IterableDataset[Any]):
             members=members,
             max_pixels=max_pixels,
         )
-        self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
+        skips = Skips(on_error)
+        reader: Reader[Any]
         shards = resolve(source, split=split, manifest=manifest)
         if shards[0].streamed:
-            self._reader = StreamReader(
-                shards, self._skips, seed=seed, shuffle=shuffle, buffer=buffer, verify=verify, max_bytes=max_bytes
+            reader = StreamReader(
+                shards, skips, seed=seed, shuffle=shuffle, buffer=buffer, verify=verify, max_bytes=max_bytes
             )
         else:
-            lenient = self._skips.report if self._skips.lenient else None
+            lenient = skips.report if skips.lenient else None
             store = LocalShards(shards, lenient=lenient, verify=verify, max_bytes=max_bytes)
-            self._skips.add(store.damaged_uncounted)  # at least one sample each
+            skips.add(store.damaged_uncounted)  # at least one sample each
             order = SampleOrder(store.counts, seed=seed, shuffle=shuffle, window=window)
-            self._reader = LocalReader(store, order, self._skips)
-
-    def _prepare(self, share: Share, skips: Skips, decode: Decoder, transform: Transform | None) -> None:
-        """Set all but the reader, which a subclass may find by other means."""
-        IterableDataset.__init__(self)
-        self.share, self._skips, self._decode, self._transform = share, skips, decode, transform
-        self._epoch = SharedArray(1, torch.int64)
-        self._iteration: _Iteration | None = None
-        self._resumed: _Iteration | None = None
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose order plain iteration gives."""
-        return int(self._epoch.array[0])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the iterations that begin from now on; persistent workers hear of it, too."""
-        self._epoch.array[0] = epoch
-
-    @property
-    def skipped(self) -> int:
-        """Samples left out so far because they could not be read, in all workers and epochs."""
-        return self._skips.total
-
-    @property
-    def identity(self) -> str:
-        """Equal for datasets with the same order of samples: what a saved place in an epoch is a place in."""
-        return self._reader.identity
-
-    def __len__(self) -> int:
-        """Return the samples of this rank in an epoch.
-
-        Raises:
-            TypeError: the shards are streamed, and no manifest tells.
-        """
-        return len(self.plan(self.epoch))  # in batches of one
-
-    def __iter__(self) -> Iterator[Any]:
-        """Return this worker's part of the epoch, sample by sample, from where a loaded state is."""
-        worker, workers = _worker()
-        resumed, self._resumed = self._resumed, None
-        if resumed and (resumed.worker, resumed.workers) != (worker, workers):
-            raise ValueError(
-                f"the state is that of worker {resumed.worker} of {resumed.workers}, this is {worker} of {workers}: "
-                "resume with as many workers, or use a loaders.Loader"
-            )
-        self._iteration = resumed or _Iteration(self.epoch, worker, workers)
-        return self._samples(self._iteration)
-
-    def _samples(self, place: _Iteration) -> Iterator[Any]:
-        plan = self.plan(place.epoch, workers=place.workers)  # in batches of one
-        for samples in self.read(plan, place.worker, place.workers, skip=place.given):
-            place.given += 1
-            yield from samples
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return how far the last iteration has come: what torchdata's StatefulDataLoader saves, of each worker.
-
-        Holds plain values. It serves the same worker of the same rank, of as many. A `loaders.Loader` saves less, and
-        its state serves any number of workers and ranks.
-        """
-        place = self._resumed or self._iteration or _Iteration(self.epoch, *_worker())
-        return {"format": _FORMAT, "dataset": self.identity, "share": self._share_shown, **asdict(place)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration go on where `state_dict` was taken, in the epoch that it was taken in.
-
-        Raises:
-            ValueError: the state is of another version, another order of samples, or another rank.
-        """
-        if state.get("format") != _FORMAT:
-            raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
-        if state["dataset"] != self.identity:
-            raise ValueError(OTHER_ORDER)
-        if state["share"] != self._share_shown:
-            raise ValueError(f"the state is that of rank {state['share']}, this is {self._share_shown}")
-        self._resumed = _Iteration(*(state[field.name] for field in fields(_Iteration)))
-
-    @property
-    def _share_shown(self) -> str:
-        return f"{self.share.rank} of {self.share.ranks}, remainder={self.share.remainder!r}"
-
-    def plan(
-        self, epoch: int, *, seen: Seen | None = None, workers: int = 1, batch: int = 1, drop_last: bool = False
-    ) -> Plan:
-        """Return this rank's batches of an epoch, from what has been `seen` on: a `Split` or `Lanes`."""
-        planned: Plan = self._reader.plan(epoch, seen, self.share, workers, batch, drop_last)
-        return planned
-
-    def read(self, plan: Plan, worker: int, workers: int, skip: int = 0) -> Iterator[list[Any]]:
-        """Yield the batches of `plan` that one worker makes, but the first `skip`, decoded and transformed.
-
-        Where samples were skipped a batch is smaller, or empty; it keeps its place.
-        """
-        for batch in self._reader.read(plan, worker, workers, skip):
-            decoded = (self._load(raw) for raw in batch)
-            yield [sample for sample in decoded if sample is not None]
-
-    def _load(self, raw: Raw) -> Any:
-        if raw is None:
-            return None
-        where, sample = raw
-
-        def decode() -> dict[str, Any]:
-            with located(where):
-                return self._decode(sample.key, sample.members)
-
-        decoded = self._skips.attempt(decode)
-        if decoded is None or self._transform is None:
-            return decoded
-        return self._transform(decoded)
-
-
-def _worker() -> tuple[int, int]:
-    """Return which DataLoader worker this is, of how many."""
-    info = get_worker_info()
-    return (0, 1) if info is None else (info.id, info.num_workers)
+            reader = LocalReader(store, order, skips)
+        super().__init__(reader, share, skips, decode, transform)

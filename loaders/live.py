@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders.dataset import Transform
 from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.epochs import Transform
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
 from loaders.shards.allocation import keep_freed_memory

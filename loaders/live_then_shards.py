@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from loaders.dataset import ShardDataset, Transform
 from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
+from loaders.epochs import EpochDataset, Transform
 from loaders.errors import LiveError
 from loaders.live import TIMEOUT_S, terms
 from loaders.ranks import resolve_rank
@@ -30,8 +30,8 @@ _MOST_SAMPLES = 1 << 26
 _LOOK_EVERY_S = 0.5
 
 
-class LiveThenShards(ShardDataset):
-    """A `ShardDataset` that begins while its shards are being compiled.
+class LiveThenShards(EpochDataset):
+    """What a `ShardDataset` is, from before its shards are all compiled.
 
     Epoch 0 gives every sample exactly once, over all ranks and workers together: from the tee what comes, from the
     directory what was finished before, or what the tee dropped. Later epochs are those of a `ShardDataset` of the
@@ -82,7 +82,7 @@ class LiveThenShards(ShardDataset):
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        # not ShardDataset's __init__, which wants shards that are there
+        share, skips = Share(*resolve_rank(rank, world_size), remainder), Skips(on_error)
         decode = Decoder(
             image_layout=image_layout,
             output=output,
@@ -91,16 +91,15 @@ class LiveThenShards(ShardDataset):
             members=members,
             max_pixels=max_pixels,
         )
-        self._prepare(Share(*resolve_rank(rank, world_size), remainder), Skips(on_error), decode, transform)
         where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
         sightings = Sightings(1)
         status = Listener(where, 0, how, sightings, 0, Event()).greet()
         growing = _growing(Path(folder), status, where, timeout_s)
         size = growing.shards * growing.per_shard
-        claims = Claims(size + self.share.ranks)
-        around = Surroundings(where, how, sightings, claims, self._skips, seed, shuffle, verify)
+        claims = Claims(size + share.ranks)
+        around = Surroundings(where, how, sightings, claims, skips, seed, shuffle, verify)
         order = SampleOrder([growing.per_shard] * growing.shards, seed=seed, shuffle=shuffle, window=window)
-        self._reader = _Reader(around, growing, order)
+        super().__init__(_Reader(around, growing, order), share, skips, decode, transform)
 
 
 class _Reader:

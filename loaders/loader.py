@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batches import collate as default_collate
 from loaders.children import safe_path
-from loaders.dataset import OTHER_ORDER, ShardDataset
+from loaders.epochs import OTHER_ORDER, EpochDataset
 from loaders.errors import SkipWarning
 from loaders.shards.allocation import keep_freed_memory
 from loaders.shards.readers import Plan, Seen
@@ -30,7 +30,7 @@ _SPARE_SLOTS = 2
 
 
 class Loader:
-    """A DataLoader of a `ShardDataset` that resumes where the training loop was.
+    """A DataLoader of a `ShardDataset` or `LiveThenShards` that resumes where the training loop was.
 
     For a seed and an epoch the batches are the same ones in the same order for any number of workers. The loader
     counts the batches that it hands out, not what workers have prefetched, so a checkpoint that is saved in the loop
@@ -64,7 +64,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: ShardDataset,
+        dataset: EpochDataset,
         batch_size: int | None = 1,
         *,
         num_workers: int = 0,
@@ -245,7 +245,7 @@ class _Batches(IterableDataset[Any]):
 
     def __init__(
         self,
-        dataset: ShardDataset,
+        dataset: EpochDataset,
         collate: Collate,
         batch_size: int | None,
         drop_last: bool,

@@ -58,6 +58,29 @@ def shard_of(key: str) -> int:
     return int(key.partition("-")[0])
 
 
+def schema_problem(schema: Mapping[str, Any]) -> str:
+    """Return what of a schema is not as readers need it, in one line; empty where all is.
+
+    Args:
+        schema: see `Manifest.schema`. A field that is missing is no problem.
+    """
+    members = schema.get("members", {})
+    if not isinstance(members, Mapping):
+        return "schema.members is not an object"
+    for name, entry in members.items():
+        if not isinstance(entry, Mapping):
+            return f"schema.members: {name!r} is not an object"
+        if not isinstance(entry.get("dtype", ""), str):
+            return f"schema.members: the dtype of {name!r} is not a str"
+        shape = entry.get("shape", [])
+        if not isinstance(shape, list) or not all(side is None or (type(side) is int and side >= 0) for side in shape):
+            return f"schema.members: the shape of {name!r} is not a list of sizes"
+    categories = schema.get("categories", [])
+    if not isinstance(categories, list) or not all(isinstance(entry, Mapping) for entry in categories):
+        return "schema.categories is not a list of objects"
+    return ""
+
+
 @dataclass(frozen=True)
 class ShardInfo:
     """One finished shard."""
@@ -102,6 +125,12 @@ class Manifest:
     def digest(self) -> str:
         """One sha256 over all shards' digests, in order: equal digests, equal datasets."""
         return hashlib.sha256("".join(f"{shard.sha256}\n" for shard in self.shards).encode()).hexdigest()
+
+    @property
+    def members(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each sample holds, by member name: ``dtype``, ``shape``, ``description``; empty where it is not told."""
+        members: Mapping[str, Mapping[str, Any]] = self.schema.get("members", {})
+        return members
 
     @property
     def recorded(self) -> bool:
@@ -159,8 +188,9 @@ class Manifest:
         """Parse and check a manifest; `source` names it in errors.
 
         Raises:
-            ManifestError: not JSON, another format, a field missing or of the wrong type, digests or counts that
-                disagree with the shards, a shard twice, any byte that is not as `to_json` writes it.
+            ManifestError: not JSON, another format, a field missing or of the wrong type, a schema that no reader could
+                use, digests or counts that disagree with the shards, a shard twice, any byte that is not as `to_json`
+                writes it.
         """
         value = _parse(content, source)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
@@ -168,6 +198,8 @@ class Manifest:
         for name, kind in _FIELDS.items():
             if not isinstance(value.get(name), kind):
                 raise ManifestError(f"{source}: field {name!r} is missing or not a {kind.__name__}")
+        if problem := schema_problem(value["schema"]):
+            raise ManifestError(f"{source}: {problem}")
         if not all(_KEY.fullmatch(key) and isinstance(why, str) for key, why in value["skipped"].items()):
             raise ManifestError(f"{source}: skipped is not an object of sample keys and reasons")
         shards = tuple(_shard(entry, f"{source}: shards[{at}]") for at, entry in enumerate(value["shards"]))

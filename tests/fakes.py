@@ -51,10 +51,10 @@ def main() -> None:
 def compile_dataset() -> None:
     """Run the command line with instances of this kind."""
     from compiler import cli
-    from compiler.rendering.instances import Launch
+    from compiler.rendering.instances import InstanceOptions
 
-    Launch.command = lambda self, scratch: [sys.executable, __file__, "--scratch", scratch]  # type: ignore[method-assign]
-    Launch.environment = lambda self, scratch: dict(os.environ)  # type: ignore[method-assign]
+    InstanceOptions.command = lambda self, scratch: [sys.executable, __file__, "--scratch", scratch]  # type: ignore[method-assign]
+    InstanceOptions.environment = lambda self, scratch: dict(os.environ)  # type: ignore[method-assign]
     exec(os.environ.get("FAKE_COMPILER", ""))
     cli.main()
 

@@ -16,7 +16,7 @@ import pytest
 
 from compiler.errors import BlenderUnusable, InstanceLost
 from compiler.rendering import blenders
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
 from loaders.manifest import Manifest
 from tests.commands import TINY, annotations, digests, ok, run, start, workers, write_job
 
@@ -90,7 +90,7 @@ def test_an_unusable_blender_is_one_line_and_exit_code_5(tmp_path: Path) -> None
 def test_a_python_without_the_wheel_is_told_what_it_lacks(tmp_path: Path) -> None:
     bare = script(tmp_path / "python", f'exec {sys.executable} -S "$@"')  # nothing that is installed
     with pytest.raises(BlenderUnusable, match="has no numpy that works: No module named 'numpy'"):
-        Instance(Launch(1, 60, blender=str(bare)))
+        Instance(InstanceOptions(1, 60, blender=str(bare)))
 
 
 def test_a_blender_whose_python_has_no_numpy_is_told_so(blender_executable: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_blender_whose_hashing_varies_is_refused(blender_executable: str, tmp_
     """The order of a set would be another in each process, and with it the bytes."""
     wrapper = script(tmp_path / "blender", f'unset PYTHONHASHSEED; exec {blender_executable} "$@"')
     with pytest.raises(BlenderUnusable, match="PYTHONHASHSEED=0 does not reach its Python"):
-        Instance(Launch(1, 60, blender=str(wrapper)))
+        Instance(InstanceOptions(1, 60, blender=str(wrapper)))
 
 
 @pytest.mark.slow
@@ -274,7 +274,7 @@ def test_a_silent_blender_is_killed_whatever_started_it(blender_executable: str,
 def test_an_executable_that_ends_at_once_is_named_as_lost(tmp_path: Path) -> None:
     short = script(tmp_path / "blender", 'case "$1" in --version) echo Blender 4.5.0 ;; esac')
     with pytest.raises(InstanceLost, match="did not start"):
-        Instance(Launch(1, 60, blender=str(short)))
+        Instance(InstanceOptions(1, 60, blender=str(short)))
 
 
 def test_a_blend_of_a_newer_blender_is_refused_before_it_can_crash(blender_executable: str, tmp_path: Path) -> None:

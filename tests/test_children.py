@@ -6,15 +6,19 @@ Python puts the working directory before its own library when it is started with
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from compiler.proof import verify
+from loaders.children import safe_path
 from tests.commands import COMMAND, TINY, run, write_job
 from tests.planned_dataset import Recipe, make
 
@@ -45,20 +49,20 @@ def script(folder: Path, program: str, *args: str, inside: str = "") -> str:
     """Run a program that lies in `folder`, as users' scripts do, in the trapped dataset; return what it says."""
     path = folder / "script.py"
     path.write_text(f"if __name__ == '__main__':\n{textwrap.indent(program, '    ')}\n")
-    here = folder / (inside or "dataset")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    line = [sys.executable, str(path), *args]
-    pipe = subprocess.PIPE
-    done = subprocess.run(
-        line, cwd=here, stdout=pipe, stderr=pipe, text=True, timeout=300, check=False, env=environment
-    )
+    done = by_pythons_rule([sys.executable, str(path), *args], folder / (inside or "dataset"))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+def by_pythons_rule(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, as where nobody has set PYTHONSAFEPATH: else no trap could be sprung."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
 def test_a_trap_is_sprung_by_pythons_own_rule(tmp_path: Path) -> None:
     marks = trap(tmp_path / "here")
-    subprocess.run([sys.executable, "-c", "import json"], cwd=tmp_path / "here", capture_output=True, check=False)
+    by_pythons_rule([sys.executable, "-c", "import json"], tmp_path / "here")
     assert sprung(marks) == ["json"]
 
 
@@ -118,6 +122,36 @@ def test_loaders_run_nothing_of_the_dataset(case: str, tmp_path: Path) -> None:
     marks = trap(tmp_path / "dataset")
     script(tmp_path, f"from loaders import *\n{LOADERS[case]}")
     assert sprung(marks) == []
+
+
+@pytest.mark.parametrize("before", [None, "", "1"])
+def test_threads_that_start_processes_at_once_leave_the_environment_as_it_was(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first to come is the first to leave: it must neither take the others' safe path away nor leave its own."""
+    if before is None:
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONSAFEPATH", before)
+    with ExitStack() as second:
+        with safe_path():
+            second.enter_context(safe_path())
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert os.environ.get("PYTHONSAFEPATH") == before
+
+
+def test_a_process_forked_meanwhile_has_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    with safe_path(), ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        assert pool.submit(os.getenv, "PYTHONSAFEPATH").result() is None
+        assert pool.submit(_in_and_out).result() == ["1", None]
+
+
+def _in_and_out() -> list[str | None]:
+    """Return PYTHONSAFEPATH within and after `safe_path`."""
+    with safe_path():
+        within = os.environ.get("PYTHONSAFEPATH")
+    return [within, os.environ.get("PYTHONSAFEPATH")]
 
 
 def test_the_command_itself_looks_not_in_the_working_directory(tmp_path: Path) -> None:

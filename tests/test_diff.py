@@ -18,7 +18,7 @@ from compiler.errors import UsageError
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.diff import DatasetDifference, diff
 from compiler.proof.planned import plan_of
-from compiler.proof.verify import folder_of, load_manifest
+from compiler.storage.manifests import folder_of, load_manifest
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from loaders.tarstream import read_samples
 from tests.commands import TINY, ok, run

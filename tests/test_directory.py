@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from blender_jobs.orders import Asset
-from compiler.build import survey
+from compiler.build import find_outstanding
 from compiler.errors import JobBroken, OtherPlan, UsageError, disk_error
 from compiler.planning.plan import Plan
 from compiler.report import PlanReport
@@ -163,12 +163,12 @@ def test_room_is_asked_for_where_it_is_missing(number: int, advised: bool) -> No
 def test_what_is_missing_of_a_huge_dataset_is_not_listed(tmp_path: Path) -> None:
     """Nor is an end taken for none: 0 shards are nothing to do."""
     plan, many = Recipe(samples_per_shard=5).plan, 10**7
-    todo = survey(Nowhere(plan, plan.manifest({})), many)
-    assert iter(todo.missing) is todo.missing
-    assert next(iter(todo.missing)) == 0
-    assert (todo.report.samples_wanted, todo.report.shards_done) == (5 * many, 0)
+    work = find_outstanding(Nowhere(plan, plan.manifest({})), many)
+    assert iter(work.missing) is work.missing
+    assert next(iter(work.missing)) == 0
+    assert (work.report.samples_wanted, work.report.shards_done) == (5 * many, 0)
     assert PlanReport(plan, 10**15, tmp_path, None).missing == 10**15
-    none = survey(Nowhere(plan, plan.manifest({})), 0)
+    none = find_outstanding(Nowhere(plan, plan.manifest({})), 0)
     assert (none.endless, list(none.missing)) == (False, [])
 
 

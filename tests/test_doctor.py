@@ -10,7 +10,7 @@ import pytest
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Surveyed
 from compiler.errors import InstanceLost
 from compiler.rendering.doctor import Check, check_engines, check_gpus, check_meshes, check_passes
-from compiler.rendering.instances import Launch
+from compiler.rendering.instances import InstanceOptions
 from tests.commands import ok, run
 
 
@@ -30,12 +30,12 @@ def test_before_each_trial_it_says_what_it_does(monkeypatch: pytest.MonkeyPatch)
     """Compiling EEVEE's shaders takes half a minute: nobody should wonder what for."""
     heard: list[str] = []
 
-    def fails(launch: Launch) -> NoReturn:
+    def fails(_: InstanceOptions) -> NoReturn:
         heard.append("started")
         raise InstanceLost("died")
 
     monkeypatch.setattr("compiler.rendering.doctor.Instance", fails)
-    checks = list(check_engines(Launch(1, 1), heard.append))
+    checks = list(check_engines(InstanceOptions(1, 1), heard.append))
     assert [check.state for check in checks] == ["FAILED"] * 3
     assert [line.partition(":")[0] for line in heard[0::2]] == [
         "rendering a tiny image with cycles ...",

@@ -15,7 +15,7 @@ from loaders.manifest import Manifest
 from tests import fakes
 from tests.commands import TINY, digests, start, workers
 
-CALM = {"FAKE_COMPILER": "from compiler import prepare; prepare.pause_after = lambda deaths: 0.0"}
+CALM = {"FAKE_COMPILER": "from compiler import resolve; resolve.backoff_s = lambda losses: 0.0"}
 CUBE = str(builtin_jobs()["cube"])
 
 FAULTS = {

@@ -26,7 +26,7 @@ from compiler.errors import Incomplete, JobBroken
 from compiler.live.groups import Groups, TooManyGroups
 from compiler.live.options import QueueLimits
 from compiler.proof.verify_report import look_around
-from compiler.rendering.instances import Instance, Launch, _explain_import
+from compiler.rendering.instances import Instance, InstanceOptions, _explain_import
 from compiler.terminal import plain
 from loaders.decode import decode_npy
 from loaders.errors import LiveError, SampleError, ShardError
@@ -177,7 +177,7 @@ def test_a_full_stdout_is_one_line(words: str, tmp_path: Path) -> None:
 def test_a_full_scratch_disk_is_not_the_jobs_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that was cut short there is; the job, which then fails, is not blamed, and the same command goes on."""
     instance = object.__new__(Instance)
-    instance._scratch, instance.launch = str(tmp_path), Launch(1, 60)
+    instance._scratch, instance.options = str(tmp_path), InstanceOptions(1, 60)
     failed = orders.to_head(orders.JobFailed("the PNG file is cut short"))
     monkeypatch.setattr("compiler.rendering.instances.wire.receive", lambda _: (failed, b""))
     instance._process = SimpleNamespace(stdout=None)  # type: ignore[assignment]

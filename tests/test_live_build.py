@@ -20,7 +20,7 @@ from compiler.errors import BlendshardError
 from loaders.tarstream import END, Sample, read_samples, sample_record
 from tests.commands import TINY, digests, ok, run, start, workers, write_job
 
-CHEAP: dict[str, Any] = {"engine": "workbench", "render_samples": 0, "size": "64x48"}
+CHEAP: compiler.BuildOptions = {"engine": "workbench", "render_samples": 0, "size": "64x48"}
 
 
 class Listener(threading.Thread):
@@ -226,4 +226,11 @@ def test_a_launched_compiler_counts_replaced_instances(tmp_path: Path) -> None:
     ):
         assert len(list(read_samples(stream))) == 30
         assert live.status()["restarts"] == 1
+        assert compiler.CompilerStatus.__required_keys__ <= live.status().keys()
+        stream.close()
+        while live.running:
+            time.sleep(0.05)
+        assert live.status()["restarts"] == 1
+        assert live.status()["samples_done"] == 30
+        assert compiler.CompilerStatus.__required_keys__ <= live.status().keys()
     assert len(digests(out)) == 1

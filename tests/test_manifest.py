@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,25 @@ def test_nothing_is_counted_beyond_what_keys_and_files_hold(field: str, most: in
 def test_a_skipped_key_is_one_that_a_sample_can_have(key: str) -> None:
     with pytest.raises(ManifestError, match="skipped is not an object of sample keys"):
         Manifest.from_json(altered(lambda value: value["skipped"].update({key: "died"})))
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        *(({"members": members}, "members is not an object") for members in (None, 3, "x", [], [[]], 1e300, -1)),
+        *(({"members": {"png": entry}}, "members: 'png' is not an object") for entry in (None, 3, "x", [])),
+        ({"members": {"png": {"dtype": 3}}}, "members: the dtype of 'png' is not a str"),
+        *(
+            ({"members": {"png": {"shape": shape}}}, "members: the shape of 'png' is not a list of sizes")
+            for shape in (None, 3, "x", {}, [-1], [True], [2.0], ["x"])
+        ),
+        *(({"categories": entries}, "categories is not a list of objects") for entries in (None, 3, {}, [3], [[]])),
+    ],
+)
+def test_a_schema_that_no_reader_could_use_is_refused(schema: dict[str, Any], problem: str) -> None:
+    content = replace(MANIFEST, schema=schema).to_json()
+    with pytest.raises(ManifestError, match=f"dataset.json: schema.{re.escape(problem)}"):
+        Manifest.from_json(content)
 
 
 def resealed(content: bytes) -> bytes:

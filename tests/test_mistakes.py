@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import UsageError
-from compiler.prepare import Choices, FirstBlender, draw_up
-from compiler.rendering.instances import Launch
-from compiler.rendering.task import Endurance, ShardTask
+from compiler.rendering.instances import InstanceOptions
+from compiler.rendering.retry import RetryPolicy
+from compiler.rendering.task import ShardTask
+from compiler.resolve import Choices, FirstBlender, resolve_plan
 from compiler.storage.store import Nowhere
 from loaders.installing import install_command
 from tests.commands import TINY, run, write_job
@@ -111,9 +112,8 @@ BROKEN = [
 @pytest.fixture(scope="module")
 def blender() -> Iterator[FirstBlender]:
     """One Blender for all jobs that fail: it lives on."""
-    first = FirstBlender(Launch(1, 120), attempts=1, say=lambda _: None)
-    yield first
-    first.end()
+    with FirstBlender(InstanceOptions(1, 120), attempts=1, say=lambda _: None) as first:
+        yield first
 
 
 @pytest.mark.parametrize(("hooks", "said"), BROKEN)
@@ -128,8 +128,8 @@ def test_broken_jobs(hooks: str, said: str, blender: FirstBlender, tmp_path: Pat
 
 
 def _render_a_shard(job: str, blender: FirstBlender) -> None:
-    plan = draw_up(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
-    task = ShardTask(Nowhere(plan, plan.manifest({})), 0, Endurance(), queue.SimpleQueue(), lambda *_: None)
+    plan = resolve_plan(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
+    task = ShardTask(Nowhere(plan, plan.manifest({})), 0, RetryPolicy(), queue.SimpleQueue(), lambda *_: None)
     for _, members in list(blender.instance.render(plan.order(task.remaining, 1))):  # heard to its end
         task.add(members)
 
@@ -185,8 +185,8 @@ def test_directories_that_cannot_be_a_dataset(tmp_path: Path) -> None:
         ("thesis", "holds something else (chapter.tex)"),
         ("broken", "is not JSON"),
     ):
-        for fresh in ([], ["--fresh"]):
-            _expect(2, said, args=[*ONE, *fresh, "--out", tmp_path / name], cwd=tmp_path)
+        _expect(2, said, args=[*ONE, "--out", tmp_path / name], cwd=tmp_path)
+    _expect(2, "chapter.tex", args=[*ONE, "--fresh", "--out", tmp_path / "thesis"], cwd=tmp_path)
     _expect(2, "cannot write to", args=[*ONE, "--out", "/proc/dataset"], cwd=tmp_path)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "precious"
     assert not list(tmp_path.glob("**/*.tar"))

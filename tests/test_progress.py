@@ -8,8 +8,8 @@ import pytest
 
 from compiler.build import Report
 from compiler.progress import Bar, Lines
-from compiler.rendering.crew import Hands
 from compiler.rendering.events import SampleDone
+from compiler.rendering.pool import PoolStatus
 
 ENDLESS = Report(0, 0, shards_done=3, samples_done=300, samples_rendered=300, seconds=7204.4)
 BOUNDED = Report(4, 400, shards_done=3, samples_done=300, samples_rendered=300, seconds=600)
@@ -17,14 +17,14 @@ BOUNDED = Report(4, 400, shards_done=3, samples_done=300, samples_rendered=300, 
 
 def line(report: Report) -> str:
     shown = io.StringIO()
-    Lines("cube", shown).update(report, Hands(alive=2), SampleDone(0))
+    Lines("cube", shown).update(report, PoolStatus(alive=2), SampleDone(0))
     return shown.getvalue()
 
 
 def bar(report: Report, capsys: pytest.CaptureFixture[str]) -> str:
     shown = Bar("cube")
-    shown.update(report, Hands(alive=2), SampleDone(0))
-    shown.update(report, Hands(alive=2), None)
+    shown.update(report, PoolStatus(alive=2), SampleDone(0))
+    shown.update(report, PoolStatus(alive=2), None)
     shown.close()
     return capsys.readouterr().err
 

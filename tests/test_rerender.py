@@ -34,7 +34,7 @@ from compiler.proof.rerender import (
     prepare_rerender,
     rerender,
 )
-from compiler.rendering.instances import Launch
+from compiler.rendering.instances import InstanceOptions
 from compiler.storage.places import Places
 from loaders.manifest import RECORDED, Manifest, ShardInfo
 from tests.commands import run
@@ -141,8 +141,10 @@ class FakeInstance:
         """End it at once."""
         self.killed.set()
 
-    def end(self) -> None:
-        """Let it go."""
+    def __enter__(self) -> FakeInstance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.ended.set()
 
 
@@ -163,7 +165,7 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
     def give(samples: dict[str, dict[str, bytes]] | None) -> list[FakeInstance]:
         started: list[FakeInstance] = []
 
-        def start(_: Launch) -> FakeInstance:
+        def start(_: InstanceOptions) -> FakeInstance:
             started.append(FakeInstance(samples))
             return started[-1]
 
@@ -180,7 +182,7 @@ def test_samples_come_in_the_order_of_the_shards_with_what_differs(comparison: C
         for sample in samples_of(comparison.folder / shard.name)
     }
     started = starting({**there, "000001-000002": {**there["000001-000002"], "txt": b""}})
-    found = list(rerender(comparison, Launch(1, 10.0), 2))
+    found = list(rerender(comparison, InstanceOptions(1, 10.0), 2))
     assert [sample.key for sample in found] == sorted(there)
     assert [sample.key for sample in found if sample.differences] == ["000001-000002"]
     assert len(started) == 3
@@ -194,7 +196,7 @@ def test_an_interrupt_kills_the_instances_at_once(
     started, begun = starting(None), time.monotonic()
     threading.Timer(0.3, lambda: os.kill(os.getpid(), sign)).start()
     with pytest.raises(KeyboardInterrupt):
-        list(rerender(comparison, Launch(1, 10.0), 2))
+        list(rerender(comparison, InstanceOptions(1, 10.0), 2))
     assert time.monotonic() - begun < 1.5
     assert len(started) == 2
     assert all(instance.killed.is_set() and instance.ended.is_set() for instance in started)
@@ -206,4 +208,4 @@ def test_a_pipe_in_a_shards_place_is_not_waited_for(comparison: Comparison, star
     os.mkfifo(path)
     starting({})
     with pytest.raises(UsageError, match="is not a regular file"):
-        list(rerender(comparison, Launch(1, 10.0), 1))
+        list(rerender(comparison, InstanceOptions(1, 10.0), 1))

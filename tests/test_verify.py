@@ -25,8 +25,9 @@ from compiler.planning.annotation_schema import ANNOTATIONS, MANIFEST, annotatio
 from compiler.planning.plan import Plan
 from compiler.proof.planned import plan_of, samples_due
 from compiler.proof.shard_walk import Problem
-from compiler.proof.verify import Verifier, examine_all, intact_manifest, load_manifest
+from compiler.proof.verify import Verifier, examine_all, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around
+from compiler.storage.manifests import load_manifest
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import END, read_samples, sample_record
 from tests.commands import run

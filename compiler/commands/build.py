@@ -4,27 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from compiler import report as reports
-from compiler.build import build, survey
+from compiler.build import build, find_outstanding
 from compiler.commands import options, plan_options
 from compiler.commands.output import announce, say_json, say_lines
-from compiler.lifeline import end_with_parent
+from compiler.lifeline import ending_with_parent
 from compiler.live.serving import live_tee
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender, draw_up, provenance, share_cores
 from compiler.progress import make_display
-from compiler.rendering.crew import CrewOptions
-from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
-from compiler.rendering.task import Endurance
+from compiler.rendering.instances import STALL_TIMEOUT_S, InstanceOptions
+from compiler.rendering.pool import PoolOptions
+from compiler.rendering.retry import OnPoison, RetryPolicy
+from compiler.resolve import FirstBlender, provenance, resolve_plan, share_cores
 from compiler.storage.directory import open_directory, peek
 from compiler.storage.sources import copy_sources
 from compiler.storage.store import Nowhere, Store
 from compiler.trust import remember
+
+
+@dataclass(frozen=True)
+class BuildArguments:
+    """The options of ``build``, but those of the plan and of the live tee."""
+
+    shards: int | None
+    out: Path | None
+    instances: int
+    """0: choose."""
+    blender: str | None
+    stall_timeout: float
+    attempts: int
+    on_poison: OnPoison
+    recycle: int
+    fresh: bool
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+    end_with_parent: bool
+
+    def pool(self, shards: int) -> PoolOptions:
+        """Return how many instances render so many shards, and how."""
+        instances, threads = share_cores(self.instances, shards)
+        instance_options = InstanceOptions(threads, self.stall_timeout, blender=self.blender)
+        return PoolOptions(instances, instance_options, RetryPolicy(self.attempts, self.on_poison), self.recycle)
 
 
 @click.command("build")
@@ -69,41 +96,30 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
 
     Run the same command again to continue; with more --shards to extend.
     """
-    if given["end_with_parent"]:
-        end_with_parent()
-    shards = given["shards"] = _wanted(ctx, given)
-    live = options.live_options(given)
-    choices = plan_options.choices(ctx, given)
-    instances, threads = share_cores(given["instances"], shards)
-    crew = CrewOptions(
-        instances,
-        Launch(threads, given["stall_timeout"], blender=given["blender"]),
-        Endurance(given["attempts"], given["on_poison"]),
-        given["recycle"],
-    )
-    first = FirstBlender(crew.launch, given["attempts"], announce)
-    try:
-        plan = draw_up(choices, first)
+    asked = options.take(BuildArguments, given)
+    if asked.end_with_parent:
+        ctx.with_resource(ending_with_parent())
+    shards = _wanted(ctx, asked)
+    live_asked = options.take(options.LiveArguments, given)
+    live = options.live_options(live_asked, shards)
+    choices = plan_options.choices(ctx, shards, **given)
+    pool = asked.pool(shards)
+    with FirstBlender(pool.instance_options, asked.attempts, announce) as first:
+        plan = resolve_plan(choices, first)
         remember(plan)
         for note in plan.job.notes:
             announce(f"Note: {note}")
-        out = given["out"] or Path(plan.name)
-        if given["dry_run"]:
-            found = None if given["fresh"] else peek(out, plan, fresh=False)
-            planned = reports.PlanReport(plan, shards, out, found)
-            if given["as_json"]:
-                say_json(planned.as_json())
-            else:
-                say_lines(planned.lines())
+        out = asked.out or Path(plan.name)
+        if asked.dry_run:
+            _say_plan(plan, shards, out, asked)
             return
-        with _store(plan, out, given) as store:
-            todo, display = survey(store, shards, endless=not shards), make_display(given["quiet"], plan.name)
-            with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
-                report = build(store, todo, crew, first.instance, display, tee)
+        with _store(plan, out, asked.fresh, live_asked.live_only) as store:
+            work = find_outstanding(store, shards, endless=not shards)
+            display = make_display(asked.quiet, plan.name)
+            with live_tee(live, plan, work.report, announce) if live else nullcontext() as tee:
+                report = build(store, work, pool, first.instance, display, tee)
             reports.look_for_the_unseen(report, store)
-    finally:
-        first.end()
-    if given["as_json"]:
+    if asked.as_json:
         say_json(reports.report_json(report, store.manifest, out))
     else:
         say_lines(reports.report_lines(report, store.manifest, out))
@@ -111,21 +127,30 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         raise reports.shards_missing(report)
 
 
-def _wanted(ctx: click.Context, given: dict[str, Any]) -> int:
+def _wanted(ctx: click.Context, asked: BuildArguments) -> int:
     """Return how many shards there shall be: whoever tries a job with ``--dry-run`` need not know it yet."""
-    if given["shards"] is None and not given["dry_run"]:
+    if asked.shards is None and not asked.dry_run:
         raise click.MissingParameter(
             ctx=ctx, param=next(entry for entry in ctx.command.params if entry.name == "shards")
         )
-    return 1 if given["shards"] is None else int(given["shards"])
+    return 1 if asked.shards is None else asked.shards
+
+
+def _say_plan(plan: Plan, shards: int, out: Path, asked: BuildArguments) -> None:
+    """Print what would be rendered."""
+    planned = reports.PlanReport(plan, shards, out, None if asked.fresh else peek(out, plan, fresh=False))
+    if asked.as_json:
+        say_json(planned.as_json())
+    else:
+        say_lines(planned.lines())
 
 
 @contextmanager
-def _store(plan: Plan, out: Path, given: dict[str, Any]) -> Iterator[Store]:
+def _store(plan: Plan, out: Path, fresh: bool, live_only: bool) -> Iterator[Store]:
     """Open the dataset's directory, or with ``--live-only`` none."""
-    if given["live_only"]:
+    if live_only:
         yield Nowhere(plan, plan.manifest(provenance(plan)), out)
     else:
-        with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
+        with open_directory(out, plan, provenance(plan), fresh) as directory:
             copy_sources(plan, out)
             yield directory

@@ -9,7 +9,7 @@ import click
 
 from compiler.commands.output import say_json, say_lines
 from compiler.proof.diff import DatasetDifference, Field, diff
-from compiler.proof.verify import folder_of, load_manifest
+from compiler.storage.manifests import folder_of, load_manifest
 
 _VALUE = 60
 """Characters of a value that are shown."""

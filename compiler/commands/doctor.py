@@ -9,9 +9,9 @@ import click
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.errors import BlenderUnusable
-from compiler.prepare import cores
 from compiler.rendering import doctor as checks
-from compiler.rendering.instances import Launch
+from compiler.rendering.instances import InstanceOptions
+from compiler.resolve import cores
 
 
 @click.command("doctor")
@@ -19,8 +19,8 @@ from compiler.rendering.instances import Launch
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor_command(blender: str | None, as_json: bool) -> None:
     """Say which Blender is here, which engines and GPUs render, and what to do about those that do not."""
-    launch = Launch(cores(), stall_timeout=120, blender=blender)
-    hello, found = checks.examine(launch)
+    options = InstanceOptions(cores(), stall_timeout=120, blender=blender)
+    hello, found = checks.examine(options)
 
     def say(line: str) -> None:
         if not as_json:
@@ -29,7 +29,7 @@ def doctor_command(blender: str | None, as_json: bool) -> None:
     say(f"blender    {hello.version} ({hello.build_hash}, {hello.build})")
     say(f"runs on    {hello.platform}, Python {hello.python}, numpy {hello.numpy}, {cores()} cores")
     made = []
-    for check in checks.check_all(launch, found, announce):
+    for check in checks.check_all(options, found, announce):
         made.append(check)
         say(f"{check.name:<10} {check.state:<6}  {check.text}")
     if as_json:

@@ -1,27 +1,39 @@
-"""Parameter types and the configuration file of the command line."""
+"""Parameter types of the command line, its configuration file, and what commands are given, as values with types."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from blender_jobs.passes import NONE, in_order
 from compiler.errors import UsageError
+from compiler.live.options import Policy
 from compiler.live.serving import DEFAULT_URL, LiveOptions, tee_options
 from compiler.planning.jobs import builtin_jobs, find_job
 from loaders.files import read_regular
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Given = TypeVar("Given", bound="DataclassInstance")
 
 _TOKEN_VARIABLE = "BLENDSHARD_LIVE_TOKEN"
 _MOST_TOKEN_BYTES = 4096
 
 CONFIG_FIELDS = "blendshard.config_fields"
 """Where `load_config` leaves the ``[set]`` table in `click.Context.meta`: its values are typed already."""
+
+
+def take(kind: type[Given], given: dict[str, Any]) -> Given:
+    """Return the options that are the fields of a dataclass as one, taken out of what click gives a command."""
+    return kind(**{entry.name: given.pop(entry.name) for entry in fields(kind)})
 
 
 class SizeType(click.ParamType[tuple[int, int]]):
@@ -127,41 +139,59 @@ def add_live_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def live_options(given: Mapping[str, Any]) -> LiveOptions | None:
-    """Return how the build goes live, None if it does not.
+@dataclass(frozen=True)
+class LiveArguments:
+    """The options of ``build`` for the live tee."""
+
+    live: str | None
+    live_only: bool
+    live_policy: Policy
+    live_wait: int
+    live_host: str | None
+    live_token: str | None
+    live_token_file: Path | None
+    live_ready_file: Path | None
+
+
+def live_options(given: LiveArguments, shards: int) -> LiveOptions | None:
+    """Return how the build of so many shards goes live, None if it does not.
 
     Raises:
         UsageError: options that do not go together, or an address that cannot be listened at.
     """
-    url = given["live"] or (DEFAULT_URL if given["live_only"] else None)
-    if not given["shards"] and not given["live_only"]:
+    url = given.live or (DEFAULT_URL if given.live_only else None)
+    if not shards and not given.live_only:
         raise UsageError("--shards 0 renders without end", "it needs --live-only, which writes nothing")
     if url is None:
-        words = ("live_host", "live_token", "live_token_file", "live_wait")
-        from_environment = {"live_token": os.environ.get(_TOKEN_VARIABLE)}  # there it may stand, and is no mistake
-        if unused := [name for name in words if given[name] and given[name] != from_environment.get(name)]:
-            raise UsageError(f"--{unused[0].replace('_', '-')} needs --live", f"add --live {DEFAULT_URL}")
+        token_in_vain = given.live_token and given.live_token != os.environ.get(_TOKEN_VARIABLE)  # which is no mistake
+        unused = {
+            "--live-host": given.live_host,
+            "--live-token": token_in_vain,
+            "--live-token-file": given.live_token_file,
+            "--live-wait": given.live_wait,
+        }
+        if words := [word for word, value in unused.items() if value]:
+            raise UsageError(f"{words[0]} needs --live", f"add --live {DEFAULT_URL}")
         return None
     token = _token(given)
-    tee = tee_options(url, given["live_host"], given["live_policy"], token)
+    tee = tee_options(url, given.live_host, given.live_policy, token)
     made = tee.token is not None and token is None
-    return LiveOptions(tee, given["live_wait"], made, given["live_ready_file"])
+    return LiveOptions(tee, given.live_wait, made, given.live_ready_file)
 
 
-def _token(given: Mapping[str, Any]) -> str | None:
+def _token(given: LiveArguments) -> str | None:
     """Return the token that is given: in words, in the environment, or in a file.
 
     Raises:
         UsageError: in two places, or the file cannot be read.
     """
-    if given["live_token_file"] is None:
-        token: str | None = given["live_token"]
-        return token
+    if given.live_token_file is None:
+        return given.live_token
     try:
-        return read_regular(given["live_token_file"], _MOST_TOKEN_BYTES).decode().strip()
+        return read_regular(given.live_token_file, _MOST_TOKEN_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--live-token-file {given['live_token_file']}: {reason}", "write the token there") from None
+        raise UsageError(f"--live-token-file {given.live_token_file}: {reason}", "write the token there") from None
 
 
 _LIVE_OPTIONS = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,7 @@ from blender_jobs.passes import NONE, PASSES
 from compiler.commands.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
 from compiler.commands.output import announce
 from compiler.errors import UsageError
-from compiler.prepare import Choices
-
-_CHOICES = (
-    "job",
-    "blend",
-    "trust_blend",
-    "missing_files",
-    "seed",
-    "samples_per_shard",
-    "engine",
-    "render_samples",
-    "device",
-    "denoise",
-    "size",
-    "image",
-    "quality",
-    "passes",
-)
+from compiler.resolve import Choices
 
 FIRST_JOB = """\
 from dataclasses import dataclass
@@ -112,22 +95,26 @@ def add(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def choices(ctx: click.Context, given: Mapping[str, Any]) -> Choices:
+def choices(ctx: click.Context, shards: int, settings: Sequence[tuple[str, str]], **chosen: Any) -> Choices:
     """Return what the user chose, a configuration file's job fields included.
+
+    Args:
+        ctx: the command's.
+        shards: how many the user wants.
+        settings: the job's fields that the command line sets.
+        chosen: the other fields of `Choices`.
 
     Raises:
         UsageError: a value out of its range; a scene and no job: the default job has nothing to do with it.
     """
-    blend = given["blend"]
-    if blend and ctx.get_parameter_source("job") is ParameterSource.DEFAULT:
+    made = Choices(settings={**ctx.meta.get(CONFIG_FIELDS, {}), **dict(settings)}, **chosen)
+    if made.blend and ctx.get_parameter_source("job") is ParameterSource.DEFAULT:
         for line in FIRST_JOB.splitlines():
             announce(line)
         raise UsageError(
-            f"--blend {blend} is a scene, and no job says what varies in it and what is annotated",
+            f"--blend {made.blend} is a scene, and no job says what varies in it and what is annotated",
             "save the lines above as scene_job.py and change them; then compile-dataset scene_job.py"
-            f" --blend {shlex.quote(str(blend))} --shards {given['shards']}",
+            f" --blend {shlex.quote(str(made.blend))} --shards {shards}",
         )
-    settings = {**ctx.meta.get(CONFIG_FIELDS, {}), **dict(given["settings"])}
-    chosen = Choices(settings=settings, **{name: given[name] for name in _CHOICES})
-    chosen.render_settings()  # what is out of its range is refused before Blender starts
-    return chosen
+    made.render_settings()  # what is out of its range is refused before Blender starts
+    return made

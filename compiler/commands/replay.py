@@ -11,10 +11,11 @@ from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError
-from compiler.prepare import cores
-from compiler.proof.verify import folder_of, load_manifest
-from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
+from compiler.rendering.instances import STALL_TIMEOUT_S, InstanceOptions
 from compiler.replay import replay as replay_episode
+from compiler.resolve import cores
+from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.places import Places
 
 
 @click.command("replay")
@@ -37,13 +38,13 @@ def replay_command(
     That runs the dataset's job: code that is not your own runs only with --trust-source.
     """
     manifest = load_manifest(folder)
-    places = places_asked(manifest, folder_of(folder), placing)
-    launch = Launch(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
+    places = places_asked(manifest, folder_of(folder), Places(**placing))
+    options = InstanceOptions(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
     place = out or Path(f"episode-{episode}")
     if out is None and place.is_symlink():
         raise UsageError(f"{place} is a link", "name the folder with --out")
     written, elsewhere = replay_episode(
-        manifest, folder_of(folder), episode, place, launch, places, save_blend, announce
+        manifest, folder_of(folder), episode, place, options, places, save_blend, announce
     )
     for line in elsewhere:
         announce(f"Note: this installation is another: {line}")

@@ -7,22 +7,23 @@ from typing import Any
 
 import click
 
-from compiler.again import same_plan
-from compiler.build import build, survey
+from compiler.build import build, find_outstanding
 from compiler.commands import options
 from compiler.commands.output import announce, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender, provenance, share_cores
 from compiler.progress import make_display
-from compiler.proof.verify import folder_of, load_manifest
-from compiler.rendering.crew import CrewOptions
-from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
-from compiler.rendering.task import Endurance
+from compiler.rendering.instances import STALL_TIMEOUT_S, InstanceOptions
+from compiler.rendering.pool import PoolOptions
+from compiler.rendering.retry import RetryPolicy
 from compiler.report import look_for_the_unseen, report_lines, shards_missing
+from compiler.resolve import FirstBlender, provenance, share_cores
+from compiler.restore import restore_identical
 from compiler.storage.directory import open_directory
+from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.places import Places
 from compiler.storage.sources import copy_sources
 from loaders.manifest import SAMPLE_DIGEST_DIGITS, Manifest, ShardInfo
 
@@ -56,21 +57,18 @@ def reproduce_command(
         raise UsageError(f"{out} is the dataset itself", "name another place with --out")
     if not published.shards:
         raise UsageError("the manifest has no finished shard", "there is nothing to reproduce: build the dataset first")
-    places = places_asked(published, folder, placing)
+    places = places_asked(published, folder, Places(**placing))
     shards = 1 + max(shard.number for shard in published.shards)
     count, threads = share_cores(instances, shards)
     # What is published without an episode comes out without it again, if it fails here as well.
-    endurance = Endurance(on_poison="skip" if published.skipped else "fail")
-    crew = CrewOptions(count, Launch(threads, STALL_TIMEOUT_S, blender=blender), endurance)
-    first = FirstBlender(crew.launch, endurance.attempts, announce)
-    try:
-        plan = same_plan(published, folder, first, places, doing="reproduce it")
+    retry = RetryPolicy(on_poison="skip" if published.skipped else "fail")
+    pool = PoolOptions(count, InstanceOptions(threads, STALL_TIMEOUT_S, blender=blender), retry)
+    with FirstBlender(pool.instance_options, retry.attempts, announce) as first:
+        plan = restore_identical(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             copy_sources(plan, out)
-            report = build(store, survey(store, shards), crew, first.instance, make_display(quiet, plan.name))
+            report = build(store, find_outstanding(store, shards), pool, first.instance, make_display(quiet, plan.name))
             look_for_the_unseen(report, store)
-    finally:
-        first.end()
     say_lines(report_lines(report, store.manifest, out))
     if report.failed:
         raise shards_missing(report)

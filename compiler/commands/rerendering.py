@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ import click
 
 from compiler.commands.output import announce
 from compiler.errors import OtherPixels, VerificationFailed
-from compiler.prepare import FirstBlender, cores, share_cores
 from compiler.proof.rerender import Rerendered, prepare_rerender, rerender
-from compiler.rendering.instances import STALL_TIMEOUT_S, Launch
-from compiler.rendering.task import Endurance
+from compiler.rendering.instances import STALL_TIMEOUT_S, InstanceOptions
+from compiler.rendering.retry import RetryPolicy
+from compiler.resolve import FirstBlender, share_cores
+from compiler.storage.places import Places
 from loaders.manifest import Manifest
 
 _SHOWN = 20
@@ -34,6 +34,17 @@ class AmountType(click.ParamType[int]):
             return 0
         number: int = click.IntRange(min=1).convert(value, param, ctx)
         return number
+
+
+@dataclass(frozen=True)
+class RerenderArguments:
+    """The options of ``verify --rerender``."""
+
+    rerender: int | None
+    """How many samples; 0 for all, None for no rendering."""
+    pick: int | None
+    """The seed of the choice; None: any."""
+    blender: str | None
 
 
 @dataclass(frozen=True)
@@ -75,29 +86,30 @@ class RerenderOutcome:
         )
 
 
-def rerender_and_compare(dataset: Path, manifest: Manifest, given: Mapping[str, Any]) -> RerenderOutcome:
+def rerender_and_compare(
+    dataset: Path, manifest: Manifest, asked: RerenderArguments, places: Places, jobs: int
+) -> RerenderOutcome:
     """Render samples again, and say which differ and how.
 
     Args:
         dataset: its directory.
         manifest: its manifest.
-        given: the command's options, and the `places`.
+        asked: which samples, and on which Blender.
+        places: where the job and its assets are, and what is trusted.
+        jobs: how many instances render at once.
 
     Raises:
         BlendshardError: as `prepare_rerender` and `rerender`.
     """
-    seed = secrets.randbits(32) if given["pick"] is None else given["pick"]
-    instances, threads = share_cores(given["jobs"] or cores(), shards=0)
-    launch = Launch(threads, STALL_TIMEOUT_S, blender=given["blender"])
-    first = FirstBlender(launch, Endurance().attempts, announce)
-    try:
-        comparison = prepare_rerender(dataset, manifest, given["rerender"] or None, seed, first, given["places"])
-    finally:
-        first.end()
+    seed = secrets.randbits(32) if asked.pick is None else asked.pick
+    instances, threads = share_cores(jobs, shards=0)
+    options = InstanceOptions(threads, STALL_TIMEOUT_S, blender=asked.blender)
+    with FirstBlender(options, RetryPolicy().attempts, announce) as first:
+        comparison = prepare_rerender(dataset, manifest, asked.rerender or None, seed, first, places)
     for line in comparison.elsewhere:
         announce(f"Note: another installation: {line}")
     compared, different = 0, []
-    with closing(rerender(comparison, launch, instances)) as samples:
+    with closing(rerender(comparison, options, instances)) as samples:
         for sample in samples:
             compared += 1
             if sample.differences:

@@ -9,7 +9,7 @@ import click
 from compiler.commands.output import say_lines
 from compiler.errors import UsageError
 from compiler.pictures import show as pictures
-from compiler.proof.verify import folder_of, load_manifest
+from compiler.storage.manifests import folder_of, load_manifest
 
 
 @click.command("show")

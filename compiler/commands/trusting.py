@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,20 @@ _OPTIONS = [
     click.option("--trust-blend", is_flag=True, help="Let scripts and drivers in its .blend run."),
 ]
 
-OPTIONS = ("job", "assets", "trust_source", "trust_blend")
-"""The options' names in what a command is given."""
-
 
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say where things are now, and what is trusted."""
+    """Give a command the options that say where things are now, and what is trusted: the fields of `Places`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def places_asked(manifest: Manifest, folder: Path, given: Mapping[str, Any]) -> Places:
-    """Return what the options say; on a terminal, ask before a stranger's code runs.
+def places_asked(manifest: Manifest, folder: Path, places: Places) -> Places:
+    """Return the places that the options name; on a terminal, ask before a stranger's code runs.
 
     Raises:
         UsageError, OtherPlan: as `compiler.trust.find_trusted`; nothing was run.
     """
-    places = Places(*(given[name] for name in OPTIONS))
     if manifest.recorded:  # what cannot be rendered again is told as that
         return places
     _, code = look_up(manifest, folder, places)

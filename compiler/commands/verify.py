@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
+from compiler.commands.options import take
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
-from compiler.commands.rerendering import AmountType, rerender_and_compare
-from compiler.commands.trusting import OPTIONS, place_options, places_asked
+from compiler.commands.rerendering import AmountType, RerenderArguments, rerender_and_compare
+from compiler.commands.trusting import place_options, places_asked
 from compiler.errors import UsageError
 from compiler.planning.sightings import Sightings
-from compiler.prepare import cores
 from compiler.proof.rerender import refuse_recording
 from compiler.proof.shard_walk import ShardReport
-from compiler.proof.verify import Verifier, examine_all, folder_of, intact_manifest
+from compiler.proof.verify import Verifier, examine_all, intact_manifest
 from compiler.proof.verify_report import Outcome, look_around
+from compiler.resolve import cores
+from compiler.storage.manifests import folder_of
+from compiler.storage.places import Places
 from compiler.terminal import plain
 from loaders.manifest import Manifest
 
@@ -48,11 +52,12 @@ def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, 
     compared byte for byte: exit code 3 if they differ; 6 if they differ on another Blender build or processor. That
     runs the dataset's job: code that is not your own runs only with --trust-source. Without --rerender nothing runs.
     """
-    _check_together(rendering)
+    places, asked = take(Places, rendering), RerenderArguments(**rendering)
+    _check_together(asked, places)
     manifest, folder = intact_manifest(dataset), folder_of(dataset)
-    if rendering["rerender"] is not None:
+    if asked.rerender is not None:
         refuse_recording(manifest)
-        rendering["places"] = places_asked(manifest, folder, rendering)
+        places = places_asked(manifest, folder, places)
     verifier = Verifier(folder, manifest)
     reports = examine_all(verifier, jobs or cores())
     if not quiet:
@@ -65,11 +70,11 @@ def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, 
     outcome = Outcome(folder, manifest, problems, notes, look_around(folder, manifest), seen)
     if not as_json:
         say_lines(outcome.lines())
-    elif rendering["rerender"] is None or problems:
+    elif asked.rerender is None or problems:
         say_json(outcome.as_json())
     outcome.check()
-    if rendering["rerender"] is not None:
-        again = rerender_and_compare(folder, manifest, {**rendering, "jobs": jobs})
+    if asked.rerender is not None:
+        again = rerender_and_compare(folder, manifest, asked, places, jobs or cores())
         if as_json:
             say_json({**outcome.as_json(), **again.as_json()})
         else:
@@ -77,12 +82,12 @@ def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, 
         again.check()
 
 
-def _check_together(rendering: Mapping[str, Any]) -> None:
+def _check_together(asked: RerenderArguments, places: Places) -> None:
     """Refuse what would be ignored. Which Blender to use may stand in the environment, and is no mistake."""
-    if rendering["rerender"] is not None:
+    if asked.rerender is not None:
         return
-    for name in ("pick", *OPTIONS):
-        if rendering[name] is not None and rendering[name] is not False:
+    for name, value in {"pick": asked.pick, **asdict(places)}.items():
+        if value is not None and value is not False:
             raise UsageError(f"--{name.replace('_', '-')} needs --rerender", "say how many samples: --rerender 10")
 
 

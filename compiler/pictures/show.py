@@ -135,7 +135,7 @@ def _rows(sample: Sample, manifest: Manifest, width: int, with_passes: bool) -> 
             name.removeprefix(camera): content for name, content in sample.members.items() if _camera(name) == camera
         }
         name = next(name for name in view if name in IMAGES)
-        shape = manifest.schema["members"].get(f"{camera}{name}", {}).get("shape")
+        shape = manifest.members.get(f"{camera}{name}", {}).get("shape")
         image = decode_image(view[name], shape).convert("RGB")
         objects = json.loads(view["json"])["objects"]
         pictures = [annotated(image, objects, manifest.schema.get("categories", []), width)]

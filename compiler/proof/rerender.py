@@ -7,22 +7,23 @@ import itertools
 import random
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder
-from compiler.again import chosen_again
 from compiler.errors import Incomplete, InstanceLost, UsageError
 from compiler.interrupts import deferred_interrupts
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender
 from compiler.proof.compare import Difference, compare_members
 from compiler.proof.planned import episodes_due, samples_due
 from compiler.proof.reading import samples_of
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
+from compiler.resolve import FirstBlender
+from compiler.restore import restore_checked
 from compiler.storage.places import Places
 from loaders.manifest import Manifest, ShardInfo
 
@@ -68,11 +69,11 @@ def prepare_rerender(
 
     Raises:
         OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
-        UsageError: it is a recording; or as `chosen_again`.
-        JobBroken: as `chosen_again`.
+        UsageError: it is a recording; or as `restore_checked`.
+        JobBroken: as `restore_checked`.
     """
     refuse_recording(manifest)
-    plan, elsewhere = chosen_again(manifest, folder, first, places, doing="render it again")
+    plan, elsewhere = restore_checked(manifest, folder, first, places, doing="render it again")
     elsewhere += _other_processor(manifest)
     tasks = all_tasks(plan, manifest) if amount is None else choose_tasks(plan, manifest, amount, seed)
     return Comparison(folder, plan, tasks, elsewhere)
@@ -114,7 +115,7 @@ def choose_tasks(plan: Plan, manifest: Manifest, amount: int, seed: int) -> list
     return tasks
 
 
-def rerender(comparison: Comparison, launch: Launch, instances: int) -> Generator[Rerendered]:
+def rerender(comparison: Comparison, options: InstanceOptions, instances: int) -> Generator[Rerendered]:
     """Yield each sample with what differs, in the order of the shards; each task runs in a fresh instance.
 
     Close the generator where it is not read to its end: that kills the instances.
@@ -126,7 +127,7 @@ def rerender(comparison: Comparison, launch: Launch, instances: int) -> Generato
         KeyboardInterrupt: the instances were killed.
     """
     with deferred_interrupts() as check_interrupts, ThreadPoolExecutor(instances) as pool:
-        running = Running(launch)
+        running = Running(options)
         ahead: deque[Future[list[Rerendered]]] = deque(
             pool.submit(_render_task, comparison, running, *task) for task in comparison.tasks
         )
@@ -146,32 +147,31 @@ class Running:
     State: the instances, and whether to stop.
     """
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
+    def __init__(self, options: InstanceOptions) -> None:
+        self.options = options
         self._instances: set[Instance] = set()
         self._stopped = False
         self._changing = threading.Lock()
 
-    def start(self) -> Instance:
-        """Return a fresh instance.
+    @contextmanager
+    def instance(self) -> Iterator[Instance]:
+        """Lend a fresh instance.
 
         Raises:
             InstanceLost: it did not start, or `stop` was called.
         """
         if self._stopped:
             raise InstanceLost("was not started, as all were stopped")
-        instance = Instance(self.launch)
-        with self._changing:
-            self._instances.add(instance)
-            if self._stopped:
-                instance.kill()
-        return instance
-
-    def end(self, instance: Instance) -> None:
-        """Let an instance go."""
-        with self._changing:
-            self._instances.discard(instance)
-        instance.end()
+        with Instance(self.options) as instance:
+            with self._changing:
+                self._instances.add(instance)
+                if self._stopped:
+                    instance.kill()
+            try:
+                yield instance
+            finally:
+                with self._changing:
+                    self._instances.discard(instance)
 
     def stop(self) -> None:
         """Kill all instances, and those that are just being started as soon as they are."""
@@ -193,17 +193,14 @@ def _name(cpu: object) -> str:
 def _render_task(
     comparison: Comparison, running: Running, shard: ShardInfo, episodes: list[EpisodeOrder]
 ) -> list[Rerendered]:
-    order = comparison.plan.order(episodes, running.launch.threads)
+    order = comparison.plan.order(episodes, running.options.threads)
     published = _published(comparison.folder / shard.name, {entry.key for task in episodes for entry in task.samples})
     try:
-        instance = running.start()
-        try:
+        with running.instance() as instance:
             return [
                 Rerendered(rendered.key, compare_members(published[rendered.key], members))
                 for rendered, members in instance.render(order)
             ]
-        finally:
-            running.end(instance)
     except InstanceLost as loss:
         raise Incomplete(f"{shard.name}: while it was rendered again, the instance {loss}", details=loss.log) from None
 

@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from compiler.errors import Incomplete, UsageError, VerificationFailed
+from compiler.errors import Incomplete, VerificationFailed
 from compiler.lifeline import die_with_pool
 from compiler.planning.annotation_schema import manifest_problem
 from compiler.planning.plan import SPLIT, Plan
@@ -28,6 +28,7 @@ from compiler.proof.reading import open_shard
 from compiler.proof.shard_walk import Problem, ShardReport, Tap, Walk
 from compiler.proof.structure import SampleChecker
 from compiler.storage import sources
+from compiler.storage.manifests import load_manifest
 from loaders.children import safe_path
 from loaders.files import read_regular
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo, shard_of
@@ -37,25 +38,6 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 _WORTH_PROCESSES = 32 << 20
 """Bytes below which one process is done before others have started."""
-
-
-def folder_of(dataset: Path) -> Path:
-    """Return the directory of a dataset that is named by it or by its manifest."""
-    with suppress(OSError):
-        return dataset.parent if dataset.is_file() else dataset
-    return dataset
-
-
-def load_manifest(dataset: Path) -> Manifest:
-    """Return the manifest of a dataset that is named by its directory or by the manifest itself.
-
-    Raises:
-        UsageError: there is none that can be read.
-    """
-    try:
-        return Manifest.load(dataset)
-    except ManifestError as error:
-        raise UsageError(str(error), "give the directory that compile-dataset wrote") from None
 
 
 def intact_manifest(dataset: Path) -> Manifest:
@@ -173,7 +155,7 @@ class Verifier:
         """Hold the schema's members to the plan's."""
         if self._plan is None:
             return
-        found, planned = self.manifest.schema["members"], self._plan.members()
+        found, planned = self.manifest.members, self._plan.members()
         for name in sorted(found.keys() | planned.keys()):
             shown = [[entry.get(name, {}).get(what) for what in ("dtype", "shape")] for entry in (found, planned)]
             if (name in found) != (name in planned) or shown[0] != shown[1]:

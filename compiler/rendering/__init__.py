@@ -1,1 +1,1 @@
-"""The Blenders at work: processes, the crew that drives them, and what becomes of losses."""
+"""The Blenders at work: processes, the pool of workers that drive them, and what becomes of losses."""

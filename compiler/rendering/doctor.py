@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Hello, Probe, Survey, Surveyed
 from blender_jobs.passes import PASSES
 from compiler.errors import BlenderUnusable, InstanceLost, JobBroken
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
 
 _GL_HINT = "it needs OpenGL, in software at least: apt-get install libgl1 libegl1 libgl1-mesa-dri libegl-mesa0"
 
@@ -28,26 +28,23 @@ class Check:
     """What was found and how long it took, or what went wrong and what to do."""
 
 
-def examine(launch: Launch) -> tuple[Hello, Surveyed]:
+def examine(options: InstanceOptions) -> tuple[Hello, Surveyed]:
     """Return which Blender the instances are, and what it has.
 
     Raises:
         BlenderUnusable: none that can be used.
     """
     try:
-        instance = Instance(launch)
-        try:
+        with Instance(options) as instance:
             return instance.hello, instance.survey(Survey())
-        finally:
-            instance.end()
     except InstanceLost as loss:
         raise BlenderUnusable(f"Blender {loss}", details=loss.log) from None
 
 
-def check_all(launch: Launch, found: Surveyed, say: Callable[[str], None]) -> Iterator[Check]:
+def check_all(options: InstanceOptions, found: Surveyed, say: Callable[[str], None]) -> Iterator[Check]:
     """Try what a build may need, one thing after another; `say` hears what is being tried."""
     engines = []
-    for check in check_engines(launch, say):
+    for check in check_engines(options, say):
         engines.append(check)
         yield check
     yield from check_gpus(found)
@@ -55,17 +52,14 @@ def check_all(launch: Launch, found: Surveyed, say: Callable[[str], None]) -> It
     yield check_meshes(found)
 
 
-def check_engines(launch: Launch, say: Callable[[str], None]) -> Iterator[Check]:
+def check_engines(options: InstanceOptions, say: Callable[[str], None]) -> Iterator[Check]:
     """Render a tiny image with each engine, each in an instance of its own: without OpenGL, Blender may crash."""
     for engine in ENGINE_SAMPLES:
         say(f"rendering a tiny image with {engine}{_SLOW.get(engine, '')} ...")
         started = time.monotonic()
         try:
-            instance = Instance(launch)
-            try:
+            with Instance(options) as instance:
                 probed = instance.probe(Probe(engine))
-            finally:
-                instance.end()
         except (InstanceLost, JobBroken) as error:
             hint = "" if engine == "cycles" else f"; {_GL_HINT}"
             yield Check(engine, "FAILED", f"{error}{hint}")

@@ -1,4 +1,4 @@
-"""What the crew's threads tell the main loop."""
+"""What the workers tell the main loop."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Restarted:
 
     failure: Failure
     samples_lost: int
-    alone: bool
-    """Again while no other instance works, as memory seems to have been short."""
+    exclusive: bool
+    """Rendered while no other instance works, as memory seems to have been short."""
 
 
 @dataclass(frozen=True)

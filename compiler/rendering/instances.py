@@ -1,4 +1,4 @@
-"""One Blender process: launch it, ask it, watch it, end it."""
+"""One Blender process: start it, ask it, watch it, end it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _RENDERER_NOISE = re.compile(r"Fra:\d+ Mem|^(\d\d:\d\d\.\d+ +render +\| )?(Saved
 
 
 @dataclass(frozen=True)
-class Launch:
+class InstanceOptions:
     """How instances are started."""
 
     threads: int
@@ -82,24 +82,26 @@ class Launch:
 
 
 class Instance:
-    """A running Blender. Blocking: each belongs to one thread; `kill` and `end` may come from any.
+    """A running Blender; as a context manager it is ended with the block.
+
+    Blocking: each belongs to one thread; `kill` and `end` may come from any.
 
     State: the process, `_deadline` (when a silent instance is given up; infinite while nothing is awaited),
     and the last lines of its log.
     """
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, options: InstanceOptions) -> None:
         """Start the process and hear which Blender it is.
 
         Raises:
             BlenderUnusable: there is no Blender to start, or it cannot be imported there.
             InstanceLost: it died, hung or said something else.
         """
-        self.launch = launch
+        self.options = options
         self.episodes = 0
         self._scratch = tempfile.mkdtemp(prefix="blendshard-")
         self._log: deque[str] = deque(maxlen=LOG_LINES)
-        self._deadline = time.monotonic() + launch.stall_timeout
+        self._deadline = time.monotonic() + options.stall_timeout
         self._stalled = False
         self._over = threading.Event()
         self._process = self._start()
@@ -111,6 +113,12 @@ class Instance:
         except BaseException:
             self.end()
             raise
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     @property
     def alive(self) -> bool:
@@ -169,11 +177,11 @@ class Instance:
     def _start(self) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                self.launch.command(self._scratch),
+                self.options.command(self._scratch),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=self.launch.environment(self._scratch),
+                env=self.options.environment(self._scratch),
                 start_new_session=True,  # Ctrl-C in the terminal is for the compiler, which ends its instances itself
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
@@ -186,7 +194,7 @@ class Instance:
             raise
 
     def _send(self, request: orders.Request) -> None:
-        self._deadline = time.monotonic() + self.launch.stall_timeout
+        self._deadline = time.monotonic() + self.options.stall_timeout
         try:
             wire.send(cast(BinaryIO, self._process.stdin), orders.to_head(request))
         except OSError:
@@ -194,7 +202,7 @@ class Instance:
 
     def _receive(self, kind: type[Kind]) -> tuple[Kind, bytes]:
         """Return the next message, which must be of this kind, and its payload."""
-        self._deadline = time.monotonic() + self.launch.stall_timeout
+        self._deadline = time.monotonic() + self.options.stall_timeout
         try:
             frame = wire.receive(cast(BinaryIO, self._process.stdout))
             if frame is None:
@@ -232,7 +240,7 @@ class Instance:
             raise self._lost(f"did not start: {error if self.alive else self._how_it_died()}") from None
         hello = self._receive(orders.Hello)[0]
         if hello.problem:
-            raise BlenderUnusable(*_explain_import(hello, self.launch.blender))
+            raise BlenderUnusable(*_explain_import(hello, self.options.blender))
         return hello
 
     def _lost(self, reason: str) -> InstanceLost:
@@ -246,7 +254,7 @@ class Instance:
 
     def _how_it_died(self) -> str:
         if self._stalled:
-            return f"said nothing for {self.launch.stall_timeout:g} s (--stall-timeout)"
+            return f"said nothing for {self.options.stall_timeout:g} s (--stall-timeout)"
         try:
             code = self._process.wait(PARTING_S)
         except subprocess.TimeoutExpired:
@@ -258,7 +266,7 @@ class Instance:
         with cast(BinaryIO, self._process.stderr) as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip()
-                if self.launch.echo:
+                if self.options.echo:
                     with suppress(OSError):  # whoever looked on has left: the pipe is read on
                         sys.stderr.write(f"{plain(line)}\n")
                 if not _RENDERER_NOISE.search(line):
@@ -266,7 +274,7 @@ class Instance:
 
     def _watch(self) -> None:
         """Kill the process when it is silent for too long; one that has left may have handed its pipes to another."""
-        while not self._over.wait(min(0.25, self.launch.stall_timeout / 4)):
+        while not self._over.wait(min(0.25, self.options.stall_timeout / 4)):
             if time.monotonic() > self._deadline:
                 self._stalled = True
                 self.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import queue
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from compiler.errors import Incomplete, InstanceLost, JobBroken
@@ -14,12 +13,11 @@ from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.plan import SPLIT
 from compiler.planning.sightings import Sightings
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.rendering.retry import RetryPolicy
 from compiler.storage.content import segmentation_of
 from compiler.storage.failures import Failure, for_want_of_memory, replay_command
 from compiler.storage.store import Store
 from loaders.tarstream import kind_of
-
-OnPoison = Literal["fail", "skip"]
 
 _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
 """What Blender says before it aborts for want of OpenGL. Lines with EGL_BAD_MATCH come in healthy runs, too."""
@@ -27,16 +25,6 @@ _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't ope
 
 class NotStarted(InstanceLost):
     """An instance was lost before it could be given an order: no episode is to blame."""
-
-
-@dataclass(frozen=True)
-class Endurance:
-    """How much is borne with."""
-
-    attempts: int = 3
-    """How often an episode is tried before it is taken for poison."""
-    on_poison: OnPoison = "fail"
-    """What then becomes of its shard: it is given up, or goes on without the episode."""
 
 
 class ShardTask:
@@ -52,7 +40,7 @@ class ShardTask:
         self,
         store: Store,
         number: int,
-        endurance: Endurance,
+        retry: RetryPolicy,
         events: queue.SimpleQueue[Event],
         offer: Callable[[str, bytes], None],
         blender: str | None = None,
@@ -64,13 +52,13 @@ class ShardTask:
         self.plan = store.plan
         self.number = number
         self.remaining = self.plan.episodes(number)
-        self.alone = False
+        self.exclusive = False
         """Whether the episode is to be rendered while no other instance works."""
-        self._endurance = endurance
+        self._retry = retry
         self._events = events
         self._offer = offer
         self._folder, self._blender = store.path, blender
-        self._writer = store.writer(number, skipping=endurance.on_poison == "skip")
+        self._writer = store.writer(number, skipping=retry.on_poison == "skip")
         self._annotations: schema.Schema = "null"
         self._annotations_sealed: schema.Schema = "null"
         self._seen, self._seen_unsealed = Sightings(), Sightings()
@@ -149,12 +137,12 @@ class ShardTask:
 
     def _begin_unit(self) -> None:
         """Forget how often the last one was tried; where the scene is reused, the whole shard is the unit."""
-        self._tries, self._starts, self.alone = 1, 1, False
+        self._tries, self._starts, self.exclusive = 1, 1, False
         self._seen_unsealed = Sightings()
         self._offered.clear()
 
-    def survives(self, loss: InstanceLost) -> bool:
-        """Go back to where rendering can begin again; False, and the shard given up, when that was tried enough.
+    def recover(self, loss: InstanceLost) -> bool:
+        """Go back to where rendering can begin again; where that was tried enough, give the shard up and return False.
 
         Raises:
             OSError: the part file cannot be written.
@@ -162,7 +150,7 @@ class ShardTask:
         if not self.remaining:
             return True  # it was lost after its last sample
         tries = self._starts if isinstance(loss, NotStarted) else self._tries
-        if tries >= self._endurance.attempts:
+        if tries >= self._retry.attempts:
             return self._skip(loss) or self._give_up(loss)
         self._events.put(self._restarted(loss, tries))
         if isinstance(loss, NotStarted):
@@ -173,8 +161,8 @@ class ShardTask:
 
     def _restarted(self, loss: InstanceLost, tries: int) -> Restarted:
         episode = self.remaining[0].episode
-        self.alone = self.alone or for_want_of_memory(loss)
-        return Restarted(self._failure("instance lost", episode, tries, loss), self._roll_back(), self.alone)
+        self.exclusive = self.exclusive or for_want_of_memory(loss)
+        return Restarted(self._failure("instance lost", episode, tries, loss), self._roll_back(), self.exclusive)
 
     def _roll_back(self) -> int:
         """Go back to the last seal; return how many samples that costs."""
@@ -190,7 +178,7 @@ class ShardTask:
 
         Where the scene is reused, the episodes behind it would be others without it: there the shard is given up.
         """
-        if self._endurance.on_poison != "skip" or isinstance(loss, NotStarted) or self.plan.job.reuse_scene:
+        if self._retry.on_poison != "skip" or isinstance(loss, NotStarted) or self.plan.job.reuse_scene:
             return False
         poison = self.remaining[0]
         if len(self.remaining) == 1 and self._writer.samples == self._begun:
@@ -204,7 +192,7 @@ class ShardTask:
         return True
 
     def _give_up(self, loss: InstanceLost) -> bool:
-        attempts, episode = self._endurance.attempts, self.remaining[0].episode
+        attempts, episode = self._retry.attempts, self.remaining[0].episode
         no_gl = any(mark in line for line in loss.log for mark in _SIGNS_OF_NO_OPENGL)
         failure = self._failure("shard given up", episode, attempts, loss)
         replay = failure.replay

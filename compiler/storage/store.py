@@ -1,4 +1,4 @@
-"""Where finished samples go, as the crew sees it: a dataset's directory, or nowhere but to live listeners."""
+"""Where finished samples go, as the workers see it: a dataset's directory, or nowhere but to live listeners."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Store(Protocol):
         """Enter what was lost on the way."""
 
 
-class Tee(Protocol):
+class SampleSink(Protocol):
     """Hands samples to live listeners: see `compiler.live.tee.Tee`."""
 
     def offer(self, key: str, record: bytes, interrupted: Callable[[], bool] = ...) -> bool:

@@ -13,6 +13,7 @@ from braceexpand import braceexpand
 
 from loaders.errors import ShardError
 from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
+from loaders.shards.opening import opened
 
 Source = str | Path | Sequence[str | Path]
 
@@ -80,7 +81,7 @@ def _shown(source: Source) -> str:
 
 def listed(manifest: Manifest) -> dict[str, Shard]:
     """Return a manifest's shards by name, in order, each at its bare name."""
-    members = frozenset(manifest.schema.get("members") or ()) or None
+    members = frozenset(manifest.members) or None
     return {info.name: Shard(info.name, info, members) for info in manifest.shards}
 
 
@@ -150,8 +151,6 @@ def _tar_name(url: str) -> str:
 
 
 def _manifest_at(url: str) -> Manifest:
-    from loaders.shards.stream import opened  # webdataset is slow to import, and only streams need it
-
     try:
         with opened(url) as stream:
             content = stream.read(_MAX_MANIFEST_BYTES)

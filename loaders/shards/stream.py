@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from subprocess import Popen, TimeoutExpired
 from typing import Any, TypeVar
 
 import numpy as np
 
-from loaders.errors import ShardError, located
 from loaders.manifest import ShardInfo
+from loaders.shards.opening import opened
 from loaders.shards.order import Ints, mix, round_keys
 from loaders.shards.sources import Shard
 from loaders.tarstream import DEFAULT_MAX_BYTES, Readable, Sample, TarStreamError, read_samples
@@ -22,60 +20,6 @@ T = TypeVar("T")
 
 _PADDING_BYTES = 1 << 20
 """How much is read behind a tar's end mark: tar programs pad their files, and a command that is cut off fails."""
-
-_GOOD_EXITS = (None, 0, 23, 141, -13, -9)
-"""Exit statuses of commands that ended well or because nobody read on (curl, the shell, SIGPIPE, killed here)."""
-
-_PATIENCE_SECONDS = 2.0
-"""For a command that nobody reads from any more to notice it."""
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Readable]:
-    """Open `url` as webdataset does.
-
-    Raises:
-        ShardError: it cannot be opened, or what reads it fails (a missing page, a command's exit status).
-    """
-    import webdataset
-
-    with located(url):
-        try:
-            stream = webdataset.gopen(url)
-        except ValueError as error:  # no opener for the scheme
-            raise ShardError(str(error)) from None
-    try:
-        # webdataset's Pipe looks after its command at each read: what the command wrote before it failed would be
-        # lost or not, as it happens. So its own stream is read, and the command is asked for its status at the end.
-        yield getattr(stream, "stream", stream)
-        stream.close()
-    except (TarStreamError, OSError) as error:
-        raise ShardError(f"{url}: {_reason(stream, error)}") from None
-    except BaseException:
-        _end(stream)
-        raise
-
-
-def _reason(stream: Any, error: Exception) -> str:
-    """Close a stream that failed and return why: how its command ended says more than that bytes are missing."""
-    status = _end(stream)
-    told = "" if isinstance(error, OSError) else str(error)
-    ended = f"what reads it ended with exit status {status}" if status not in _GOOD_EXITS else ""
-    return "; ".join(filter(None, [told, ended])) or str(error)
-
-
-def _end(stream: Any) -> int | None:
-    """Close a stream before its end and return its command's exit status, if it has one; it may hang, we must not."""
-    command: Popen[bytes] | None = getattr(stream, "proc", None)
-    if command is None:
-        stream.close()
-        return None
-    stream.stream.close()
-    try:
-        return command.wait(_PATIENCE_SECONDS)
-    except TimeoutExpired:
-        command.kill()
-        return command.wait()
 
 
 class _Measured:

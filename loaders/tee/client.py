@@ -19,7 +19,7 @@ from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
 from loaders.errors import LiveError
-from loaders.manifest import Manifest, canonical_json
+from loaders.manifest import Manifest, canonical_json, schema_problem
 from loaders.tarstream import Sample, TarStreamError, read_samples
 
 MAX_STATUS_BYTES = 8 << 20
@@ -136,6 +136,7 @@ def _is_sound(plan_digest: Any, schema: Any, name: Any, plan: Any, shards_wanted
     return (
         Manifest(name, plan, schema, {}).plan_digest == plan_digest
         and shards_wanted >= 0
+        and not schema_problem(schema)
         and all(map(_MEMBER.fullmatch, members))
     )
 

@@ -239,7 +239,7 @@ def _take_in_leftovers(folder: Path) -> None:
 def _take_in(folder: Path, path: Path) -> None:
     part = None
     with path.open("rb") as file, suppress(TarStreamError, SampleError):
-        for sample in read_samples(file, whole=Manifest.load(folder).schema["members"]):
+        for sample in read_samples(file, whole=Manifest.load(folder).members):
             part = part or _Part(folder)
             part.add(sample, content_digest(sample.key, sample.members))
     if part is not None:

@@ -1,4 +1,4 @@
-"""Draw a manifest's plan up again: to replay an episode, to render samples anew, to reproduce the dataset."""
+"""From a manifest back to its plan: to replay an episode, to render samples again, to reproduce the dataset."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from blender_jobs.passes import NONE
 from compiler.errors import InstanceLost, OtherPlan, UsageError
 from compiler.planning.numbers import check_numbers
 from compiler.planning.plan import Plan
-from compiler.prepare import FirstBlender
+from compiler.resolve import FirstBlender
 from compiler.storage.changes import changes, told
 from compiler.storage.places import Places, placed_blend, placed_fields
 from compiler.trust import find_trusted, readable
 from loaders.manifest import Manifest
 
 
-def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Places) -> Plan:
-    """Return the manifest's plan as this Blender draws it up: equal to the manifest's, or not (`other_fields`).
+def restore_plan(manifest: Manifest, folder: Path, first: FirstBlender, places: Places) -> Plan:
+    """Return the manifest's plan as this Blender resolves it: equal to the manifest's, or not (`other_fields`).
 
     Args:
         manifest: the dataset's.
@@ -58,30 +58,30 @@ def plan_again(manifest: Manifest, folder: Path, first: FirstBlender, places: Pl
         return Plan(source, described, render, plan["seed"], plan["samples_per_shard"], first.hello)
 
 
-def chosen_again(
+def restore_checked(
     manifest: Manifest, folder: Path, first: FirstBlender, places: Places, doing: str
 ) -> tuple[Plan, list[str]]:
-    """Return the manifest's plan, drawn up again, and how this installation differs from the one it was made with.
+    """Return the manifest's plan, resolved here, and how this installation differs from the one it was made with.
 
     Raises:
         OtherPlan: what the user chose is another now: the job's file, a field, an asset.
-        UsageError, JobBroken: as `plan_again`.
+        UsageError, JobBroken: as `restore_plan`.
     """
-    again = plan_again(manifest, folder, first, places)
-    chosen, elsewhere = changes(again, manifest)
+    restored = restore_plan(manifest, folder, first, places)
+    chosen, elsewhere = changes(restored, manifest)
     if chosen:
         raise OtherPlan(f"the plan is another now: {told(chosen)}", f"restore it to {doing}")
-    return again, elsewhere
+    return restored, elsewhere
 
 
-def same_plan(manifest: Manifest, folder: Path, first: FirstBlender, places: Places, doing: str) -> Plan:
-    """Return the manifest's plan, drawn up again on the same Blender build and packages. Raises as `chosen_again`, too.
+def restore_identical(manifest: Manifest, folder: Path, first: FirstBlender, places: Places, doing: str) -> Plan:
+    """Return the manifest's plan, resolved on the same Blender build and packages. Raises as `restore_checked`, too.
 
     Raises:
         OtherPlan: it is another now: the job's file, a field, an asset, Blender or our code.
     """
-    again, elsewhere = chosen_again(manifest, folder, first, places, doing)
+    restored, elsewhere = restore_checked(manifest, folder, first, places, doing)
     if elsewhere:
         more = f" (and {len(elsewhere) - 1} more)" if len(elsewhere) > 1 else ""
         raise OtherPlan(f"this installation is another: {elsewhere[0]}{more}", f"install what it was, to {doing}")
-    return again
+    return restored

@@ -18,8 +18,8 @@ from compiler.errors import BlenderUnusable, InstanceLost, UsageError
 from compiler.planning.jobs import find_job
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
-from compiler.rendering.instances import Instance, Launch
-from compiler.rendering.turns import pause_after
+from compiler.rendering.instances import Instance, InstanceOptions
+from compiler.rendering.retry import backoff_s
 from compiler.storage.sources import path_fields
 from loaders.tarstream import DEFAULT_MAX_BYTES
 
@@ -85,10 +85,12 @@ def share_cores(instances: int, shards: int) -> tuple[int, int]:
 class FirstBlender:
     """The Blender that describes the job. Where it is lost another takes its place, as in a build.
 
+    Use it as a context manager: the instance is ended with the block.
+
     State: the instance that runs.
 
     Args:
-        launch: how it is started.
+        options: how it is started.
         attempts: how often a start, and a description, is tried.
         say: hears of each loss that is got over.
 
@@ -96,9 +98,15 @@ class FirstBlender:
         BlenderUnusable: Blender does not start.
     """
 
-    def __init__(self, launch: Launch, attempts: int, say: Callable[[str], None]) -> None:
-        self._launch, self._attempts, self._say = launch, attempts, say
+    def __init__(self, options: InstanceOptions, attempts: int, say: Callable[[str], None]) -> None:
+        self._options, self._attempts, self._say = options, attempts, say
         self.instance = self._started()
+
+    def __enter__(self) -> FirstBlender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.instance.end()
 
     @property
     def hello(self) -> Hello:
@@ -118,31 +126,27 @@ class FirstBlender:
                 return self.instance.describe(request)
             except InstanceLost as loss:
                 self._over(f"while {request.job.path} was loaded, Blender {loss}", attempt)
-            lost, self.instance = self.instance, self._started()
-            lost.end()
+            with self.instance:  # which is lost: it is ended when another runs, or none can be started
+                self.instance = self._started()
         return self.instance.describe(request)
-
-    def end(self) -> None:
-        """Let it go."""
-        self.instance.end()
 
     def _started(self) -> Instance:
         for attempt in range(1, self._attempts):
             try:
-                return Instance(self._launch)
+                return Instance(self._options)
             except InstanceLost as loss:
                 self._over(f"Blender {loss}", attempt)
         try:
-            return Instance(self._launch)
+            return Instance(self._options)
         except InstanceLost as loss:
             raise BlenderUnusable(f"Blender {loss}", "compile-dataset doctor tells more", loss.log[-8:]) from None
 
     def _over(self, what: str, attempt: int) -> None:
         self._say(f"{what}; starting another ({attempt + 1} of {self._attempts})")
-        time.sleep(pause_after(attempt))
+        time.sleep(backoff_s(attempt))
 
 
-def draw_up(choices: Choices, first: FirstBlender) -> Plan:
+def resolve_plan(choices: Choices, first: FirstBlender) -> Plan:
     """Return the plan, the job described by `first`: only Blender can import it.
 
     Raises:

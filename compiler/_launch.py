@@ -9,23 +9,91 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from compiler.errors import BlendshardError, Incomplete
+from compiler.interrupts import MainInterrupter
 
 _PARTING_S = 10.0
 _LOOK_EVERY_S = 0.05
+
+
+class BuildOptions(TypedDict, total=False):
+    """Further options of ``compile-dataset build``, each as there; `launch` has its own words for the others."""
+
+    blend: str | Path
+    trust_blend: bool
+    missing_files: Literal["refuse", "allow"]
+    samples_per_shard: int
+    seed: int
+    passes: str | Sequence[str]
+    engine: Literal["cycles", "eevee", "workbench"]
+    render_samples: int
+    device: Literal["cpu", "cuda", "optix", "hip", "oneapi", "metal"]
+    denoise: bool
+    size: str
+    """``WIDTHxHEIGHT`` in pixels."""
+    image: Literal["png", "jpg", "webp"]
+    quality: int
+    blender: str | Path
+    stall_timeout: float
+    attempts: int
+    on_poison: Literal["fail", "skip"]
+    recycle: int
+    fresh: bool
+    live_wait: int
+    live_host: str
+    live_token: str
+    live_token_file: str | Path
+    config: str | Path
+
+
+class _Progress(TypedDict):
+    plan_digest: str
+    shards_wanted: int
+    """0: there is no end."""
+    samples_wanted: int
+    shards_done: int
+    samples_done: int
+    samples_rendered: int
+    restarts: int
+    """Instances that were lost and replaced."""
+    rate: float
+    """Samples rendered in a second."""
+
+
+class CompilerStatus(_Progress, total=False):
+    """What a compiler says of itself: its progress, always; all else either while it runs, or once it has ended."""
+
+    name: str
+    finished: bool
+    """Whether the last sample has been made; while it runs."""
+    last_key: str | None
+    connections: int
+    """Listeners; while it runs, like the four counts of samples."""
+    samples_offered: int
+    samples_sent: int
+    samples_dropped: int
+    samples_abandoned: int
+    live: dict[str, int]
+    """These counts, once it has ended."""
+    seconds: float
+    failures: int
+    skipped: dict[str, str]
+    """The keys of samples that were left out, and why; at the end."""
+    out: str
+    digest: str
+    """The dataset's; at the end."""
 
 
 class Launched:
@@ -37,7 +105,6 @@ class Launched:
     def __init__(self, command: list[str], ready_file: Path, start_timeout_s: float, token: str | None = None) -> None:
         self._said: deque[str] = deque(maxlen=30)
         self._leaving = False
-        self._main_thread = threading.get_ident()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -63,8 +130,8 @@ class Launched:
         """Whether the compiler runs; it ends by itself when its dataset is complete."""
         return self._process.poll() is None
 
-    def status(self) -> dict[str, Any]:
-        """Return what the compiler says of itself: ``restarts`` of instances, ``samples_done``, ``rate``, and so on.
+    def status(self) -> CompilerStatus:
+        """Return how far the compiler is: ``restarts`` of instances, ``samples_done``, ``rate``, and so on.
 
         While it runs this is ``GET /status``; once its dataset is complete, what ``compile-dataset --json`` prints.
 
@@ -79,7 +146,7 @@ class Launched:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             connection.request("GET", "/status", headers=headers)
-            return cast(dict[str, Any], json.loads(connection.getresponse().read()))
+            return cast(CompilerStatus, json.loads(connection.getresponse().read()))
         except (OSError, http.client.HTTPException) as error:
             if self._ends_within(_PARTING_S):
                 return self.status()
@@ -87,10 +154,10 @@ class Launched:
         finally:
             connection.close()
 
-    def _final_report(self) -> dict[str, Any]:
+    def _final_report(self) -> CompilerStatus:
         if self._result is None:
             self._result = cast(IO[bytes], self._process.stdout).read()
-        return cast(dict[str, Any], json.loads(self._result))
+        return cast(CompilerStatus, json.loads(self._result))
 
     def _ends_within(self, seconds: float) -> bool:
         try:
@@ -122,15 +189,14 @@ class Launched:
         self._reader.join(_PARTING_S)
         cast(IO[bytes], self._process.stdout).close()
 
-    def interrupt_main_on_failure(self) -> None:
-        """Interrupt the thread that launched it when the compiler fails: it may wait for samples that never come."""
-        threading.Thread(target=self._watch, daemon=True).start()
+    def interrupt_on_failure(self, interrupter: MainInterrupter) -> None:
+        """Interrupt the main thread when the compiler fails: it may wait for samples that never come."""
+        threading.Thread(target=self._watch, args=(interrupter,), daemon=True).start()
 
-    def _watch(self) -> None:
+    def _watch(self, interrupter: MainInterrupter) -> None:
         self._process.wait()
-        if self.failed and hasattr(signal, "pthread_kill"):
-            with suppress(ProcessLookupError):
-                signal.pthread_kill(self._main_thread, signal.SIGINT)
+        if self.failed:
+            interrupter.interrupt()
 
     def _wait_until_ready(self, ready_file: Path, timeout_s: float) -> dict[str, Any]:
         end = time.monotonic() + timeout_s
@@ -162,15 +228,16 @@ def launch(
     out: str | Path | None = None,
     instances: int = 0,
     settings: Mapping[str, Any] | None = None,
-    live_policy: str = "block",
+    live_policy: Literal["drop", "block"] = "block",
     port: int = 0,
     start_timeout_s: float = 120.0,
-    **options: Any,
+    **options: Unpack[BuildOptions],
 ) -> Iterator[Launched]:
     """Run a live compiler for as long as the ``with`` block runs; no process is left behind however that ends.
 
     Where the compiler fails, the block is interrupted at once and the error raised; an instance that was replaced
-    only counts (`Launched.status`). Call it in the main thread.
+    only counts (`Launched.status`). Call it in the main thread: elsewhere, and where SIGINT is ignored, the error comes
+    at the block's end.
 
     Args:
         job: a built-in name or ``path/to/job.py[:Class]``.
@@ -181,8 +248,8 @@ def launch(
         live_policy: ``block`` waits for slow listeners, ``drop`` drops and counts.
         port: where to listen on loopback; 0 takes any that is free.
         start_timeout_s: how long Blender may take to start.
-        options: further options of ``compile-dataset``, as ``engine="workbench"``, ``size="320x240"``, ``seed=1``,
-            ``passes=["depth", "flow"]``, ``denoise=True``.
+        options: further options of ``compile-dataset build`` (`BuildOptions`), as ``engine="workbench"``,
+            ``size="320x240"``, ``seed=1``, ``passes=["depth", "flow"]``, ``denoise=True``.
 
     Yields:
         `Launched`, whose `address` is what `loaders.LiveDataset` takes.
@@ -209,8 +276,10 @@ def launch(
         command = [sys.executable, "-P", "-m", "compiler", "build", job, *words]
         launched = Launched(command, ready, start_timeout_s, token)
         try:
-            launched.interrupt_main_on_failure()
-            yield launched
+            with MainInterrupter() as interrupter:
+                launched.interrupt_on_failure(interrupter)
+                yield launched
+            launched.check()
         except KeyboardInterrupt:
             launched.check()  # it was not the user
             raise

@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import pytest
 
-from compiler.again import plan_again
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
-from compiler.rendering.instances import Instance, Launch
+from compiler.rendering.instances import Instance, InstanceOptions
+from compiler.restore import restore_plan
 from compiler.storage.places import Places
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from tests import fakes
@@ -129,7 +129,7 @@ def with_field(manifest: Manifest, was: str) -> Manifest:
 def test_a_plan_that_cannot_be_drawn_up_again_is_one_line(case: str, made: Path) -> None:
     change, said = HAND_MADE[case]
     with pytest.raises(UsageError, match=said) as caught:
-        plan_again(change(Manifest.load(made)), made, cast(Instance, None), Places(Path(CUBE)))
+        restore_plan(change(Manifest.load(made)), made, cast(Instance, None), Places(Path(CUBE)))
     assert "\n" not in str(caught.value)
     assert ("--assets" in caught.value.hint) == ("field" in said)
 
@@ -166,7 +166,7 @@ def test_an_instance_that_cannot_be_started_leaves_no_folder(tmp_path: Path, mon
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(subprocess, "Popen", scarce)
     with pytest.raises(InstanceLost, match="could not be started: Too many open files"):
-        Instance(Launch(1, 60))
+        Instance(InstanceOptions(1, 60))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Who may work when: all instances at once, one alone when memory is short, none of a slot whose instances die."""
+"""Which workers may render now: all of them, or a single one when memory is short."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LONGEST_PAUSE_S = 30.0
-_FIRST_PAUSE_S = 0.5
 _TICK_S = 0.2
 
 
-class Turns:
-    """A turn is shared or alone. Whoever asks for one alone waits until the others have given theirs back.
+class MemoryGate:
+    """A lock that many may share or one may hold exclusively, as memory is short.
 
-    State: how many share, whether someone is alone, how many ask to be, and how many wait in all.
+    Whoever asks for it exclusively waits until the others have let it go, and those who ask to share it wait for that.
+
+    State: how many share it, whether one has it exclusively, how many ask for that, and how many wait in all.
     """
 
     def __init__(self, stop: threading.Event) -> None:
-        """Turns are given until `stop`; after that all get one, to come to their end."""
+        """Hold workers back until `stop`; after that let all through, to come to their end."""
         self.waiting = 0
-        self.alone = False
+        self.exclusive = False
+        """Whether one has it exclusively."""
         self._stop = stop
         self._change = threading.Condition()
         self._sharing = 0
         self._asking = 0
 
     @property
-    def wanted(self) -> bool:
-        """Whether those who share shall give their turn back, and leave the memory to one."""
-        return self.alone or self._asking > 0
+    def exclusively_wanted(self) -> bool:
+        """Whether those who share it should let it go, and leave the memory to one."""
+        return self.exclusive or self._asking > 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Work beside others."""
+        """Render while others do."""
         with self._change:
-            self._wait(lambda: not self.wanted)
+            self._wait(lambda: not self.exclusively_wanted)
             self._sharing += 1
         try:
             yield
@@ -45,18 +46,18 @@ class Turns:
                 self._change.notify_all()
 
     @contextmanager
-    def lone(self) -> Iterator[None]:
-        """Work while no other does."""
+    def exclusively(self) -> Iterator[None]:
+        """Render while nobody else does."""
         with self._change:
             self._asking += 1
-            self._wait(lambda: not self.alone and not self._sharing)
+            self._wait(lambda: not self.exclusive and not self._sharing)
             self._asking -= 1
-            self.alone = True
+            self.exclusive = True
         try:
             yield
         finally:
             with self._change:
-                self.alone = False
+                self.exclusive = False
                 self._change.notify_all()
 
     def pause(self, seconds: float) -> None:
@@ -66,7 +67,7 @@ class Turns:
                 self._stop.wait(seconds)
 
     def _wait(self, free: Callable[[], bool]) -> None:
-        """Wait, holding the lock, until it is free or all shall stop."""
+        """Wait, holding the condition's lock, until it is free or all should stop."""
         if free():
             return
         with self._counted():
@@ -82,8 +83,3 @@ class Turns:
         finally:
             with self._change:
                 self.waiting -= 1
-
-
-def pause_after(deaths: int) -> float:
-    """Return how many seconds to wait after so many instances in a row that gave no sample: doubled, within bounds."""
-    return min(_FIRST_PAUSE_S * 2.0 ** min(deaths - 1, 9), LONGEST_PAUSE_S) if deaths else 0.0

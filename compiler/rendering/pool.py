@@ -1,0 +1,209 @@
+"""The instances at work: each thread drives one Blender, shard after shard, and tells the main loop what happened."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
+from compiler.rendering.events import Event, Stopped
+from compiler.rendering.gate import MemoryGate
+from compiler.rendering.instances import Instance, InstanceOptions
+from compiler.rendering.retry import RetryPolicy, backoff_s
+from compiler.rendering.task import NotStarted, ShardTask
+from compiler.storage.failures import memory_lost
+from compiler.storage.store import SampleSink, Store
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """How many instances there are, how they are started, and how often what fails is tried."""
+
+    instances: int
+    instance_options: InstanceOptions
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    recycle_episodes: int = 500
+    """An instance makes way for a fresh one after so many episodes, so that Blender's memory stays flat."""
+
+
+@dataclass(frozen=True)
+class PoolStatus:
+    """How many workers are at work at a moment."""
+
+    alive: int
+    """Instances that run."""
+    waiting: int = 0
+    """Workers that pause: their instances died at once, or another works alone."""
+    exclusive: bool = False
+    """One works alone, as memory is short."""
+
+
+class _Worker:
+    """One thread's Blender: started when there is work for it, replaced when it has played enough.
+
+    State: the instance, while one runs, and how many in a row died without having given a sample.
+    """
+
+    def __init__(self, options: PoolOptions) -> None:
+        self.deaths = 0
+        self.running: Instance | None = None
+        self._options = options
+
+    @property
+    def alive(self) -> bool:
+        """Whether its instance runs."""
+        return (instance := self.running) is not None and instance.alive
+
+    def instance(self) -> Instance:
+        """Return the instance; a fresh one where there is none or the old one has played enough. Raises NotStarted."""
+        if self.running is not None and self.running.episodes >= self._options.recycle_episodes:
+            self.release()
+        if self.running is None:
+            self.running = self._started()
+        return self.running
+
+    def _started(self) -> Instance:
+        self.deaths += 1  # until its first sample comes
+        try:
+            return Instance(self._options.instance_options)
+        except InstanceLost as loss:
+            raise NotStarted(str(loss), loss.log) from None
+        except OSError as error:
+            raise NotStarted(f"could not be started: {error.strerror}") from None
+
+    def kill(self) -> None:
+        """End the instance at once, from another thread."""
+        if (instance := self.running) is not None:
+            instance.kill()
+
+    def release(self) -> None:
+        """Let the instance go."""
+        instance, self.running = self.running, None
+        if instance is not None:
+            instance.end()
+
+
+class WorkerPool:
+    """Threads with one instance each. Use as a context manager: leaving it ends every instance.
+
+    Args:
+        store: what says which samples a shard has, and takes them.
+        options: how many instances there are, how they are started, and how often what fails is tried.
+        tee: gets each sample once, as it is written.
+
+    State: the numbers of the shards still to do, the workers, which of them may render, and whether to stop.
+    """
+
+    def __init__(self, store: Store, options: PoolOptions, tee: SampleSink | None = None) -> None:
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        """What happens, in the order in which it does."""
+        self._store, self._options, self._tee = store, options, tee
+        self._shards: Iterator[int] = iter(())
+        self._taking = threading.Lock()
+        self._workers = [_Worker(options) for _ in range(options.instances)]
+        self._threads: list[threading.Thread] = []
+        self._stop = threading.Event()
+        self._gate = MemoryGate(self._stop)
+
+    def start(self, shards: Iterable[int], first: Instance) -> None:
+        """Set to work on `shards`, in this order; `first` is an instance that runs already."""
+        self._workers[0].running = first
+        self._shards = iter(shards)
+        for number, worker in enumerate(self._workers):
+            thread = threading.Thread(target=self._work, args=(worker,), name=f"instance-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    @property
+    def status(self) -> PoolStatus:
+        """How many work now."""
+        return PoolStatus(sum(worker.alive for worker in self._workers), self._gate.waiting, self._gate.exclusive)
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill what still works, let go what is done, and wait for the threads, which keep what is whole."""
+        self._stop.set()
+        for thread in self._threads:
+            while thread.is_alive():
+                for worker in self._workers:
+                    worker.kill()
+                thread.join(0.1)
+        for worker in self._workers:
+            worker.release()
+
+    def _work(self, worker: _Worker) -> None:
+        while not self._stop.is_set() and (number := self._next_shard()) is not None:
+            try:
+                self._render_shard(worker, number)
+            except BlendshardError as error:
+                self.events.put(Stopped(error))
+                break
+            except OSError as error:
+                self.events.put(Stopped(disk_error(error, self._store.path)))
+                break
+            except Exception as error:  # a defect of ours must end the build, not leave it waiting
+                self.events.put(Stopped(BlendshardError(f"internal error: {type(error).__name__}: {error}")))
+                raise
+        if not self._stop.is_set():
+            worker.release()
+
+    def _next_shard(self) -> int | None:
+        with self._taking:
+            return next(self._shards, None)
+
+    def _render_shard(self, worker: _Worker, number: int) -> None:
+        """Render one shard to its end, over as many instances as it takes, or give it up."""
+        blender = self._options.instance_options.blender
+        task = ShardTask(self._store, number, self._options.retry, self.events, self._offer, blender)
+        try:
+            while task.remaining and not self._stop.is_set():
+                loss = self._render_due(worker, task)
+                if loss is None:
+                    continue
+                worker.release()
+                if self._stop.is_set() or not task.recover(loss):
+                    return
+                self._gate.pause(backoff_s(worker.deaths))
+            if not self._stop.is_set():
+                task.commit()
+        finally:
+            task.close()
+
+    def _render_due(self, worker: _Worker, task: ShardTask) -> InstanceLost | None:
+        """Render until all is done, another needs the memory or the instance is lost; return the loss."""
+        exclusive = task.exclusive and self._options.instances > 1
+        if exclusive or self._gate.exclusively_wanted:
+            worker.release()  # whoever waits leaves its memory to the others
+        try:
+            with self._gate.exclusively() if exclusive else self._gate.shared():
+                self._render_some(worker, task, 1 if exclusive else len(task.remaining))
+        except InstanceLost as loss:
+            return loss
+        except JobBroken as error:
+            if (shortage := memory_lost(error)) is None:
+                raise
+            return shortage
+        return None
+
+    def _render_some(self, worker: _Worker, task: ShardTask, most: int) -> None:
+        """Render up to `most` episodes, as far as the instance may still play them; all where the scene is reused."""
+        if self._stop.is_set():
+            return
+        instance, plan = worker.instance(), self._store.plan
+        room = min(most, self._options.recycle_episodes - instance.episodes)
+        episodes = task.remaining if plan.job.reuse_scene else task.remaining[:room]
+        for _, members in instance.render(plan.order(episodes, self._options.instance_options.threads)):
+            worker.deaths = 0
+            task.add(members)
+            if task.at_rest and task.remaining and not task.exclusive and most > 1 and self._gate.exclusively_wanted:
+                worker.release()
+                return
+
+    def _offer(self, key: str, record: bytes) -> None:
+        """Hand a sample to the tee; with its policy `block` this waits for slow listeners."""
+        if self._tee is not None:
+            self._tee.offer(key, record, self._stop.is_set)

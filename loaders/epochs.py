@@ -1,0 +1,169 @@
+"""What all datasets that are read in epochs have in common, whatever reads them: epochs, ranks, decoding, resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from loaders.decode import Decoder
+from loaders.errors import located
+from loaders.shards.readers import Plan, Raw, Reader, Seen
+from loaders.shards.split import Share
+from loaders.shared import SharedArray
+from loaders.skips import Skips
+
+Transform = Callable[[dict[str, Any]], Any]
+
+OTHER_ORDER = (
+    "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
+    "shuffle, window and buffer must be as they were"
+)
+
+_FORMAT = 1
+
+
+@dataclass
+class _Iteration:
+    """How far one worker has come in an epoch."""
+
+    epoch: int
+    worker: int
+    workers: int
+    given: int = 0
+    """Samples, those included that were skipped or that the transform left out."""
+
+
+class EpochDataset(IterableDataset[Any]):
+    """Samples in epochs, shared out over ranks and DataLoader workers, decoded and transformed.
+
+    `loaders.Loader` makes batches of it. Users make a `loaders.ShardDataset` or a `loaders.LiveThenShards`.
+
+    Args:
+        reader: knows the order of each epoch, and reads it.
+        share: which rank's part this is.
+        skips: whether what cannot be read is left out; counts it.
+        decode: makes arrays of a sample's members.
+        transform: gets each sample and returns what is to be used in its place; None leaves the sample out.
+    """
+
+    def __init__(
+        self, reader: Reader[Any], share: Share, skips: Skips, decode: Decoder, transform: Transform | None
+    ) -> None:
+        super().__init__()
+        self.share = share
+        self._reader, self._skips, self._decode, self._transform = reader, skips, decode, transform
+        self._epoch = SharedArray(1, torch.int64)
+        self._iteration: _Iteration | None = None
+        self._resumed: _Iteration | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose order plain iteration gives."""
+        return int(self._epoch.array[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the iterations that begin from now on; persistent workers hear of it, too."""
+        self._epoch.array[0] = epoch
+
+    @property
+    def skipped(self) -> int:
+        """Samples left out so far because they could not be read, in all workers and epochs."""
+        return self._skips.total
+
+    @property
+    def identity(self) -> str:
+        """Equal for datasets with the same order of samples: what a saved place in an epoch is a place in."""
+        return self._reader.identity
+
+    def __len__(self) -> int:
+        """Return the samples of this rank in an epoch.
+
+        Raises:
+            TypeError: the shards are streamed, and no manifest tells.
+        """
+        return len(self.plan(self.epoch))  # in batches of one
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return this worker's part of the epoch, sample by sample, from where a loaded state is."""
+        worker, workers = _worker()
+        resumed, self._resumed = self._resumed, None
+        if resumed and (resumed.worker, resumed.workers) != (worker, workers):
+            raise ValueError(
+                f"the state is that of worker {resumed.worker} of {resumed.workers}, this is {worker} of {workers}: "
+                "resume with as many workers, or use a loaders.Loader"
+            )
+        self._iteration = resumed or _Iteration(self.epoch, worker, workers)
+        return self._samples(self._iteration)
+
+    def _samples(self, place: _Iteration) -> Iterator[Any]:
+        plan = self.plan(place.epoch, workers=place.workers)  # in batches of one
+        for samples in self.read(plan, place.worker, place.workers, skip=place.given):
+            place.given += 1
+            yield from samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the last iteration has come: what torchdata's StatefulDataLoader saves, of each worker.
+
+        Holds plain values. It serves the same worker of the same rank, of as many. A `loaders.Loader` saves less, and
+        its state serves any number of workers and ranks.
+        """
+        place = self._resumed or self._iteration or _Iteration(self.epoch, *_worker())
+        return {"format": _FORMAT, "dataset": self.identity, "share": self._share_shown, **asdict(place)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where `state_dict` was taken, in the epoch that it was taken in.
+
+        Raises:
+            ValueError: the state is of another version, another order of samples, or another rank.
+        """
+        if state.get("format") != _FORMAT:
+            raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
+        if state["dataset"] != self.identity:
+            raise ValueError(OTHER_ORDER)
+        if state["share"] != self._share_shown:
+            raise ValueError(f"the state is that of rank {state['share']}, this is {self._share_shown}")
+        self._resumed = _Iteration(*(state[field.name] for field in fields(_Iteration)))
+
+    @property
+    def _share_shown(self) -> str:
+        return f"{self.share.rank} of {self.share.ranks}, remainder={self.share.remainder!r}"
+
+    def plan(
+        self, epoch: int, *, seen: Seen | None = None, workers: int = 1, batch: int = 1, drop_last: bool = False
+    ) -> Plan:
+        """Return this rank's batches of an epoch, from what has been `seen` on: a `Split` or `Lanes`."""
+        planned: Plan = self._reader.plan(epoch, seen, self.share, workers, batch, drop_last)
+        return planned
+
+    def read(self, plan: Plan, worker: int, workers: int, skip: int = 0) -> Iterator[list[Any]]:
+        """Yield the batches of `plan` that one worker makes, but the first `skip`, decoded and transformed.
+
+        Where samples were skipped a batch is smaller, or empty; it keeps its place.
+        """
+        for batch in self._reader.read(plan, worker, workers, skip):
+            decoded = (self._load(raw) for raw in batch)
+            yield [sample for sample in decoded if sample is not None]
+
+    def _load(self, raw: Raw) -> Any:
+        if raw is None:
+            return None
+        where, sample = raw
+
+        def decode() -> dict[str, Any]:
+            with located(where):
+                return self._decode(sample.key, sample.members)
+
+        decoded = self._skips.attempt(decode)
+        if decoded is None or self._transform is None:
+            return decoded
+        return self._transform(decoded)
+
+
+def _worker() -> tuple[int, int]:
+    """Return which DataLoader worker this is, of how many."""
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)

@@ -23,7 +23,7 @@ _HOMES = {
     "launch": "compiler._launch",
 }
 
-__all__ = list(_HOMES)
+__all__ = ["BlendshardError", "BuildOptions", "CompilerStatus", "Launched", "launch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,6 +78,7 @@ def _is_new(name: str) -> bool:
     return (ROOT / name).exists() and "__pycache__" not in name
 
 
+@pytest.mark.slow
 def test_tests_pass_in_an_unpacked_sdist(unpacked: Path) -> None:
     line = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *SUBSET]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -145,8 +146,9 @@ def test_the_examples_are_listed_and_written_and_never_overwritten(
 def test_the_version_is_the_same_everywhere() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {PROJECT['version']}\n" in citation
-    newest = re.search(r"^## \[?v?(\d[\d.]*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
-    assert newest is None or newest[1] == PROJECT["version"]
+    newest = re.search(r"^## (\d[\d.]*) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert newest
+    assert newest[1] == PROJECT["version"]
     assert all(url.startswith("https://") for url in PROJECT["urls"].values())
     assert f"repository-code: {PROJECT['urls']['Homepage']}\n" in citation
 

@@ -215,25 +215,18 @@ def move(obj: Any, places: Mapping[int, Triple], interpolation: Interpolation = 
     Raises:
         JobError: there are no places, or no such interpolation.
     """
-    if interpolation not in get_args(Interpolation):
-        raise JobError(f"move: interpolation is {interpolation!r}, which must be LINEAR, BEZIER or CONSTANT")
+    check_interpolation(interpolation, "move")
     if not places:
         raise JobError(f"move: no places for {obj.name!r}; give at least one, as {{1: (0, 0, 0)}}")
-    for curve in _location_curves(obj):
-        for frame in [point.co[0] for point in curve.keyframe_points]:
-            obj.keyframe_delete("location", index=curve.array_index, frame=frame)
-    for frame in sorted(places, reverse=True):  # in the end it is where it begins
-        obj.location = places[frame]
-        obj.keyframe_insert("location", frame=float(frame))
-    for curve in _location_curves(obj):
-        for point in curve.keyframe_points:
-            point.interpolation = interpolation
+    animation.keyframe(obj, "location", places, interpolation)
     if obj.rigid_body is not None:
         obj.rigid_body.kinematic = True
 
 
-def _location_curves(obj: Any) -> list[Any]:
-    return [curve for curve in animation.curves(obj) if curve.data_path == "location" and curve.driver is None]
+def check_interpolation(interpolation: str, where: str) -> None:
+    """Raise JobError unless it is one of `Interpolation`; `where` begins the message."""
+    if interpolation not in get_args(Interpolation):
+        raise JobError(f"{where}: interpolation is {interpolation!r}, which must be LINEAR, BEZIER or CONSTANT")
 
 
 def point_at(obj: Any, target: Triple, roll: float = 0.0) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from mathutils import Matrix, Vector
 
-from blender_jobs import assets, importing, materials, scatter, stage
+from blender_jobs import assets, importing, lettering, materials, scatter, stage
 from blender_jobs.importing import FORMATS, UpAxis
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
@@ -203,6 +203,88 @@ def boxes(name: str, centers: npt.ArrayLike, sizes: npt.ArrayLike) -> Any:
     return stage.mesh(name, points.reshape(-1, 3).tolist(), faces.reshape(-1, 4).tolist())
 
 
+def tubes(name: str, starts: npt.ArrayLike, ends: npt.ArrayLike, radii_m: npt.ArrayLike, segments: int = 32) -> Any:
+    """Return one new mesh of several round rods with flat ends: a frame, a rack, the links of a robot.
+
+    Args:
+        name: of the object and its mesh.
+        starts: (N, 3), where their axes begin, metres.
+        ends: (N, 3), where these end.
+        radii_m: (N, 2), their radii at the start and at the end; or one number for all.
+        segments: how many sides each has.
+
+    Raises:
+        JobError: these are not the shapes, a rod has no length or a radius that is not above 0, or there are fewer
+            than three segments.
+    """
+    try:
+        low, high, radii = (np.array(entry, dtype=np.float64) for entry in (starts, ends, radii_m))
+    except (TypeError, ValueError):
+        raise JobError(f"tubes: {name!r} needs starts, ends and radii that are numbers") from None
+    if low.ndim != 2 or low.shape[1] != 3 or low.shape != high.shape or not np.isfinite([low, high]).all():
+        raise JobError(
+            f"tubes: {name!r} needs finite starts and ends of shape (N, 3), not {low.shape} and {high.shape}"
+        )
+    if radii.shape not in ((), (len(low), 2)) or not np.isfinite(radii).all() or not (radii > 0).all():
+        raise JobError(f"tubes: {name!r} needs radii above 0, one number or of shape ({len(low)}, 2)")
+    if segments < 3:
+        raise JobError(f"tubes: {name!r} has {segments} segments; a circle needs 3 or more")
+    lengths = np.linalg.norm(high - low, axis=1)
+    if not (lengths > 0).all():
+        raise JobError(f"tubes: {name!r} has a rod whose end is its start")
+    along = (high - low) / lengths[:, None]
+    across = np.cross(along, np.eye(3)[np.abs(along).argmin(axis=1)])
+    across /= np.linalg.norm(across, axis=1)[:, None]
+    angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)[None, :, None]
+    ring = np.cos(angles) * across[:, None] + np.sin(angles) * np.cross(along, across)[:, None]
+    spread = np.broadcast_to(radii, (len(low), 2))
+    rings = [middle[:, None] + spread[:, at, None, None] * ring for at, middle in enumerate((low, high))]
+    step = np.arange(segments)
+    after = (step + 1) % segments
+    sides = np.stack([step, after, after + segments, step + segments], axis=1).tolist()
+    faces = [*sides, step[::-1].tolist(), (step + segments).tolist()]
+    first = (2 * segments * np.arange(len(low))).tolist()
+    made = stage.mesh(
+        name,
+        np.stack(rings, axis=1).reshape(-1, 3).tolist(),
+        [[start + corner for corner in face] for start in first for face in faces],
+    )
+    _smooth_sides(made.data, np.tile(np.arange(len(faces)) < segments, len(low)))
+    return made
+
+
+def text(
+    name: str,
+    text: str,
+    font: assets.AnyPath | None = None,
+    height_m: float = 0.1,
+    depth_m: float = 0.0,
+    spacing: float = 1.0,
+    align: lettering.Align = "left",
+) -> Any:
+    """Return a new mesh of text that is read from above (from +z), along x: for number plates, signs, labels.
+
+    The box around its ink is centred on the origin, its back is at z = 0. `parts.glyphs` gives the corners of each
+    glyph's box as keypoints. Letters are set one after another: scripts that join or reorder them (Arabic, Devanagari)
+    are not shaped.
+
+    Args:
+        name: of the object and its mesh.
+        text: may have several lines.
+        font: a .ttf, .otf or .ttc (its first) file, from the job's folder; by default Blender's own font, which
+            borrows from Noto what it lacks.
+        height_m: of capital letters (the font's H), metres; of the whole text, if the font has no H.
+        depth_m: how far the letters stand out; 0: flat. Flat text that lies in a surface flickers: put it before.
+        spacing: between characters: 1 as the font has it, 2 twice as much.
+        align: how its lines are set against one another: left, center or right.
+
+    Raises:
+        JobError: the text shows nothing, the font lacks characters of it (which are named), or the file is missing,
+            unknown to the plan or no such font.
+    """
+    return lettering.build(name, text, font, height_m, depth_m, spacing, align)
+
+
 SHAPES: Sequence[Callable[[str], Any]] = (stage.cube, sphere, cylinder, cone, torus)
 """Those that `distractors` draws from; each fits a cube of one metre."""
 
@@ -242,8 +324,7 @@ def _shape(name: str, build: Callable[[Any], object]) -> Any:
     data = bpy.data.meshes.new(name)
     mesh.to_mesh(data)
     mesh.free()
-    if bpy.app.version < (4, 1):
-        data.use_auto_smooth, data.auto_smooth_angle = True, math.pi  # sharp edges count only then
+    _obey_sharp_edges(data)
     return stage.link(bpy.data.objects.new(name, data))
 
 
@@ -310,6 +391,18 @@ def _sharpen(data: Any, profile: npt.NDArray[np.float64], segments: int, angle: 
     data.edges.foreach_get("vertices", ends)
     ring, other = rings[ends.reshape(-1, 2)].T
     data.edges.foreach_set("use_edge_sharp", (ring == other) & (turns[ring] > angle))
+    _obey_sharp_edges(data)
+
+
+def _smooth_sides(data: Any, smooth: npt.NDArray[np.bool_]) -> None:
+    """Let these faces (F,) be smooth, and flat the others, with sharp edges around them."""
+    data.polygons.foreach_set("use_smooth", smooth)
+    flat = {edge for face in data.polygons if not face.use_smooth for edge in face.edge_keys}
+    data.edges.foreach_set("use_edge_sharp", [edge.key in flat for edge in data.edges])
+    _obey_sharp_edges(data)
+
+
+def _obey_sharp_edges(data: Any) -> None:
     if bpy.app.version < (4, 1):
         data.use_auto_smooth, data.auto_smooth_angle = True, math.pi  # sharp edges count only then
 

@@ -202,6 +202,32 @@ def frame_rate(fps: int) -> None:
     scene.render.fps, scene.render.fps_base = fps, 1.0
 
 
+def motion_blur(shutter: float = 0.5) -> None:
+    """Let pictures show what moves, and what a moving camera sees, as blurred as a real shutter leaves it.
+
+    The shutter is open for `shutter` frames, the present frame in the middle: annotations, passes and flow are of that
+    very moment, the middle of the blur, and are sharp. What moves by keyframes (`move`, `rigs.Chain.move`),
+    constraints, drivers and armatures is blurred; not what `Job.step` puts elsewhere, nor physics, which stand still
+    between two frames. Cycles and EEVEE do it; Workbench does not, and a note says so.
+
+    Args:
+        shutter: frames, 0.5 for the usual 180 degree shutter; 0: no blur.
+
+    Raises:
+        JobError: it is below 0.
+    """
+    if not 0 <= shutter < math.inf:
+        raise JobError(f"motion_blur: the shutter is open for {shutter:g} frames; give 0 or more")
+    scene = bpy.context.scene
+    owners = [scene.render, scene.eevee, getattr(scene, "cycles", None)]  # EEVEE's, Cycles' own: before Blender 4.2
+    for owner in owners:
+        for name, value in (("use_motion_blur", shutter > 0), ("motion_blur_position", "CENTER")):
+            if hasattr(owner, name):
+                setattr(owner, name, value)
+        if hasattr(owner, "motion_blur_shutter") and shutter > 0:
+            owner.motion_blur_shutter = shutter
+
+
 def copy(obj: Any, name: str) -> Any:
     """Return a new object like `obj`, its mesh (and so its materials) shared: what is painted or bent, is so for both.
 
@@ -232,25 +258,18 @@ def move(obj: Any, places: Mapping[int, Triple], interpolation: Interpolation = 
     Raises:
         JobError: there are no places, or no such interpolation.
     """
-    if interpolation not in get_args(Interpolation):
-        raise JobError(f"move: interpolation is {interpolation!r}, which must be LINEAR, BEZIER or CONSTANT")
+    check_interpolation(interpolation, "move")
     if not places:
         raise JobError(f"move: no places for {obj.name!r}; give at least one, as {{1: (0, 0, 0)}}")
-    for curve in _location_curves(obj):
-        for frame in [point.co[0] for point in curve.keyframe_points]:
-            obj.keyframe_delete("location", index=curve.array_index, frame=frame)
-    for frame in sorted(places, reverse=True):  # in the end it is where it begins
-        obj.location = places[frame]
-        obj.keyframe_insert("location", frame=float(frame))
-    for curve in _location_curves(obj):
-        for point in curve.keyframe_points:
-            point.interpolation = interpolation
+    animation.keyframe(obj, "location", places, interpolation)
     if obj.rigid_body is not None:
         obj.rigid_body.kinematic = True
 
 
-def _location_curves(obj: Any) -> list[Any]:
-    return [curve for curve in animation.curves(obj) if curve.data_path == "location" and curve.driver is None]
+def check_interpolation(interpolation: str, where: str) -> None:
+    """Raise JobError unless it is one of `Interpolation`; `where` begins the message."""
+    if interpolation not in get_args(Interpolation):
+        raise JobError(f"{where}: interpolation is {interpolation!r}, which must be LINEAR, BEZIER or CONSTANT")
 
 
 def point_at(obj: Any, target: Triple, roll: float = 0.0) -> None:

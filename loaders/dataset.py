@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from loaders.decode import Decoder, Decoding
-from loaders.epochs import EpochDataset, Transform
+from loaders.epochs import EpochDataset
 from loaders.manifest import Manifest
 from loaders.ranks import resolve_rank
 from loaders.shards.order import SampleOrder
@@ -16,6 +16,7 @@ from loaders.shards.split import Remainder, Share
 from loaders.shards.store import LocalShards
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES
+from loaders.transforms import Transform
 
 
 class ShardDataset(EpochDataset):
@@ -38,7 +39,7 @@ class ShardDataset(EpochDataset):
         window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
         buffer: for streams, the samples held to be mixed, in each worker.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
-            the sample out.
+            the sample out. It gets the epoch as well, if it has a parameter `epoch`.
         rank: which process this is of `world_size`; by default torch.distributed's, RANK's and WORLD_SIZE's, or the
             only one. Fixed when the dataset is made.
         world_size: see `rank`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -15,8 +15,7 @@ from loaders.shards.readers import Plan, Raw, Reader, Seen
 from loaders.shards.split import Share
 from loaders.shared import SharedArray
 from loaders.skips import Skips
-
-Transform = Callable[[dict[str, Any]], Any]
+from loaders.transforms import Transform, Transformed
 
 OTHER_ORDER = (
     "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
@@ -48,6 +47,7 @@ class EpochDataset(IterableDataset[Any]):
         skips: whether what cannot be read is left out; counts it.
         decode: makes arrays of a sample's members.
         transform: gets each sample and returns what is to be used in its place; None leaves the sample out.
+            It gets the epoch as well, if it has a parameter `epoch`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class EpochDataset(IterableDataset[Any]):
     ) -> None:
         super().__init__()
         self.share = share
-        self._reader, self._skips, self._decode, self._transform = reader, skips, decode, transform
+        self._reader, self._skips, self._decode, self._transform = reader, skips, decode, Transformed(transform)
         self._epoch = SharedArray(1, torch.int64)
         self._iteration: _Iteration | None = None
         self._resumed: _Iteration | None = None
@@ -145,10 +145,10 @@ class EpochDataset(IterableDataset[Any]):
         Where samples were skipped a batch is smaller, or empty; it keeps its place.
         """
         for batch in self._reader.read(plan, worker, workers, skip):
-            decoded = (self._load(raw) for raw in batch)
+            decoded = (self._load(raw, plan.epoch) for raw in batch)
             yield [sample for sample in decoded if sample is not None]
 
-    def _load(self, raw: Raw) -> Any:
+    def _load(self, raw: Raw, epoch: int) -> Any:
         if raw is None:
             return None
         where, sample = raw
@@ -158,9 +158,7 @@ class EpochDataset(IterableDataset[Any]):
                 return self._decode(sample.key, sample.members)
 
         decoded = self._skips.attempt(decode)
-        if decoded is None or self._transform is None:
-            return decoded
-        return self._transform(decoded)
+        return None if decoded is None else self._transform(decoded, epoch)
 
 
 def _worker() -> tuple[int, int]:

@@ -16,7 +16,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from loaders.content import content_digest
 from loaders.decode import Decoder, Decoding
-from loaders.epochs import Transform
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
 from loaders.shards.allocation import keep_freed_memory
@@ -29,6 +28,7 @@ from loaders.tee.listener import Listener, TeeStates, Terms
 from loaders.tee.parent import check_parent
 from loaders.tee.reception import Arrival, Reception
 from loaders.tee.recording import Recorder, check_recording
+from loaders.transforms import Transform, Transformed
 
 TIMEOUT_S = 60.0
 
@@ -58,7 +58,7 @@ class LiveDataset(IterableDataset[Any]):
         plan_digest: take samples of the dataset with this plan alone. In any case a tee must go on with the plan that
             it was first seen with.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
-            the sample out.
+            the sample out. It gets the number of the iteration, from 0, as `epoch`, if it has such a parameter.
         on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
         record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders.tee.recording`).
         rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
@@ -99,7 +99,7 @@ class LiveDataset(IterableDataset[Any]):
         self._terms = terms(group, token, timeout_s, reconnect, plan_digest, max_bytes)
         self._skips = Skips(on_error)
         self._decode = Decoder(**decoding)
-        self._transform = transform
+        self._transform = Transformed(transform)
         self._record = None if record is None else Path(record)
         if self._record is not None:
             check_recording(self._record)
@@ -150,7 +150,7 @@ class LiveDataset(IterableDataset[Any]):
                 listeners, stop = self._listeners(iteration)
                 with Reception(listeners, stop, left) as reception:
                     for arrival in arrivals(reception):
-                        sample = self._load(arrival, recorder)
+                        sample = self._load(arrival, recorder, iteration - 1)
                         if sample is None:
                             continue
                         yield sample
@@ -169,7 +169,7 @@ class LiveDataset(IterableDataset[Any]):
         ]
         return listeners, stop
 
-    def _load(self, arrival: Arrival, recorder: Recorder | None) -> Any:
+    def _load(self, arrival: Arrival, recorder: Recorder | None, epoch: int) -> Any:
         listener, sample = arrival
         status = None if recorder is None else listener.status
 
@@ -186,7 +186,7 @@ class LiveDataset(IterableDataset[Any]):
         decoded, received, content = whole
         if recorder is not None and status is not None:
             recorder.add(status, received, content)
-        return decoded if self._transform is None else self._transform(decoded)
+        return self._transform(decoded, epoch)
 
     def _digest(self, status: TeeStatus, sample: Sample) -> bytes:
         """Return what a recording keeps of the sample's content."""

@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any, Unpack
 
 from loaders.decode import Decoder, Decoding
-from loaders.epochs import EpochDataset, Transform
+from loaders.epochs import EpochDataset
 from loaders.errors import LiveError
 from loaders.layout import ShardLayout
 from loaders.live import TIMEOUT_S, terms
@@ -26,6 +26,7 @@ from loaders.tee.client import Address, TeeStatus
 from loaders.tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
 from loaders.tee.growing import Claims, GrowingShards
 from loaders.tee.listener import Listener, TeeStates
+from loaders.transforms import Transform
 
 _MOST_SAMPLES = 1 << 26
 _LOOK_EVERY_S = 0.5

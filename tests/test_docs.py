@@ -41,14 +41,14 @@ def test_the_table_of_annotations_names_every_field() -> None:
 
 
 def test_the_page_on_jobs_names_functions_that_there_are() -> None:
-    named = re.findall(r"\b(stage|meshes|materials|lights|physics|scatter|assets|lens|parts)\.(\w+)\b", JOBS)
+    named = re.findall(r"\b(stage|meshes|rigs|materials|lights|physics|scatter|assets|lens|parts)\.(\w+)\b", JOBS)
     assert len(named) > 40
     for module, function in named:
         text = (ROOT / "blender_jobs" / f"{module}.py").read_text(encoding="utf-8")
-        assert re.search(rf"^def {function}\(", text, re.M), f"{module}.{function}"
+        assert re.search(rf"^(?:def|class) {function}\b", text, re.M), f"{module}.{function}"
 
 
-@pytest.mark.parametrize("module", ["stage", "meshes", "materials", "lights", "physics", "scatter", "assets"])
+@pytest.mark.parametrize("module", ["stage", "meshes", "rigs", "materials", "lights", "physics", "scatter", "assets"])
 def test_the_command_that_shows_a_modules_functions_does(module: str) -> None:
     written = re.search(r"`python -c '([^']*help\((\w+)\))'`", JOBS)
     assert written

@@ -260,6 +260,39 @@ def boxed(folder: Path) -> Any:
 
 
 @scene
+def tubed(folder: Path) -> Any:
+    from blender_jobs import meshes, stage
+    from blender_jobs.job import JobError
+
+    stage.clear()
+    rack = meshes.tubes("rack", [(0, 0, 0), (5, 0, 0)], [(0, 0, 3), (5, 2, 0)], [(1, 1), (0.5, 0.25)], 64)
+    slanted = meshes.tubes("slanted", [(1, 2, 3)], [(2, 4, 5)], 0.5, 64)
+    ends = [np.array(vertex.co) - (1, 2, 3) for vertex in slanted.data.vertices]
+    axis = np.array([1, 2, 2]) / 3
+    said = []
+    for starts, stops, radii, segments in (
+        ([(0, 0)], [(1, 1)], 1, 8),
+        ([(0, 0, 0)], [(0, 0, 0)], 1, 8),
+        ([(0, 0, 0)], [(0, 0, 1)], (1, 0), 8),
+        ([(0, 0, 0)], [(0, 0, 1)], [(1, 0)], 8),
+        ([(0, 0, 0)], [(0, 0, 1)], 1, 2),
+        ([("a", "b", "c")], [(0, 0, 1)], 1, 8),
+    ):
+        with pytest.raises(JobError) as error:
+            meshes.tubes("rod", starts, stops, radii, segments)
+        said.append(str(error.value))
+    return {
+        "volumes": [volume(rack), volume(slanted)],
+        "closed": [all_closed(rack), all_closed(slanted)],
+        "extent": extent(rack),
+        "along": [float(end @ axis) for end in ends],
+        "off": [float(np.linalg.norm(end - (end @ axis) * axis)) for end in ends],
+        "sharp": [sum(edge.use_edge_sharp for edge in obj.data.edges) for obj in (rack, slanted)],
+        "said": said,
+    }
+
+
+@scene
 def strewn(folder: Path) -> Any:
     import bpy
 
@@ -428,6 +461,21 @@ def test_boxes_are_where_they_should_be(seen: dict[str, Any]) -> None:
         "boxes: 'box' has a side that is not above 0",
         "boxes: 'box' needs sizes of shape (3,) or (1, 3), not (2, 3)",
     ]
+
+
+def test_tubes_run_from_start_to_end(seen: dict[str, Any]) -> None:
+    """Closed, outside out, of their radii, flat at both ends; what cannot be is one line."""
+    found = seen["tubed"]
+    assert found["volumes"] == pytest.approx([math.pi * (3 + 2 * 0.4375 / 3), math.pi * 0.75], rel=0.01)
+    assert found["closed"] == [True, True]
+    assert np.array(found["extent"]) == pytest.approx(np.array([[-1, -1, -0.5], [5.5, 2, 3]]), abs=0.01)
+    assert sorted(found["along"]) == pytest.approx([0] * 64 + [3] * 64, abs=1e-5)
+    assert found["off"] == pytest.approx([0.5] * 128, abs=1e-5)
+    assert found["sharp"] == [4 * 64, 2 * 64]
+    ends = ["(1, 2) and (1, 2)", "whose end is its start", *["of shape (1, 2)"] * 2, "3 or more", "are numbers"]
+    for line, end in zip(found["said"], ends, strict=True):
+        assert line.startswith("tubes: 'rod'")
+        assert line.endswith(end), line
 
 
 def test_distractors_repeat_and_stay_in_their_box(seen: dict[str, Any]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import bpy
+import numpy as np
+import numpy.typing as npt
+
+Vector = Sequence[float] | npt.NDArray[np.float64]
 
 _BY_NAME = re.compile(r"""\[(["'])(.*?)\1\]""")
 
@@ -26,6 +30,26 @@ def curves(block: bpy.types.ID) -> Iterator[bpy.types.FCurve]:
 def plain_path(curve: bpy.types.FCurve) -> str:
     """Return what a curve sets with a dot before each name: ``["cycles"]["samples"]`` is ``cycles.samples``, too."""
     return _BY_NAME.sub(r".\2", curve.data_path).lstrip(".")
+
+
+def keyframe(obj: bpy.types.Object, path: str, values: Mapping[int, Vector], interpolation: str) -> None:
+    """Let the vector at `path` be `values`, by frame, and between them in between; earlier keyframes of it go.
+
+    In the end the object is where it is in the first of these frames.
+    """
+    for curve in _keyed(obj, path):
+        for frame in [point.co[0] for point in curve.keyframe_points]:
+            obj.keyframe_delete(path, index=curve.array_index, frame=frame)
+    for frame in sorted(values, reverse=True):
+        setattr(obj, path, values[frame])
+        obj.keyframe_insert(path, frame=float(frame))
+    for curve in _keyed(obj, path):
+        for point in curve.keyframe_points:
+            point.interpolation = interpolation
+
+
+def _keyed(obj: bpy.types.Object, path: str) -> list[bpy.types.FCurve]:
+    return [curve for curve in curves(obj) if curve.data_path == path and curve.driver is None]
 
 
 def silence(block: bpy.types.ID, chosen: Callable[[str], bool]) -> list[str]:

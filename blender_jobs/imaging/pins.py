@@ -55,6 +55,7 @@ def as_set(scene: bpy.types.Scene, paths: Collection[str]) -> Iterator[None]:
         JobError: something in the scene made them otherwise, in the evaluation that was rendered.
     """
     wrong: dict[str, tuple[Any, Any]] = {}
+    open_frames = shutter(scene)
     set_to = {path: value_at(scene, path) for path in sorted({*paths, *_ALSO}) if has(scene, path)}
 
     def look(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
@@ -62,6 +63,8 @@ def as_set(scene: bpy.types.Scene, paths: Collection[str]) -> Iterator[None]:
             return
         evaluated = depsgraph.scene_eval
         for path, value in set_to.items():
+            if path == "frame_current" and abs(evaluated.frame_current_final - value) <= open_frames:
+                continue  # the shutter's opening or closing
             if not _same(found := value_at(evaluated, path), value):
                 wrong[path] = (found, value)
 
@@ -73,6 +76,16 @@ def as_set(scene: bpy.types.Scene, paths: Collection[str]) -> Iterator[None]:
         handlers.remove(look)
     for path, (found, value) in wrong.items():
         raise _other(path, found, value)
+
+
+def shutter(scene: bpy.types.Scene) -> float:
+    """Return for how many frames the shutter is open; 0 without motion blur."""
+    owners = [scene.render, scene.eevee]  # EEVEE's own: before Blender 4.2
+    return max(
+        float(owner.motion_blur_shutter) if getattr(owner, "use_motion_blur", False) else 0.0
+        for owner in owners
+        if hasattr(owner, "motion_blur_shutter")
+    )
 
 
 def _other(path: str, found: Any, value: Any) -> JobError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from blender_jobs.imaging import pins
 from blender_jobs.imaging.snapshot import INDIRECT, SHADOW_CATCHER, take
 from blender_jobs.job import JobError
 from blender_jobs.vision.surfaces import SOLID, Body
@@ -15,10 +16,22 @@ def notes(engine: str) -> list[str]:
     """Return what the user should know of the scene as it is now, in `engine`.
 
     Workbench draws every surface as solid, whatever its material lets through and its object's visibility is set to;
-    EEVEE draws shadow catchers and what Cycles sees indirectly only.
+    EEVEE draws shadow catchers and what Cycles sees indirectly only. Workbench has no motion blur.
     """
     if engine == "cycles":
         return []
+    return [*_sharp(engine), *_solid(engine)]
+
+
+def _sharp(engine: str) -> list[str]:
+    if engine != "workbench" or not pins.shutter(bpy.context.scene):
+        return []
+    return [
+        "workbench has no motion blur, which the scene asks for: its pictures are sharp; --engine cycles blurs them"
+    ]
+
+
+def _solid(engine: str) -> list[str]:
     try:
         bodies = take(bpy.context.scene).all_bodies
     except (ValueError, JobError):  # told where it counts, when the first frame is rendered

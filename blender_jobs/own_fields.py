@@ -6,7 +6,7 @@ import difflib
 import functools
 from collections.abc import Iterable, Sequence
 
-ARGUMENTS = ("keypoints", "keypoint_names", "self_tolerance_m", "parts")
+ARGUMENTS = ("keypoints", "keypoint_names", "members", "self_tolerance_m", "parts")
 """Those of `View.describe` that may be left out."""
 
 _CLOSE = 0.86

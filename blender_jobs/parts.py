@@ -25,7 +25,8 @@ from blender_jobs.vision.camera import FloatArray, transform
 if TYPE_CHECKING:
     import bpy
 
-    from blender_jobs.view import Target, View
+    from blender_jobs.targets import Target
+    from blender_jobs.view import View
 
 CORNERS = tuple(f"corner{number}" for number in range(8))
 """The names of a bounding box's corners, in the order of `View.corners`."""

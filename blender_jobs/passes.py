@@ -41,6 +41,7 @@ PASSES: dict[str, dict[str, Member]] = {
         "segmentation.npy": Member("uint16", 0, "the segmentation_id of the annotated object; 0: none of them")
     },
     "categories": {"categories.npy": Member("uint16", 0, "the category_id of the annotated object; 0: none of them")},
+    "parts": {"parts.npy": Member("uint16", 0, "the part_id of the annotated object's named part; 0: none of them")},
     "flow": {
         "flow_forward.npy": Member(
             "float32",

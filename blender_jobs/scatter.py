@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import bpy
 import numpy as np
@@ -20,8 +20,14 @@ from mathutils.bvhtree import BVHTree
 from blender_jobs import physics
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
+from blender_jobs.targets import Members, below, related
 
 FloatArray = npt.NDArray[np.float64]
+Belonging: TypeAlias = "Members | Callable[[Any], Members | None] | None"
+"""What belongs to objects: the same for each, or a function of the object."""
+_SHAPELESS = frozenset(["ARMATURE", "CAMERA", "EMPTY", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"])
+_HIDDEN = "hidden_by_show_some"
+"""A property of what `show_some` hid with the object that it belongs to: as it was before."""
 
 
 def in_box(rng: np.random.Generator, low: Triple, high: Triple) -> FloatArray:
@@ -95,6 +101,7 @@ def place_apart(
     others: Iterable[Any] = (),
     tries: int = 100,
     must_fit: bool = True,
+    members: Belonging = None,
 ) -> list[Any]:
     """Place one object after the other so that none touches or is inside another one, or one of `others`.
 
@@ -108,6 +115,10 @@ def place_apart(
         tries: poses drawn for an object before it is given up.
         must_fit: an object that does not fit is an error. Otherwise it stays at the last pose drawn, where the
             next ones may overlap it: hide or remove it.
+        members: what belongs to each of `objects` and `others`, for things of many meshes: ``"children"``, all that is
+            parented below it, with the copies that are made there; or a function of the object that returns this word,
+            a collection or objects, or None for the object alone. An empty or an armature may then stand for the whole.
+            Members are placed with it, parented or not; what renders do not show is left out.
 
     Returns:
         The objects that did not fit.
@@ -115,12 +126,14 @@ def place_apart(
     Raises:
         JobError: an object does not fit, or is no mesh.
     """
-    placed = [_Solid(other) for other in others]
+    placed = [_Thing(other, members).solid() for other in others]
     left_over = []
     for obj in objects:
+        thing = _Thing(obj, members)
         for _ in range(tries):
             propose(rng, obj)
-            solid = _Solid(obj)
+            thing.follow()
+            solid = thing.solid()
             if not any(solid.meets(other) for other in placed):
                 placed.append(solid)
                 break
@@ -134,11 +147,12 @@ def place_apart(
     return left_over
 
 
-def show_some(rng: np.random.Generator, pool: Sequence[Any], count: int) -> list[Any]:
+def show_some(rng: np.random.Generator, pool: Sequence[Any], count: int, members: Belonging = None) -> list[Any]:
     """Show `count` objects of `pool`, any as likely as another, and hide all others; return those shown.
 
     Those hidden are out of renders, of views and of the rigid-body world, which they join again when they are shown.
-    The order of what is returned is that of `pool`.
+    The order of what is returned is that of `pool`. `members`, as for `place_apart`, are hidden with the object that
+    they belong to, and are as before when it is shown.
 
     Raises:
         JobError: the pool is smaller than `count`.
@@ -150,17 +164,72 @@ def show_some(rng: np.random.Generator, pool: Sequence[Any], count: int) -> list
         obj.hide_render = obj.hide_viewport = index not in chosen
         if obj.rigid_body is not None:
             physics.take_part(obj, index in chosen)
+        for member in _Thing(obj, members).objects[1:]:
+            _hide(member, index not in chosen)
     bpy.context.view_layer.update()
     return [pool[index] for index in sorted(chosen)]
 
 
-class _Solid:
-    """An object's evaluated mesh in the world, as it is now: where it is, and what it meets."""
+def _hide(obj: Any, hidden: bool) -> None:
+    """Hide a member, or have it as it was before; rigid bodies leave the simulation meanwhile."""
+    if hidden == (_HIDDEN in obj):
+        return
+    if hidden:
+        obj[_HIDDEN] = [obj.hide_render, obj.hide_viewport]
+        obj.hide_render = obj.hide_viewport = True
+    else:
+        obj.hide_render, obj.hide_viewport = map(bool, obj[_HIDDEN])
+        del obj[_HIDDEN]
+    if obj.rigid_body is not None:
+        physics.take_part(obj, not hidden)
 
-    def __init__(self, obj: Any) -> None:
-        self._vertices, self._triangles = _world_mesh(obj)
+
+class _Thing:
+    """An object, alone or with its members, and how these stand to it."""
+
+    def __init__(self, obj: Any, members: Belonging) -> None:
+        chosen = members(obj) if callable(members) else members
+        try:
+            self.objects = [obj] if chosen is None else related(obj, chosen)
+        except ValueError as error:
+            raise JobError(str(error)) from None
+        self._alone = chosen is None
+        self._loose: list[tuple[Any, Any]] = []
+        if len(self.objects) > 1:
+            carried = set(below(obj))
+            members_alone = [m for m in self.objects if m not in carried and m.parent not in self.objects]
+            if members_alone:
+                bpy.context.view_layer.update()
+                back = obj.matrix_world.inverted_safe()
+                self._loose = [(member, back @ member.matrix_world) for member in members_alone]
+
+    def follow(self) -> None:
+        """Place the members that are not parented below the object as they stood to it in the beginning."""
+        if self._loose:
+            bpy.context.view_layer.update()
+        for member, place in self._loose:
+            member.matrix_world = self.objects[0].matrix_world @ place
+
+    def solid(self) -> _Solid:
+        """Its surfaces, as they are now."""
+        name = self.objects[0].name
+        if self._alone:
+            return _Solid(name, [_world_mesh(self.objects[0])])
+        shown = [obj for obj in self.objects if not obj.hide_render]
+        meshes = [_world_mesh(obj) for obj in shown if obj.type not in _SHAPELESS]
+        return _Solid(name, [*meshes, *_copies(shown)])
+
+
+class _Solid:
+    """Evaluated meshes in the world, as they are now: where they are, and what they meet."""
+
+    def __init__(self, name: str, meshes: Sequence[tuple[FloatArray, npt.NDArray[np.int32]]]) -> None:
+        starts = np.cumsum([0, *(len(vertices) for vertices, _ in meshes)]).tolist()
+        self._vertices = np.concatenate([np.zeros((0, 3)), *(vertices for vertices, _ in meshes)])
+        parts = [triangles + np.int32(start) for (_, triangles), start in zip(meshes, starts, strict=False)]
+        self._triangles = np.concatenate([np.zeros((0, 3), dtype=np.int32), *parts])
         if not len(self._triangles):
-            raise JobError(f"object {obj.name!r} has no faces, so nothing can be apart from it")
+            raise JobError(f"object {name!r} has no faces, so nothing can be apart from it")
         points = self._vertices[self._triangles.ravel()]
         self._low, self._high = points.min(axis=0), points.max(axis=0)
 
@@ -214,12 +283,27 @@ def _world_mesh(obj: Any) -> tuple[FloatArray, npt.NDArray[np.int32]]:
     evaluated = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
     if not evaluated.is_evaluated:
         raise JobError(f"object {obj.name!r} is hidden (hide_viewport), so Blender does not know where it is: show it")
-    mesh = evaluated.data
+    return _placed(evaluated.data, evaluated.matrix_world)
+
+
+def _copies(objects: Sequence[Any]) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
+    """The meshes of the copies that objects make: collection instances, geometry nodes, vertices."""
+    makers = {obj for obj in objects if obj.is_instancer or any(m.type == "NODES" for m in obj.modifiers)}
+    if not makers:
+        return []
+    bpy.context.view_layer.update()
+    instances = bpy.context.evaluated_depsgraph_get().object_instances
+    made = (entry for entry in instances if entry.is_instance and entry.parent.original in makers)
+    return [_placed(entry.object.data, entry.matrix_world) for entry in made if entry.object.type == "MESH"]
+
+
+def _placed(mesh: Any, matrix_world: Any) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+    """A mesh placed by a matrix: as `_world_mesh`."""
     mesh.calc_loop_triangles()
     points = np.empty(3 * len(mesh.vertices), dtype=np.float32)
     mesh.vertices.foreach_get("co", points)
     triangles = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
     mesh.loop_triangles.foreach_get("vertices", triangles)
-    matrix = np.array(evaluated.matrix_world, dtype=np.float64)
+    matrix = np.array(matrix_world, dtype=np.float64)
     vertices = points.reshape(-1, 3).astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
     return vertices, triangles.reshape(-1, 3)

@@ -8,51 +8,40 @@ distorted image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import bpy
 import numpy as np
 import numpy.typing as npt
 
 from blender_jobs.imaging.geometry import Label
-from blender_jobs.imaging.segments import BodyId, Segments
+from blender_jobs.imaging.segments import Segments
 from blender_jobs.imaging.snapshot import as_array, posed, take
 from blender_jobs.own_fields import check_own_fields
 from blender_jobs.parts import CORNERS, Points, as_points, numbered
 from blender_jobs.register import Register
+from blender_jobs.targets import (
+    CHILDREN,
+    Copy,
+    Group,
+    Members,
+    Single,
+    Target,
+    Whole,
+    belonging,
+    below,
+    checked,
+    id_of,
+    ids_of,
+    spread,
+)
 from blender_jobs.vision.boxes import Box, boxes, truncation, united
 from blender_jobs.vision.camera import Camera, FloatArray, rigid, transform
-from blender_jobs.vision.silhouette import Patch, silhouette
-from blender_jobs.vision.surfaces import Body, Key, Snapshot
+from blender_jobs.vision.silhouette import Patch, through_lens, undistorted
+from blender_jobs.vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
 from blender_jobs.vision.visibility import Occluders, tolerances, visibility
-
-
-@dataclass(frozen=True, eq=False)
-class Copy:
-    """One rendered copy of an object: `View.copies` lists them, and takes the place of an object for `View`."""
-
-    object: bpy.types.Object
-    """What it is a copy of."""
-    instancer: bpy.types.Object
-    """What makes it: an empty, an emitter, an object with geometry nodes."""
-    number: int
-    """From 0, in the order of `View.copies`."""
-    key: Key
-    """What tells it from other copies, the same in each frame."""
-    matrix_world: FloatArray
-    """(4, 4): the object's own frame to Blender's world, scale included."""
-
-    @property
-    def name(self) -> str:
-        """The object's name and the number: ``leaf:12``."""
-        return f"{self.object.name}:{self.number}"
-
-
-Target: TypeAlias = "Copy | bpy.types.Object"
-"""What a view describes."""
 
 
 class View:
@@ -130,7 +119,7 @@ class View:
         return self._camera.project(as_points(points, "project(): points"))
 
     def sees(self, obj: Target) -> bool:
-        """Whether the camera could see an object, or a copy of one, if nothing were before it.
+        """Whether the camera could see an object, a copy of one, or any of a whole, if nothing were before it.
 
         Not what is hidden in renders (itself, its collections) or out of the rendered layer, what the camera's rays
         pass (`visible_camera`, indirect-only collections), holdouts, shadow catchers, volumes without a surface,
@@ -149,7 +138,7 @@ class View:
         Of collection instances, geometry nodes, particles, and vertex or face instancing. Ordered by what makes them,
         then by Blender's number of each.
         """
-        name = _checked(obj).name_full
+        name = checked(obj).name_full
         found = sorted(
             (body for key, body in self.snapshot.bodies.get(name, {}).items() if key and not body.unseen),
             key=lambda body: body.key,
@@ -157,31 +146,106 @@ class View:
         makers = {other.name_full: other for other in bpy.data.objects} if found else {}
         return [Copy(obj, makers[body.key[0]], at, body.key, body.matrix) for at, body in enumerate(found)]
 
-    def body(self, obj: Target) -> Body:
-        """The rendered surface of an object or a copy.
+    def whole(self, obj: Single, members: Members) -> Whole:
+        """A thing of many meshes: a car with its wheels, a robot, a collection's instance.
+
+        It takes the place of an object in `describe` and its sisters: its boxes, pixels, silhouette and fraction are
+        of all its members together; its name, frame and pose are those of `obj`. For this view alone: make it anew in
+        each.
+
+        Args:
+            obj: whose name and frame it has; belongs to it if the camera could see it. May be an empty, an armature.
+            members: what else belongs to it.
+
+                - ``"children"``: all that is parented below `obj`, at any depth, and the copies that `obj` and these
+                  make: a collection instance is whole by this word
+                - a collection: its objects, those of its child collections, and the copies that these make
+                - objects, copies and wholes, each of which the camera could see; collections among them
+                - any of these by a name, as ``{"wheels": [...], "door": door}``: parts with ids of their own
+
+                What the camera could not see is no member where it comes with the word or a collection.
+
+        Raises:
+            ValueError: one that is given itself is not seen, or is none of these; one line.
+        """
+        own = belonging(self.snapshot, [checked(obj)]) if isinstance(obj, bpy.types.Object) else [self._seen(obj)]
+        bodies = [body for body in own if body.ids == {id_of(obj)}]
+        parts = None
+        if isinstance(members, Mapping):
+            parts = {str(name): self._part(obj, str(name), group) for name, group in members.items()}
+            bodies += [body for part in parts.values() for body in part.surface.bodies]
+        else:
+            bodies += self._members(obj, members)
+        return Whole(obj, self._compound(obj, bodies), parts, self.snapshot)
+
+    def body(self, obj: Target) -> Surface:
+        """The rendered surface of an object, a copy or a whole.
 
         Raises:
             ValueError: the camera cannot see it, see `sees`; one line that says why.
         """
+        if not isinstance(obj, Whole):
+            return self._seen(obj)
+        if obj.snapshot is not self.snapshot:
+            raise ValueError(f"whole {obj.name!r} is of another view: call view.whole(obj, members) in each")
+        if not obj.surface.bodies:
+            raise ValueError(
+                f"object {obj.name!r} is not seen, nor is any of its members: leave it out, see view.sees(whole)"
+            )
+        return obj.surface
+
+    def _seen(self, obj: Single) -> Body:
         body = self.rendered(obj)
         if body is None:
-            raise ValueError(f"object {obj.name!r} {self._missing(obj, _id(obj)[0])}")
+            raise ValueError(f"object {obj.name!r} {self._missing(obj, id_of(obj)[0])}")
         if body.unseen:
             raise ValueError(f"object {obj.name!r} is not seen: {body.unseen}; leave it out, see view.sees(obj)")
         return body
 
+    def _members(self, obj: Single, members: str | Group) -> Iterator[Body]:
+        """Yield the bodies that belong to a whole, as `whole` has it."""
+        if isinstance(members, str):
+            if members != CHILDREN or not isinstance(obj, bpy.types.Object):
+                what = f"{members!r}" if members != CHILDREN else "'children' of a copy, which has none"
+                raise ValueError(f"object {obj.name!r}: members is {what}; give 'children', a collection or objects")
+            yield from belonging(self.snapshot, below(obj))
+            return
+        for member in spread(members):
+            if isinstance(member, bpy.types.Collection):
+                yield from belonging(self.snapshot, list(member.all_objects))
+            else:
+                yield from self.body(member).bodies
+
+    def _part(self, obj: Single, name: str, group: Group) -> Whole:
+        """A named part of a whole: its frame is that of the object or whole that is given, else that of `obj`."""
+        given = list(spread(group))
+        first = given[0] if len(given) == 1 and not isinstance(given[0], bpy.types.Collection) else obj
+        frame = first.target if isinstance(first, Whole) else first
+        found = self._compound(frame, self._members(obj, group))
+        if not found.bodies:
+            raise ValueError(f"object {obj.name!r}: nothing of its part {name!r} is seen: leave it out")
+        return Whole(frame, found, None, self.snapshot)
+
+    def _compound(self, frame: Single, bodies: Iterable[Body]) -> Compound:
+        """Bodies as one, each once."""
+        return Compound(tuple({(body.owner, body.key): body for body in bodies}.values()), self.matrix_world(frame))
+
     @staticmethod
     def source(obj: Target) -> bpy.types.Object:
-        """The object itself, or the one that a copy is made of.
+        """The object itself, or the one that a copy is made of, or whose frame a whole has.
 
         Raises:
             ValueError: it is no object, or was removed; one line.
         """
-        return obj.object if isinstance(obj, Copy) else _checked(obj)
+        target = obj.target if isinstance(obj, Whole) else obj
+        return target.object if isinstance(target, Copy) else checked(target)
 
     def rendered(self, obj: Target) -> Body | None:
-        """The surface of an object or a copy, seen by the camera or not; None if renders have none of it."""
-        owner, key = _id(obj)
+        """The surface of an object or a copy, seen by the camera or not; None if renders have none of it.
+
+        Of a whole, that of the object whose frame it has.
+        """
+        owner, key = id_of(obj)
         return self.snapshot.bodies.get(owner, {}).get(key)
 
     def matrix_world(self, obj: Target) -> FloatArray:
@@ -190,16 +254,17 @@ class View:
         Raises:
             ValueError: it is not in the scene; one line.
         """
-        if isinstance(obj, Copy):
-            return obj.matrix_world
-        name = _checked(obj).name_full
+        target = obj.target if isinstance(obj, Whole) else obj
+        if isinstance(target, Copy):
+            return target.matrix_world
+        name = checked(target).name_full
         if name in self.snapshot.matrices:
             return self.snapshot.matrices[name]
-        return as_array(self.evaluated(obj).matrix_world)
+        return as_array(self.evaluated(target).matrix_world)
 
     def bones(self, armature: bpy.types.Object) -> Mapping[str, tuple[FloatArray, FloatArray]]:
         """Head and tail (3,) of each bone of a posed armature by its name, in the armature's own frame."""
-        name = _checked(armature).name_full
+        name = checked(armature).name_full
         if name in self.snapshot.bones:
             return self.snapshot.bones[name]
         return posed(self.evaluated(armature))
@@ -211,7 +276,7 @@ class View:
         Raises:
             ValueError: it is not in the viewport either; one line.
         """
-        found = _checked(obj).evaluated_get(bpy.context.evaluated_depsgraph_get())
+        found = checked(obj).evaluated_get(bpy.context.evaluated_depsgraph_get())
         if not found.is_evaluated:
             raise ValueError(f"object {obj.name!r} is not in this view's scene, or hidden: leave it out")
         return found
@@ -274,15 +339,17 @@ class View:
     def silhouette(self, obj: Target) -> npt.NDArray[np.bool_]:
         """The pixels whose centres an object's surface covers, hidden by others or not: bool (H, W).
 
-        What is out of the camera's clip range covers nothing.
+        What is out of the camera's clip range covers nothing. If there is a segmentation, what its pixels show decides
+        where an edge runs through a pixel's centre, and where a texture makes holes.
         """
         return self._patch(self.body(obj)).within(self.height, self.width)
 
     def pose(self, obj: Target) -> FloatArray:
         """An object's pose, float64 (4, 4), rigid: the object's own frame to the OpenCV camera frame, metres.
 
-        It moves the object's points once they are scaled: scale is removed (mirroring counts as a negative
-        scale of all three axes, so that the rotation is one).
+        It moves the object's points once they are scaled: scale is removed. A mirrored object has a negative scale of
+        all three axes here, so that the rotation is one: each of its own axes points against that of its pose. The
+        names of its box's corners go by its own axes, as `matrix_world` moves them.
         """
         return self._camera.world_to_cam @ rigid(self.matrix_world(obj))
 
@@ -293,11 +360,12 @@ class View:
         keypoints: Points | npt.ArrayLike | None = None,
         keypoint_names: Sequence[str] | None = None,
         *,
+        members: Members | None = None,
         self_tolerance_m: float = 0.0,
         parts: Sequence[Target] = (),
         **extra: Any,
     ) -> dict[str, Any]:
-        """One object's annotation, or one copy's, ready for JSON: always the same fields.
+        """One object's annotation, one copy's, or that of a thing of many meshes, ready for JSON: the same fields.
 
         Floats have 6 decimals; more where a tiny scene or a long lens needs them, see `Camera.decimals`.
 
@@ -314,53 +382,88 @@ class View:
           `keypoints`
         - num_keypoints: how many have a visibility above 0
         - if there is a segmentation: visible_pixels, how many show the object; silhouette_pixels, how many it
-          would cover with nothing before it, see `silhouette`; visible_fraction, the one by the other, at most 1,
+          would cover with nothing before it, see `silhouette`, never fewer; visible_fraction, the one by the other,
           0 for an empty silhouette
+        - if `members` are given by name: parts, for each name, part_id, and pose, matrix_world, dimensions, bbox,
+          bbox_unclipped, truncation, box3d and counts of its own
 
         Args:
-            obj: the object, or one of its `copies`; an object's numbers are of itself alone, not of its copies.
+            obj: the object, one of its `copies`, or a `whole`; an object's numbers are of itself alone, not of its
+                copies.
             category: its class; one of those that the job declares, if it does.
             keypoints: `blender_jobs.parts.Points`, or (K, 3) points in the object's own frame; by default the
                 corners of its bounding box.
             keypoint_names: K names; by default those of the `Points`, those of the category if it has K
                 keypoints, ``corner0`` to ``corner7``, or ``keypoint0``... for points of your own.
-            self_tolerance_m: for keypoints within a body: surfaces of the object, of the points' owners and of
-                `parts` less than this before a keypoint do not hide it, see `visibility`.
-            parts: more objects that are one body with this one.
+            members: what belongs to the object, so that all is of the whole but name and frame: ``"children"``, a
+                collection, objects, or any of them by the name of the part that they are, see `whole`. An object
+                is a member of one thing, and not described on its own then.
+            self_tolerance_m: for keypoints within a body: surfaces of the object, of its members, of the points'
+                owners and of `parts` less than this before a keypoint do not hide it, see `visibility`.
+            parts: more objects that are one body with this one where keypoints are concerned, and in nothing else.
             extra: more fields, taken as they are: ``grasped=True``.
 
         Raises:
             ValueError: points of another shape, another number of names, an extra field named (nearly) like one above
                 or like an argument, an object that the camera cannot see (see `sees`), a category that is not
-                declared, or keypoints other than the category's.
+                declared, keypoints other than the category's, or a member that is of two things, or described on its
+                own, too.
         """
-        body, camera = self.body(obj), self._camera
-        ids = self._register.enter(body, obj.name, category)
+        if members is not None:
+            obj = self._joined(obj, members)
+        surface = self.body(obj)
+        named = obj.parts if isinstance(obj, Whole) else None
+        bodies = None if named is None else {name: part.surface.ids for name, part in named.items()}
+        ids, numbers = self._register.enter(obj.name, category, id_of(obj), surface, bodies)
         points = self._placed(obj, keypoints)
         given = points.names if keypoint_names is None and points is keypoints else keypoint_names
         names = self._register.names(obj.name, category, given, points.names)
         rows = self._rows(obj, points, self_tolerance_m, parts)
-        box = body.to_world(body.box)
-        clipped, unclipped = self._boxes(body)
         annotation = {
             "name": obj.name,
             "category": category,
             **ids,
+            **self._geometry(obj, surface),
+            "keypoint_names": names,
+            "keypoints": rows[:, :3].ravel().tolist(),
+            "keypoint_depths": rows[:, 3].tolist(),
+            "num_keypoints": int(np.count_nonzero(rows[:, 2])),
+            **(self._visible(surface) if self._counted else {}),
+            **({} if named is None else {"parts": self._parts(named, numbers)}),
+        }
+        check_own_fields(obj.name, extra, list(annotation))
+        return {**annotation, **extra}
+
+    def _joined(self, obj: Target, members: Members) -> Whole:
+        if isinstance(obj, Whole):
+            raise ValueError(f"whole {obj.name!r} has its members already: describe it without members=")
+        return self.whole(obj, members)
+
+    def _parts(self, parts: Mapping[str, Whole], numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """What is said of a whole's named parts."""
+        return [
+            {
+                "name": name,
+                "part_id": number,
+                **self._geometry(part, part.surface),
+                **(self._visible(part.surface) if self._counted else {}),
+            }
+            for (name, part), number in zip(parts.items(), numbers, strict=True)
+        ]
+
+    def _geometry(self, obj: Target, surface: Surface) -> dict[str, Any]:
+        """The fields that tell where a surface is."""
+        camera, box = self._camera, surface.to_world(surface.box)
+        clipped, unclipped = self._boxes(surface)
+        return {
             "pose": camera.rounded(self.pose(obj)).tolist(),
-            "matrix_world": camera.rounded(body.matrix).tolist(),
+            "matrix_world": camera.rounded(surface.matrix).tolist(),
             "dimensions": camera.rounded(np.linalg.norm(box[[4, 3, 1]] - box[0], axis=1)).tolist(),
             "bbox": clipped,
             "bbox_unclipped": unclipped,
             "truncation": truncation(camera, unclipped),
             "box3d": camera.rounded(box).tolist(),
-            "keypoint_names": names,
-            "keypoints": rows[:, :3].ravel().tolist(),
-            "keypoint_depths": rows[:, 3].tolist(),
-            "num_keypoints": int(np.count_nonzero(rows[:, 2])),
-            **(self._visible(body) if self._counted else {}),
         }
-        check_own_fields(obj.name, extra, list(annotation))
-        return {**annotation, **extra}
 
     def _rows(self, obj: Target, points: Points, self_tolerance_m: float, parts: Sequence[Target]) -> FloatArray:
         """(K, 4) x, y, visibility, depth, rounded: what `keypoints` and `describe` both say."""
@@ -381,7 +484,7 @@ class View:
         reach = tolerances(self._camera, world, pixels[:, 2]) if tolerance_m is None else tolerance_m
         for entry in own:
             self.matrix_world(entry)  # what is in no scene is told here
-        tolerated = frozenset(_id(entry) for entry in own)
+        tolerated = frozenset(body for entry in own for body in ids_of(entry))
         nearer = None if self._look is None else lambda at, depth: self._shown.nearer(at, depth)
         return visibility(self._camera, self._occluders, world, pixels, reach, tolerated, self_tolerance_m, nearer)
 
@@ -404,26 +507,29 @@ class View:
         places = as_points(points, f"object {obj.name!r}: keypoints")
         return Points(numbered(len(places)), transform(self.matrix_world(obj), places))
 
-    def _visible(self, body: Body) -> dict[str, Any]:
+    def _visible(self, surface: Surface) -> dict[str, Any]:
         """The fields that the segmentation tells."""
-        visible, covered = self._shown.count(body), int(np.count_nonzero(self._patch(body).covered))
-        fraction = float(self._camera.rounded(min(1.0, visible / covered))) if covered else 0.0
+        visible, covered = self._shown.count(surface), int(np.count_nonzero(self._patch(surface).covered))
+        fraction = float(self._camera.rounded(visible / covered)) if covered else 0.0
         return {"visible_pixels": visible, "silhouette_pixels": covered, "visible_fraction": fraction}
 
-    def _patch(self, body: Body) -> Patch:
-        patch = silhouette(self._camera, body.vertices, body.triangles)
-        if not (body.displaced and self._look):
-            return patch
-        return Patch(0, 0, patch.within(self.height, self.width) | self._shown.mask(body))
+    def _patch(self, surface: Surface) -> Patch:
+        patch = undistorted(self._camera, surface.vertices, surface.triangles)
+        if surface.displaced and self._look:
+            covered = through_lens(self._camera, patch).within(self.height, self.width)
+            return Patch(0, 0, covered | self._shown.mask(surface))
+        if self._counted:
+            patch = self._shown.silhouette(surface, patch, lambda: self._occluders)
+        return through_lens(self._camera, patch)
 
-    def _boxes(self, body: Body) -> tuple[Box, Box]:
-        found = boxes(self._camera, body.outline, lambda: body.outline_triangles)
-        if not (body.displaced and self._look):
+    def _boxes(self, surface: Surface) -> tuple[Box, Box]:
+        found = boxes(self._camera, surface.outline, lambda: surface.outline_triangles)
+        if not (surface.displaced and self._look):
             return found
-        shown = self._shown.extent(body)
+        shown = self._shown.extent(surface)
         return united(found[0], shown), united(found[1], shown)
 
-    def _missing(self, obj: Target, owner: str) -> str:
+    def _missing(self, obj: Single, owner: str) -> str:
         """Why an object has no surface of its own in the picture, and what to do: the end of a sentence."""
         if isinstance(obj, Copy):
             return "is no copy in this frame: ask view.copies(obj) in each"
@@ -440,20 +546,3 @@ class View:
                 " or it is in another scene; leave it out, see view.sees(obj)"
             )
         return f"({obj.type}) has no surface that a render shows: leave it out, see view.sees(obj)"
-
-
-def _checked(obj: Any) -> bpy.types.Object:
-    """Return the object; ValueError in one line if it is none, or was removed."""
-    if not isinstance(obj, bpy.types.Object):
-        raise ValueError(f"expected a Blender object, got {type(obj).__name__} {obj!r}")
-    try:
-        return obj.original
-    except ReferenceError:
-        raise ValueError("expected a Blender object, got one that was removed from Blender") from None
-
-
-def _id(obj: Target) -> BodyId:
-    """Which body an object or a copy is."""
-    if isinstance(obj, Copy):
-        return obj.object.name_full, obj.key
-    return _checked(obj).name_full, ()

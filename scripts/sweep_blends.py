@@ -32,8 +32,6 @@ from loaders.tarstream import read_samples
 JOB = Path(__file__).with_name("sweep_job.py")
 FAR_PIXELS, FAR_FRACTION = 3.0, 0.1
 """How far a box's edge may be from the pixels of an object that nothing hides: pixels, and of the box's side."""
-SILHOUETTE_FRACTION = 0.1
-"""By how much more pixels may show an object than its silhouette has: strands are hardly wider than pixels."""
 DEPTH_SLACK = 0.01
 """Of a depth: how far two that mean the same surface may be apart."""
 
@@ -81,9 +79,9 @@ def counts(entry: Json, _: Mapping[str, Any], __: np.ndarray, own: np.ndarray) -
     shown, covered, fraction = entry["visible_pixels"], entry["silhouette_pixels"], entry["visible_fraction"]
     if shown != int(own.sum()):
         yield f"counts: {entry['name']}: visible_pixels {shown}, the segmentation has {int(own.sum())}"
-    if shown > (1 + SILHOUETTE_FRACTION) * covered + 4:
+    if shown > covered:
         yield f"silhouette: {entry['name']}: {shown} pixels show it, its silhouette has {covered}"
-    if covered and abs(fraction - min(1.0, shown / covered)) > 1e-3:
+    if covered and abs(fraction - shown / covered) > 1e-3:
         yield f"counts: {entry['name']}: visible_fraction {fraction} of {shown} and {covered} pixels"
 
 

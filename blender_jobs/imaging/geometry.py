@@ -57,6 +57,8 @@ class Label:
     """(4, 4): the object's own frame to the world, scale included."""
     box: FloatArray
     """(N, 3), points around which the object's bounding box lies (its 8 corners, say), in its own frame."""
+    part_id: int = 0
+    """From 1 to 65535; 0: it is no part of its own."""
 
 
 def points(geometry: Geometry) -> tuple[FloatArray, Array]:
@@ -101,6 +103,7 @@ def members(
         "normals_world": lambda: have(geometry.normals),
         "segmentation": lambda: numbers([label.segmentation_id for label in labels]),
         "categories": lambda: numbers([label.category_id for label in labels]),
+        "parts": lambda: numbers([label.part_id for label in labels]),
         "nocs": lambda: _object_coordinates(numbers(range(1, len(labels) + 1)), *surface()[1:], list(labels)),
         "albedo": lambda: have(geometry.albedo).clip(-_HALF_MAX, _HALF_MAX),
         "alpha": lambda: have(geometry.alpha),

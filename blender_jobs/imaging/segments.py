@@ -16,12 +16,11 @@ from mathutils.bvhtree import BVHTree
 
 from blender_jobs.imaging.geometry import Geometry, have, points
 from blender_jobs.vision.camera import FloatArray, inverse_transform, transform
-from blender_jobs.vision.surfaces import Body, Key, Mesh, Snapshot
-from blender_jobs.vision.visibility import image_bounds
+from blender_jobs.vision.hiding import hides
+from blender_jobs.vision.silhouette import Patch
+from blender_jobs.vision.surfaces import Body, BodyId, Mesh, Snapshot, Surface
+from blender_jobs.vision.visibility import Occluders, image_bounds
 from blender_jobs.vision.warp import Warp
-
-BodyId = tuple[str, Key]
-"""The full name of an object, and which of its bodies."""
 
 _MARGIN = 1e-3
 """Of a box's diagonal: a point so far out of the box may still be on the body."""
@@ -54,16 +53,42 @@ class Segments:
                 self._pending[name] = index
         self._rendered: npt.NDArray[np.int32] = table[have(geometry.index)]
 
-    def mask(self, body: Body) -> npt.NDArray[np.bool_]:
-        """The pixels that show a body, bool (H, W)."""
-        self._resolve(body.owner)
-        shown: npt.NDArray[np.bool_] = self.image == self._numbers[body.owner, body.key]
-        return shown
+    def mask(self, surface: Surface) -> npt.NDArray[np.bool_]:
+        """The pixels that show a surface, bool (H, W)."""
+        return _among(self.image, self._numbers_of(surface))
 
-    def count(self, body: Body) -> int:
-        """How many pixels show a body."""
-        self._resolve(body.owner)
-        return int(self._counts[self._numbers[body.owner, body.key]])
+    def count(self, surface: Surface) -> int:
+        """How many pixels show a surface."""
+        numbers = self._numbers_of(surface)
+        return int(self._counts[numbers].sum())
+
+    def silhouette(self, surface: Surface, patch: Patch, occluders: Callable[[], Occluders]) -> Patch:
+        """The pixels that show a surface, and those at which something nearer hides it: undistorted.
+
+        What the picture shows decides where arithmetic alone cannot: at pixels whose centres an edge of the surface
+        runs through, and at those of its holes that a texture makes.
+
+        Args:
+            surface: one whose materials do not displace it.
+            patch: the pixels that it covers by arithmetic, undistorted.
+            occluders: gives all of the frame.
+        """
+        numbers = self._numbers_of(surface)
+        rows, columns = patch.covered.shape
+        place = slice(patch.top, patch.top + rows), slice(patch.left, patch.left + columns)
+        shown = _among(self._rendered[place], numbers)
+        covered = patch.covered & ~shown
+        if covered.any():
+            row, column = np.nonzero(covered)
+            depth = have(self._rendered_geometry.depth)[place][row, column]
+            pixels = np.stack([column + patch.left + 0.5, row + patch.top + 0.5], axis=1)
+            covered[row, column] = hides(self._camera, surface, pixels, depth.astype(np.float64), occluders)
+        covered |= shown
+        if np.count_nonzero(shown) == self._rendered_counts[numbers].sum():
+            return Patch(patch.top, patch.left, covered)
+        everywhere = _among(self._rendered, numbers)  # rounding shows it beside what arithmetic says, too
+        everywhere[place] |= covered
+        return Patch(0, 0, everywhere)
 
     def numbers(self, ids: Mapping[BodyId, int]) -> npt.NDArray[np.uint16]:
         """The number that `ids` gives to each pixel's body, (H, W); 0 for nothing and for bodies without one."""
@@ -84,9 +109,9 @@ class Segments:
         )
         return found
 
-    def extent(self, body: Body) -> list[float]:
-        """The box [x, y, width, height] around the pixels that show a body, zeros for none."""
-        mask = self.mask(body)
+    def extent(self, surface: Surface) -> list[float]:
+        """The box [x, y, width, height] around the pixels that show a surface, zeros for none."""
+        mask = self.mask(surface)
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
             return [0.0] * 4
@@ -111,7 +136,20 @@ class Segments:
 
     @cached_property
     def _counts(self) -> npt.NDArray[np.int64]:
-        return np.bincount(self.image.ravel(), minlength=len(self.bodies) + 1)
+        return self._rendered_counts if self._warp is None else self._counted(self.image)
+
+    @cached_property
+    def _rendered_counts(self) -> npt.NDArray[np.int64]:
+        return self._counted(self._rendered)
+
+    def _counted(self, image: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        return np.bincount(image.ravel(), minlength=len(self.bodies) + 1)
+
+    def _numbers_of(self, surface: Surface) -> list[int]:
+        """The numbers of a surface's bodies, told apart from all copies of the same objects."""
+        for body in surface.bodies:
+            self._resolve(body.owner)
+        return [self._numbers[body.owner, body.key] for body in surface.bodies]
 
     def _resolve(self, name: str) -> None:
         """Tell the copies of an object apart."""
@@ -125,7 +163,7 @@ class Segments:
             owners = self._owners(bodies, pixels[chosen])
             numbers = np.array([self._numbers[name, body.key] for body in bodies], dtype=np.int32)
             self._rendered.reshape(-1)[flat[chosen]] = numbers[owners]
-            for stale in ("image", "_counts"):
+            for stale in ("image", "_counts", "_rendered_counts"):
                 self.__dict__.pop(stale, None)
 
     @cached_property
@@ -160,6 +198,17 @@ class Segments:
             vertices, triangles = mesh.vertices.tolist(), mesh.triangles.tolist()
             self._trees[mesh] = BVHTree.FromPolygons(vertices, triangles, all_triangles=True)
         return self._trees[mesh]
+
+
+def _among(image: npt.NDArray[np.int32], numbers: list[int]) -> npt.NDArray[np.bool_]:
+    """Where an image holds one of the numbers."""
+    if len(numbers) == 1:
+        alone: npt.NDArray[np.bool_] = image == numbers[0]
+        return alone
+    table = np.zeros(max(numbers, default=0) + 2, dtype=bool)
+    table[numbers] = True
+    several: npt.NDArray[np.bool_] = table[np.minimum(image, len(table) - 1)]
+    return several
 
 
 def _nearest(

@@ -56,9 +56,18 @@ def silhouette(camera: Camera, vertices: FloatArray, triangles: npt.NDArray[np.i
         vertices: (N, 3), world, metres.
         triangles: (T, 3) indices of vertices.
     """
+    return through_lens(camera, undistorted(camera, vertices, triangles))
+
+
+def undistorted(camera: Camera, vertices: FloatArray, triangles: npt.NDArray[np.int32]) -> Patch:
+    """As `silhouette`, before the lens distorts: in the image of `Camera.ideal`."""
     ideal = camera.ideal
-    patch = _covered(ideal, ideal.homogeneous(vertices), triangles)
-    warp = warp_of(camera)
+    return _covered(ideal, ideal.homogeneous(vertices), triangles)
+
+
+def through_lens(camera: Camera, patch: Patch) -> Patch:
+    """A patch of the undistorted image as the camera's lens shows it."""
+    ideal, warp = camera.ideal, warp_of(camera)
     return patch if warp is None else Patch(0, 0, warp.nearest(patch.within(ideal.height, ideal.width)))
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.vision.camera import Camera, FloatArray, extent, transform
+from blender_jobs.vision.camera import Camera, FloatArray, extent, inverse_transform, transform
 
 Key = tuple[Any, ...]
 """Which of an object's bodies: () for itself; for a copy the full name of what makes it, then Blender's numbers."""
+BodyId = tuple[str, Key]
+"""The full name of an object, and which of its bodies."""
 
 THROUGH, UNSURE, SOLID = 0, 1, 2
 """How a surface covers what is behind it: it is looked through; only the rendered pixels tell; it covers it."""
@@ -81,6 +83,16 @@ class Body:
     displaced: bool = False
     """Whether its material moves its surface, which only the rendered pixels tell."""
 
+    @property
+    def bodies(self) -> tuple[Body, ...]:
+        """Itself: what a `Compound` has several of."""
+        return (self,)
+
+    @property
+    def ids(self) -> frozenset[BodyId]:
+        """Which body it is."""
+        return frozenset([(self.owner, self.key)])
+
     @cached_property
     def triangles(self) -> npt.NDArray[np.int32]:
         """(T, 3) numbers of `vertices`: the triangles that can be seen."""
@@ -111,8 +123,13 @@ class Body:
 
         With - and + for the ends of x, y, z: ---, --+, -++, -+-, +--, +-+, +++, ++-.
         """
-        low, high = self.mesh.extent if self._all_used else extent(self.mesh.vertices[self._used])
+        low, high = self.extent
         return np.where(_BOX_ENDS, high, low)
+
+    @cached_property
+    def extent(self) -> tuple[FloatArray, FloatArray]:
+        """The lowest and the highest of x, y, z, (3,) each, of what can be seen, in its own frame."""
+        return self.mesh.extent if self._all_used else extent(self.mesh.vertices[self._used])
 
     @cached_property
     def _used(self) -> npt.NDArray[np.bool_]:
@@ -127,6 +144,65 @@ class Body:
     def to_world(self, points: FloatArray) -> FloatArray:
         """Points (N, 3) from its own frame to the world."""
         return transform(self.matrix, points)
+
+
+@dataclass(frozen=True, eq=False)
+class Compound:
+    """Several surfaces as one thing, in one frame; what it says is what `Body` says of one."""
+
+    bodies: tuple[Body, ...]
+    """Such as the camera could see; at least one, or there is nothing to say."""
+    matrix: FloatArray
+    """(4, 4): its own frame to the world, scale included."""
+
+    @property
+    def ids(self) -> frozenset[BodyId]:
+        """Which bodies it is made of."""
+        return frozenset((body.owner, body.key) for body in self.bodies)
+
+    @property
+    def displaced(self) -> bool:
+        """Whether a material moves one of the surfaces."""
+        return any(body.displaced for body in self.bodies)
+
+    @cached_property
+    def vertices(self) -> FloatArray:
+        """(V, 3), world."""
+        return np.concatenate([body.vertices for body in self.bodies])
+
+    @cached_property
+    def triangles(self) -> npt.NDArray[np.int32]:
+        """(T, 3) numbers of `vertices`: the triangles that can be seen."""
+        return _numbered([body.triangles for body in self.bodies], [body.vertices for body in self.bodies])
+
+    @cached_property
+    def outline(self) -> FloatArray:
+        """(N, 3), world: the vertices that a visible triangle has."""
+        return np.concatenate([body.outline for body in self.bodies])
+
+    @cached_property
+    def outline_triangles(self) -> npt.NDArray[np.int32]:
+        """(T, 3) numbers of `outline`: the triangles that can be seen."""
+        return _numbered([body.outline_triangles for body in self.bodies], [body.outline for body in self.bodies])
+
+    @cached_property
+    def box(self) -> FloatArray:
+        """(8, 3): the corners of the box around all that can be seen, in its own frame, in the order of `Body.box`."""
+        ends = [self._extent_of(body) for body in self.bodies]
+        low, high = (fold([end[at] for end in ends], axis=0) for at, fold in ((0, np.min), (1, np.max)))
+        return np.where(_BOX_ENDS, high, low)
+
+    def to_world(self, points: FloatArray) -> FloatArray:
+        """Points (N, 3) from its own frame to the world."""
+        return transform(self.matrix, points)
+
+    def _extent_of(self, body: Body) -> tuple[FloatArray, FloatArray]:
+        if np.array_equal(body.matrix, self.matrix):
+            return body.extent
+        return extent(inverse_transform(self.matrix, body.outline))
+
+
+Surface: TypeAlias = "Body | Compound"
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +223,14 @@ class Snapshot:
     def all_bodies(self) -> list[Body]:
         """All bodies, in Blender's order."""
         return [body for bodies in self.bodies.values() for body in bodies.values()]
+
+
+def _numbered(triangles: list[npt.NDArray[np.int32]], vertices: list[FloatArray]) -> npt.NDArray[np.int32]:
+    """The triangles (T, 3) of several surfaces, as numbers of all their vertices one after another."""
+    starts = np.cumsum([0, *map(len, vertices[:-1])]).tolist()
+    shifted = [entry + np.int32(start) for entry, start in zip(triangles, starts, strict=True)]
+    numbers: npt.NDArray[np.int32] = np.concatenate(shifted).astype(np.int32)
+    return numbers
 
 
 def joined(meshes: list[Mesh], covers: list[Cover]) -> tuple[Mesh, Cover]:

@@ -88,6 +88,7 @@ _PAINTERS: dict[str, Callable[[Array], Colors]] = {
     "normals_world": _directions,
     "segmentation": _numbers,
     "categories": _numbers,
+    "parts": _numbers,
     "flow_forward": _motion,
     "flow_backward": _motion,
     "nocs": _unit,

@@ -23,7 +23,7 @@ _NUMBER: JsonSchema = {"type": "number"}
 _TEXT: JsonSchema = {"type": "string"}
 _FRACTION: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
 _COUNT: JsonSchema = {"type": "integer", "minimum": 0}
-_PIXELS: JsonSchema = {"type": "integer", "minimum": 1}
+_POSITIVE: JsonSchema = {"type": "integer", "minimum": 1}
 _SHA256: JsonSchema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 
@@ -44,8 +44,8 @@ _CAMERA = _object(
     {
         "name": _TEXT,
         "type": {"enum": ["PERSP", "ORTHO"]},
-        "width": _PIXELS,
-        "height": _PIXELS,
+        "width": _POSITIVE,
+        "height": _POSITIVE,
         "K": _matrix(3, 3, "pixel = K (x/z, y/z, 1) for a point (x, y, z) in the camera frame; ORTHO: K (x, y, 1)"),
         "cam_to_world": _matrix(4, 4, "rigid: camera frame (x right, y down, z forward) to world (z up), metres"),
         "clip_start": _NUMBER,
@@ -55,6 +55,22 @@ _CAMERA = _object(
 )
 
 _BOX = _list(_NUMBER, 4, description="[x, y, width, height] of the projection, pixels")
+
+_COUNTS: Fields = {
+    "visible_pixels": _COUNT,
+    "silhouette_pixels": {**_COUNT, "description": "never fewer than the visible ones"},
+    "visible_fraction": {**_FRACTION, "description": "visible of silhouette pixels"},
+}
+_PLACE: Fields = {
+    "pose": _matrix(4, 4, "rigid: object to camera frame, metres"),
+    "matrix_world": _matrix(4, 4, "object to world, scale included, metres"),
+    "dimensions": _list(_NUMBER, 3, description="of the oriented bounding box, metres"),
+    "bbox": _BOX,
+    "bbox_unclipped": _BOX,
+    "box3d": _matrix(8, 3, "corners of the oriented bounding box, world, metres"),
+    "truncation": {**_FRACTION, "description": "of the unclipped box, outside the image"},
+}
+_PART = _object({"name": _TEXT, "part_id": _POSITIVE, **_PLACE}, _COUNTS)
 
 _OBJECT = _object(
     {
@@ -66,18 +82,11 @@ _OBJECT = _object(
         "category": _TEXT,
         "category_id": _COUNT,
         "segmentation_id": _COUNT,
-        "pose": _matrix(4, 4, "rigid: object to camera frame, metres"),
-        "matrix_world": _matrix(4, 4, "object to world, scale included, metres"),
-        "dimensions": _list(_NUMBER, 3, description="of the oriented bounding box, metres"),
-        "bbox": _BOX,
-        "bbox_unclipped": _BOX,
-        "box3d": _matrix(8, 3, "corners of the oriented bounding box, world, metres"),
+        **_PLACE,
         "keypoint_names": _list(_TEXT),
         "num_keypoints": _COUNT,
-        "truncation": {**_FRACTION, "description": "of the unclipped box, outside the image"},
-        "visible_pixels": _COUNT,
-        "silhouette_pixels": _COUNT,
-        "visible_fraction": {**_FRACTION, "description": "visible of silhouette pixels"},
+        **_COUNTS,
+        "parts": _list(_PART, description="of an object whose members were given by name"),
     },
 )
 
@@ -87,7 +96,7 @@ ANNOTATIONS: JsonSchema = {
     **_object(
         {
             "camera": _CAMERA,
-            "image": _object({"width": _PIXELS, "height": _PIXELS}),
+            "image": _object({"width": _POSITIVE, "height": _POSITIVE}),
             "episode": _COUNT,
             "frame": {"type": "integer"},
             "seed": _COUNT,

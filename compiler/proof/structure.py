@@ -91,6 +91,9 @@ class SampleChecker:
         yield from _keypoint_findings(f"{view}keypoints.npy", arrays, annotations["objects"])
         if strange := _strange(arrays.get(f"{view}categories.npy"), self._categories):
             yield Finding(f"{view}categories.npy", f"holds {strange}, which is not an id of the categories")
+        parts = [part.get("part_id") for entry in annotations["objects"] for part in entry.get("parts", ())]
+        if strange := _strange(arrays.get(f"{view}parts.npy"), parts):
+            yield Finding(f"{view}parts.npy", f"holds {strange}, which is not a part_id of the objects", damage=False)
         ids = [entry.get("segmentation_id", at) for at, entry in enumerate(annotations["objects"], start=1)]
         if strange := _strange(
             arrays.get(f"{view}segmentation.npy"), ids

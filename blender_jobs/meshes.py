@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from mathutils import Matrix, Vector
 
-from blender_jobs import assets, importing, materials, scatter, stage
+from blender_jobs import assets, importing, lettering, materials, scatter, stage
 from blender_jobs.importing import FORMATS, UpAxis
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
@@ -249,6 +249,38 @@ def tubes(name: str, starts: npt.ArrayLike, ends: npt.ArrayLike, radii_m: npt.Ar
     )
     _smooth_sides(made.data, np.tile(np.arange(len(faces)) < segments, len(low)))
     return made
+
+
+def text(
+    name: str,
+    text: str,
+    font: assets.AnyPath | None = None,
+    height_m: float = 0.1,
+    depth_m: float = 0.0,
+    spacing: float = 1.0,
+    align: lettering.Align = "left",
+) -> Any:
+    """Return a new mesh of text that is read from above (from +z), along x: for number plates, signs, labels.
+
+    The box around its ink is centred on the origin, its back is at z = 0. `parts.glyphs` gives the corners of each
+    glyph's box as keypoints. Letters are set one after another: scripts that join or reorder them (Arabic, Devanagari)
+    are not shaped.
+
+    Args:
+        name: of the object and its mesh.
+        text: may have several lines.
+        font: a .ttf, .otf or .ttc (its first) file, from the job's folder; by default Blender's own font, which
+            borrows from Noto what it lacks.
+        height_m: of capital letters (the font's H), metres; of the whole text, if the font has no H.
+        depth_m: how far the letters stand out; 0: flat. Flat text that lies in a surface flickers: put it before.
+        spacing: between characters: 1 as the font has it, 2 twice as much.
+        align: how its lines are set against one another: left, center or right.
+
+    Raises:
+        JobError: the text shows nothing, the font lacks characters of it (which are named), or the file is missing,
+            unknown to the plan or no such font.
+    """
+    return lettering.build(name, text, font, height_m, depth_m, spacing, align)
 
 
 SHAPES: Sequence[Callable[[str], Any]] = (stage.cube, sphere, cylinder, cone, torus)

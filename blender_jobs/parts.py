@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from blender_jobs import lettering
 from blender_jobs.imaging.snapshot import evaluate
 from blender_jobs.vision.camera import FloatArray, transform
 
@@ -155,6 +156,26 @@ def bones(
 def corners(view: View, obj: Target) -> Points:
     """The corners of an object's oriented bounding box, in the order of `View.corners`."""
     return Points(CORNERS, view.corners(obj), (obj,))
+
+
+def glyphs(view: View, obj: Target) -> Points:
+    """The corners of the glyphs' boxes of a text that `meshes.text` made, in reading order.
+
+    Four a glyph: ``glyph0_top_left``, ``glyph0_top_right``, ``glyph0_bottom_right``, ``glyph0_bottom_left``, as one
+    reads it, on the side that is read; the box is tight around the ink. Spaces are no glyphs. The points move with the
+    object, not with its modifiers. For a category: `glyph_names`.
+
+    Raises:
+        ValueError: the object was not made by `meshes.text`; one line.
+    """
+    matrix = view.matrix_world(obj)
+    places = lettering.corners(view.source(obj).data)
+    return Points(lettering.names(len(places)), transform(matrix, places.reshape(-1, 3)), (obj,))
+
+
+def glyph_names(count: int) -> tuple[str, ...]:
+    """The names of the keypoints of a text of so many glyphs: for a category's ``keypoints``."""
+    return lettering.names(count)
 
 
 def own_frame(view: View, obj: Target, positions: npt.ArrayLike, names: Sequence[str] | None = None) -> Points:

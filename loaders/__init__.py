@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from loaders.batches import collate as collate
     from loaders.dataset import ShardDataset as ShardDataset
     from loaders.decode import Decoder as Decoder
+    from loaders.depth_cameras import KinectAzure as KinectAzure
+    from loaders.depth_cameras import RealSense as RealSense
     from loaders.errors import LiveError as LiveError
     from loaders.errors import SampleError as SampleError
     from loaders.errors import ShardError as ShardError
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Decoder": "loaders.decode",
     "IndexedShards": "loaders.indexed",
+    "KinectAzure": "loaders.depth_cameras",
     "LiveDataset": "loaders.live",
     "LiveError": "loaders.errors",
     "LiveThenShards": "loaders.live_then_shards",
     "Loader": "loaders.loader",
     "Manifest": "loaders.manifest",
     "ManifestError": "loaders.manifest",
+    "RealSense": "loaders.depth_cameras",
     "SampleError": "loaders.errors",
     "ShardDataset": "loaders.dataset",
     "ShardError": "loaders.errors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from loaders.shards.store import LocalShards
 from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES
-
-Transform = Callable[[dict[str, Any]], Any]
+from loaders.transforms import Transform, Transformed
 
 OTHER_ORDER = (
     "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
@@ -69,7 +68,7 @@ class ShardDataset(IterableDataset[Any]):
         floats: "float32" widens float16.
         members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
-            the sample out.
+            the sample out. It gets the epoch as well, if it has a parameter `epoch`.
         rank: which process this is of `world_size`; by default torch.distributed's, RANK's and WORLD_SIZE's, or the
             only one. Fixed when the dataset is made.
         world_size: see `rank`.
@@ -137,7 +136,7 @@ class ShardDataset(IterableDataset[Any]):
     def _prepare(self, share: Share, skips: Skips, decode: Decoder, transform: Transform | None) -> None:
         """Set all but the reader, which a subclass may find by other means."""
         IterableDataset.__init__(self)
-        self.share, self._skips, self._decode, self._transform = share, skips, decode, transform
+        self.share, self._skips, self._decode, self._transform = share, skips, decode, Transformed(transform)
         self._epoch = SharedArray(1, torch.int64)
         self._iteration: _Iteration | None = None
         self._resumed: _Iteration | None = None
@@ -227,10 +226,10 @@ class ShardDataset(IterableDataset[Any]):
         Where samples were skipped a batch is smaller, or empty; it keeps its place.
         """
         for batch in self._reader.read(plan, worker, workers, skip):
-            decoded = (self._load(raw) for raw in batch)
+            decoded = (self._load(raw, plan.epoch) for raw in batch)
             yield [sample for sample in decoded if sample is not None]
 
-    def _load(self, raw: Raw) -> Any:
+    def _load(self, raw: Raw, epoch: int) -> Any:
         if raw is None:
             return None
         where, sample = raw
@@ -240,9 +239,7 @@ class ShardDataset(IterableDataset[Any]):
                 return self._decode(sample.key, sample.members)
 
         decoded = self._skips.attempt(decode)
-        if decoded is None or self._transform is None:
-            return decoded
-        return self._transform(decoded)
+        return None if decoded is None else self._transform(decoded, epoch)
 
 
 def _worker() -> tuple[int, int]:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders.dataset import Transform
 from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
@@ -28,6 +27,7 @@ from loaders.tee.listener import Listener, Sightings, Terms
 from loaders.tee.parent import check_parent
 from loaders.tee.reception import Arrival, Reception
 from loaders.tee.recording import Recorder, check_recording, content_digest
+from loaders.transforms import Transform, Transformed
 
 TIMEOUT_S = 60.0
 
@@ -62,7 +62,7 @@ class LiveDataset(IterableDataset[Any]):
         floats: "float32" widens float16.
         members: names (``image``, ``keypoints``, ``annotations`` ...) to decode; all by default.
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
-            the sample out.
+            the sample out. It gets the number of the iteration, from 0, as `epoch`, if it has such a parameter.
         on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
         record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders.tee.recording`).
         rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
@@ -114,7 +114,7 @@ class LiveDataset(IterableDataset[Any]):
             members=members,
             max_pixels=max_pixels,
         )
-        self._transform, self._max_pixels = transform, max_pixels
+        self._transform, self._max_pixels = Transformed(transform), max_pixels
         self._record = None if record is None else Path(record)
         if self._record is not None:
             check_recording(self._record)
@@ -165,7 +165,7 @@ class LiveDataset(IterableDataset[Any]):
                 listeners, stop = self._listeners(iteration)
                 with Reception(listeners, stop, left) as reception:
                     for arrival in arrivals(reception):
-                        sample = self._load(arrival, recorder)
+                        sample = self._load(arrival, recorder, iteration - 1)
                         if sample is None:
                             continue
                         yield sample
@@ -184,7 +184,7 @@ class LiveDataset(IterableDataset[Any]):
         ]
         return listeners, stop
 
-    def _load(self, arrival: Arrival, recorder: Recorder | None) -> Any:
+    def _load(self, arrival: Arrival, recorder: Recorder | None, epoch: int) -> Any:
         listener, sample = arrival
 
         def decode() -> tuple[dict[str, Any], Sample, bytes]:
@@ -200,7 +200,7 @@ class LiveDataset(IterableDataset[Any]):
         decoded, received, content = whole
         if recorder is not None and listener.status is not None:
             recorder.add(listener.status, received, content)
-        return decoded if self._transform is None else self._transform(decoded)
+        return self._transform(decoded, epoch)
 
 
 def terms(

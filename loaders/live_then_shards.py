@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from loaders.dataset import ShardDataset, Transform
+from loaders.dataset import ShardDataset
 from loaders.decode import MAX_PIXELS, Decoder, Floats, ImageLayout, Integers, Output
 from loaders.errors import LiveError
 from loaders.live import TIMEOUT_S, terms
@@ -25,6 +25,7 @@ from loaders.tee.client import Address, TeeStatus
 from loaders.tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
 from loaders.tee.growing import Claims, GrowingShards
 from loaders.tee.listener import Listener, Sightings
+from loaders.transforms import Transform
 
 _MOST_SAMPLES = 1 << 26
 _LOOK_EVERY_S = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -25,12 +26,19 @@ def needs_a_framework(block: str) -> bool:
     return re.search(FRAMEWORKS, block, re.MULTILINE) is not None
 
 
+def with_camera(number: int) -> dict[str, bytes]:
+    """Return all that a sample can hold, with a K."""
+    members = full_members(number)
+    camera = {"K": [[10, 0, 4], [0, 10, 3], [0, 0, 1]]}
+    return {**members, "json": json.dumps({**json.loads(members["json"]), "camera": camera}).encode()}
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_the_code_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make_dataset(tmp_path / "falling_cubes", [6, 2, 7], full_members, splits=["train", "val"])
+    make_dataset(tmp_path / "falling_cubes", [6, 2, 7], with_camera, splits=["train", "val"])
     plain = [block for block in blocks() if not needs_a_framework(block)]
-    assert len(plain) == 5
+    assert len(plain) == 6
     names: dict[str, object] = {}
     for block in plain:
         exec(compile(block, str(PAGE), "exec"), names)

@@ -39,6 +39,10 @@ _PERMUTED_AT_ONCE = 4096
 class Plan(Protocol):
     """One rank's batches of an epoch."""
 
+    @property
+    def epoch(self) -> int:
+        """Return which epoch, from 0."""
+
     def __len__(self) -> int:
         """Return how many there are."""
 

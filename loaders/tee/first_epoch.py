@@ -51,6 +51,11 @@ class FirstEpochPlan:
     drop_last: bool = False
 
     @property
+    def epoch(self) -> int:
+        """Return 0, the only epoch that comes live."""
+        return 0
+
+    @property
     def positions(self) -> NDArray[np.bool_]:
         """Whether each position is this rank's: (n,) bool. Beyond `size`, the first samples come again."""
         rest, ranks = self.size % self.share.ranks, self.share.ranks

@@ -50,11 +50,13 @@ class RobotArm(Job):
 
     def put(self, rng: np.random.Generator, thing: Any) -> None:
         """Propose a place on the floor, not below the arm."""
-        place = scatter.in_shell(rng, (0, 0, thing.dimensions.z / 2), (0.35, 1), (0, 0))
-        thing.location, thing.rotation_euler = place, (0, 0, rng.uniform(0, 2 * np.pi))
+        thing.rotation_euler = 0, 0, rng.uniform(0, 2 * np.pi)
+        thing.location = scatter.in_shell(rng, (0, 0, thing.dimensions.z / 2), (0.35, 1), (0, 0))
 
     def annotate(self, view: View) -> dict[str, Any]:
         """Describe the arm as one, with its joints, which are within its links; and the things."""
         arm = view.describe(self.arm.root, "arm", self.arm.keypoints(view), members="children", self_tolerance_m=0.12)
-        things = [view.describe(thing, "thing", keypoints=()) for thing in self.around]
-        return {"objects": [arm, *things], "joints": self.arm.state(view)}
+        return {
+            "objects": [arm, *(view.describe(one, "thing", ()) for one in self.around)],
+            "joints": self.arm.state(view),
+        }

@@ -46,9 +46,7 @@ class SixCameras(Job):
             stage.copy(self.house, "house").location = x, 2 + 16 * side, rng.uniform(-3, 0)
             stage.copy(self.tree, "tree").location = x + rng.uniform(-4, 4), 2 + 9 * side, rng.uniform(-1.5, 0)
         self.cars = []
-        for x, y in (
-            (x, y) for x in range(-42, 43, 7) for y in (-3, 0, 4, 7) if (y or abs(x) > 7) and rng.uniform() < 0.5
-        ):
+        for x, y in ((x, y) for x in range(-35, 36, 10) for y in (-3, 0, 4, 7) if rng.uniform() < 0.6):
             car = stage.copy(self.car, "car")
             car.location, car.rotation_euler.z = rng.normal((x, y, 0), (0.5, 0.1, 0)), np.pi * (y > 2)
             car.material_slots["paint"].link = "OBJECT"  # else it is that of all copies

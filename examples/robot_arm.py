@@ -36,17 +36,17 @@ class RobotArm(Job):
 
     def setup(self) -> None:
         """Build the arm, the floor and some light."""
-        self.arm = rigs.chain("arm", ARM, radius_m=0.045)
-        stage.ground(size_m=60, rgb=(0.3, 0.32, 0.34))
-        stage.sky(rgb=(0.85, 0.92, 1.0), strength=0.5)
+        self.arm = rigs.chain("arm", ARM, radius_m=0.045, rgb=(0.75, 0.75, 0.72))
+        stage.ground(size_m=60, rgb=(0.16, 0.2, 0.24))
+        stage.sky(rgb=(0.85, 0.92, 1.0), strength=0.3)
 
     def randomize(self, rng: np.random.Generator) -> None:
         """Draw two poses, the things around the arm, the lamps and the view."""
         self.arm.move({frame: self.arm.randomize(rng) for frame in (1, 49)}, "BEZIER")
-        self.around = meshes.distractors(rng, self.things, (0, 0, 0), (0, 0, 0), (0.08, 0.22), "thing")
-        scatter.place_apart(rng, self.around, self.put, others=[self.arm.root])
-        lights.random_rig(rng, (0, 0, 0.5), radius=(2, 4), elevation=(30, 70), power_w=(60, 200), size_m=(0.5, 2))
-        stage.camera(at=scatter.in_shell(rng, (0, 0, 0.5), (2.8, 3.4), (8, 40)), look_at=(0, 0, 0.5), lens_mm=42)
+        self.near = meshes.distractors(rng, self.things, (0, 0, 0), (0, 0, 0), (0.08, 0.22), "thing")
+        scatter.place_apart(rng, self.near, self.put, others=[self.arm.root])
+        lights.random_rig(rng, (0, 0, 0.5), radius=(2, 4), elevation=(30, 70), power_w=(30, 80), size_m=(0.5, 2))
+        stage.camera(at=scatter.in_shell(rng, (0, 0, 0.5), (2.3, 2.8), (8, 40)), look_at=(0, 0, 0.5), lens_mm=42)
 
     def put(self, rng: np.random.Generator, thing: Any) -> None:
         """Propose a place on the floor, not below the arm."""
@@ -56,7 +56,4 @@ class RobotArm(Job):
     def annotate(self, view: View) -> dict[str, Any]:
         """Describe the arm as one, with its joints, which are within its links; and the things."""
         arm = view.describe(self.arm.root, "arm", self.arm.keypoints(view), members="children", self_tolerance_m=0.12)
-        return {
-            "objects": [arm, *(view.describe(one, "thing", ()) for one in self.around)],
-            "joints": self.arm.state(view),
-        }
+        return {"objects": [arm, *(view.describe(it, "thing", ()) for it in self.near)], "joints": self.arm.state(view)}

@@ -45,12 +45,13 @@ class NumberPlates(Job):
         self.text = meshes.text("text", self.number, height_m=0.075, depth_m=0.001)
         self.text.parent, self.text.location = self.plate, (0.02, 0, 0.0031)
         stage.paint(self.text, (0.01, 0.01, 0.01))
-        paint = materials.random_principled(rng, "paint", metal=0, coated=1)
+        color = materials.random_color(rng, saturation=(0, 0.6), value=(0.1, 0.9))
+        paint = materials.principled("paint", color, coat=1)
         self.car.data.materials[self.car.data.materials.find("paint")] = paint
         stage.sun(energy=4, elevation=rng.uniform(15, 50), azimuth=rng.uniform(110, 250))
         stage.sky(rgb=(0.6, 0.75, 1.0), strength=rng.uniform(0.3, 0.9))
         at = self.plate.location
-        stage.camera(at=scatter.in_shell(rng, at, (1.8, 3.5), (5, 30), (145, 215)), look_at=at)
+        stage.camera(at=scatter.in_shell(rng, at, (2, 3.6), (3, 18), (145, 215)), look_at=at)
 
     def annotate(self, view: View) -> dict[str, Any]:
         """Describe the plate with its corners, and its text with those of each glyph."""

@@ -78,7 +78,7 @@ def car() -> list[Any]:
     at = np.arange(len(points)).reshape(len(stations), len(ring))
     on = np.roll(at, -1, axis=1)
     sides = np.stack([at[:-1], at[1:], on[1:], on[:-1]], axis=2).reshape(-1, 4).tolist()
-    body = smooth(stage.mesh("body", points, [*sides, at[0].tolist(), at[-1, ::-1].tolist()]), 1)
+    body = smooth(stage.mesh("body", points, [*sides, at[0].tolist(), at[-1, ::-1].tolist()]), 2)
     low, high = ((-1.75, 0.78, 0.84), (0.95, 0.8, 0.84)), ((-1.2, 0.6, 1.42), (0.05, 0.6, 1.44))
     corners = [(x, sign * half, z) for end in (low, high) for x, half, z in end for sign in (-1, 1)]
     faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 2, 6, 4), (1, 5, 7, 3), (0, 4, 5, 1), (2, 3, 7, 6)]
@@ -91,10 +91,11 @@ def car() -> list[Any]:
             wheel = meshes.cylinder("wheel", 0.33, 0.24, 20)
             hub = meshes.cylinder("hub", 0.2, 0.26, 12)
             made += [piece(part, m, (x, y, 0.33), (RIGHT_ANGLE, 0, 0)) for part, m in ((wheel, tyre), (hub, rim))]
-    lamps = meshes.boxes("lamps", [(2.12, y, 0.62) for y in (-0.58, 0.58)], (0.2, 0.3, 0.1))
-    rear = meshes.boxes("rear", [(-2.16, y, 0.74) for y in (-0.58, 0.58)], (0.16, 0.34, 0.11))
-    made += [piece(lamps, look("lamp", (0.9, 0.9, 0.85), 0.1)), piece(rear, look("rear lamp", (0.4, 0.0, 0.0), 0.2))]
-    return made
+    lamps = rounded(meshes.boxes("lamps", [(2.08, y, 0.62) for y in (-0.56, 0.56)], (0.2, 0.34, 0.1)), 0.03)
+    rear = rounded(meshes.boxes("rear", [(-2.12, y, 0.76) for y in (-0.62, 0.62)], (0.16, 0.3, 0.09)), 0.03)
+    bumpers = rounded(meshes.boxes("bumpers", [(x, 0, 0.4) for x in (-2.17, 2.12)], (0.16, 1.5, 0.12)), 0.04)
+    looks = look("lamp", (0.9, 0.9, 0.85), 0.1), look("rear lamp", (0.45, 0.01, 0.01), 0.15), tyre
+    return made + [piece(part, m) for part, m in zip((lamps, rear, bumpers), looks, strict=True)]
 
 
 def sheep() -> list[Any]:

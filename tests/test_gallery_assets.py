@@ -14,6 +14,11 @@ from tests.in_blender import scene
 
 ASSETS = Path(__file__).parents[1] / "examples" / "assets"
 
+MODELS = [
+    *("car.glb", "house.glb", "sheep.glb", "tree.glb"),
+    *("toys/duck.glb", "toys/knot.ply", "toys/mug.obj", "toys/rook.stl"),
+]
+
 pytestmark = in_blender.needs_bpy
 
 
@@ -46,9 +51,25 @@ def still_life(folder: Path) -> list[dict[str, Any]]:
     return [_content(path) for path in (ASSETS / "still_life.blend", anew)]
 
 
+@scene
+def models(folder: Path) -> dict[str, Any]:
+    """The sorted vertices of each model in the folder, and of those made anew."""
+    from blender_jobs import assets, meshes
+
+    assets.begin(ASSETS)
+    anew = _made("make_models.py", folder)
+    found = {}
+    for name in MODELS:
+        one, other = (meshes.load(place / name, name) for place in (ASSETS, anew))
+        found[name] = [
+            sorted([round(x, 4) for x in vertex.co] for vertex in made.data.vertices) for made in (one, other)
+        ]
+    return found
+
+
 def test_the_still_life_is_what_its_script_makes(tmp_path: Path) -> None:
     """The same objects at the same places, whichever Blender ran the script; and small enough to be in git."""
-    committed, anew = in_blender.play(__name__, tmp_path)["still_life"]
+    committed, anew = in_blender.play(__name__, tmp_path, ["still_life"])["still_life"]
     assert sorted(committed) == sorted(anew)
     assert len(committed["bottle"][3]) > 1000
     for name, (kind, matrix, looks, points) in committed.items():
@@ -64,3 +85,13 @@ def test_the_monkey_is_what_its_script_makes(tmp_path: Path) -> None:
     _, _, mesh = _made("make_monkey.py", tmp_path / "anew.ply").read_bytes().partition(b"element vertex")
     assert committed.partition(b"element vertex")[2] == mesh
     assert len(committed) < 150_000
+
+
+def test_the_models_are_what_their_script_makes(tmp_path: Path) -> None:
+    """The same vertices, in whatever order; and small. Nothing else is in the toys' folder but a material."""
+    for name, (committed, anew) in in_blender.play(__name__, tmp_path, ["models"])["models"].items():
+        assert len(committed) > 100
+        assert np.allclose(committed, anew, atol=2e-4), name
+        assert (ASSETS / name).stat().st_size < 70_000
+    toys = {f"toys/{path.name}" for path in (ASSETS / "toys").iterdir()}
+    assert toys == {name for name in MODELS if name.startswith("toys/")} | {"toys/mug.mtl"}

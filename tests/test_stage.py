@@ -89,6 +89,10 @@ def copies(folder: Path) -> Any:
     stage.move(second, {1: (1, 1, 1), 6: (2, 2, 2)}, interpolation="CONSTANT")
     moved = track(first, second)
     shared = [first.data == second.data, first.name, second.name, second.users_collection[0].name]
+    third = stage.cube("third")
+    third.location = (1, 2, 3)
+    stage.move(third, {1: third.location, 6: (9, 9, 9)})
+    live = [list(third.location), track(third)]
     errors = []
     for attempt in (lambda: stage.move(first, {}), lambda: stage.move(first, {1: (0, 0, 0)}, "LINAER")):
         with pytest.raises(JobError) as error:
@@ -115,6 +119,7 @@ def copies(folder: Path) -> Any:
         "begins": begins,
         "inherited": inherited,
         "moved": moved,
+        "live": live,
         "shared": shared,
         "errors": errors,
         "mass": other.rigid_body.mass,
@@ -172,11 +177,17 @@ def test_an_hdri_lights_turns_and_hides(seen: dict[str, Any]) -> None:
 
 
 def test_things_are_where_they_are_moved(seen: dict[str, Any]) -> None:
-    """At even speed, or in jumps; at the last place from then on; a second path replaces the first."""
+    """At even speed, or in jumps; at the last place from then on; a second path replaces the first.
+
+    Where it is, ``obj.location``, may be given as one of its places, though that is Blender's own, which moves along.
+    """
     assert seen["copies"]["begins"] == [0, 0, 0]
     paths = np.array(seen["copies"]["moved"])
     assert paths[:, 0] == pytest.approx(np.outer([0, 0.2, 0.5, 1, 1], [10, 0, 5]), abs=1e-5)
     assert paths[:, 1] == pytest.approx(np.outer([1, 1, 2, 2, 2], [1, 1, 1]), abs=1e-5)
+    began, path = seen["copies"]["live"]
+    assert began == path[0][0] == [1, 2, 3]
+    assert path[-1][0] == [9, 9, 9]
     no_places, no_such = seen["copies"]["errors"]
     assert no_places == "move: no places for 'first'; give at least one, as {1: (0, 0, 0)}"
     assert no_such == "move: interpolation is 'LINAER', which must be LINEAR, BEZIER or CONSTANT"

@@ -37,11 +37,12 @@ def keyframe(obj: bpy.types.Object, path: str, values: Mapping[int, Vector], int
 
     In the end the object is where it is in the first of these frames.
     """
+    fixed = {frame: [float(part) for part in value] for frame, value in values.items()}  # `obj.location` moves along
     for curve in _keyed(obj, path):
         for frame in [point.co[0] for point in curve.keyframe_points]:
             obj.keyframe_delete(path, index=curve.array_index, frame=frame)
-    for frame in sorted(values, reverse=True):
-        setattr(obj, path, values[frame])
+    for frame in sorted(fixed, reverse=True):
+        setattr(obj, path, fixed[frame])
         obj.keyframe_insert(path, frame=float(frame))
     for curve in _keyed(obj, path):
         for point in curve.keyframe_points:

@@ -114,6 +114,75 @@ def apart(folder: Path) -> Any:
 
 
 @scene
+def wholes(folder: Path) -> Any:
+    """Three robots of an empty with two arms each; cars whose wheel is not parented; an instance of a kit; a pool."""
+    import bpy
+
+    from blender_jobs import scatter, stage
+
+    stage.clear()
+    link = bpy.context.scene.collection.objects.link
+
+    def robot(name: str) -> tuple[Any, list[Any]]:
+        root, arms = bpy.data.objects.new(name, None), [box(f"{name}{side}", (0.5, 0.3, 0.3)) for side in (-1, 1)]
+        link(root)
+        for arm, side in zip(arms, (-1, 1), strict=True):
+            arm.parent, arm.location = root, (side, 0, 0.2)
+        hidden = box(f"{name} guide", (9, 9, 9))
+        hidden.parent, hidden.hide_render = root, True
+        return root, arms
+
+    robots = dict(robot(f"robot{at}") for at in range(3))
+    post_root, post = robot("post")
+    cars = {box(f"car{at}", (0.6, 0.4, 0.2)): box(f"wheel{at}", (0.2, 0.2, 0.2), (0.5, 0.1, 0)) for at in range(2)}
+    bpy.context.view_layer.update()
+    stood = {car.name: np.array(car.matrix_world.inverted() @ wheel.matrix_world) for car, wheel in cars.items()}
+
+    def propose(rng: np.random.Generator, obj: Any) -> None:
+        obj.location, obj.rotation_euler = scatter.in_box(rng, (-2, -2, -1), (2, 2, 1)), scatter.rotation(rng)
+
+    rng = np.random.default_rng(1)
+    left = scatter.place_apart(rng, list(robots), propose, [post_root], tries=200, members="children")
+    around = [arm for arms in (*robots.values(), post) for arm in arms]
+    left += scatter.place_apart(rng, list(cars), propose, around, tries=200, members=lambda obj: cars.get(obj))
+    groups = [*robots.values(), post, *([car, wheel] for car, wheel in cars.items())]
+    pairs = [pair for one, two in itertools.combinations(groups, 2) for pair in itertools.product(one, two)]
+    turned = [
+        np.array(car.matrix_world.inverted() @ wheel.matrix_world) - stood[car.name] for car, wheel in cars.items()
+    ]
+
+    kit, holder = bpy.data.collections.new("kit"), bpy.data.objects.new("holder", None)
+    kit.objects.link(box("far", (1, 1, 1), (20, 0, 0)))
+    bpy.context.scene.collection.objects.unlink(bpy.data.objects["far"])
+    holder.instance_type, holder.instance_collection = "COLLECTION", kit
+    link(holder)
+    wall = box("wall", (0.2, 4, 4), (21, 0, 0))
+    bpy.context.view_layer.update()
+
+    def fits(x: float) -> bool:
+        def move(rng: np.random.Generator, obj: Any) -> None:
+            obj.location.x = x
+
+        return not scatter.place_apart(rng, [holder], move, [wall], tries=1, must_fit=False, members="children")
+
+    refused = [said(lambda: scatter.place_apart(rng, [post_root], propose, members=m)) for m in (None, "childs")]
+    hidden = []
+    for count in (1, 3):
+        shown = scatter.show_some(rng, list(robots), count, members="children")
+        states = {root.name: [child.hide_render for child in root.children] for root in robots}
+        hidden.append([[states[root.name] for root in robots if (root in shown) is is_in] for is_in in (True, False)])
+    return {
+        "touching": [(a.name, b.name) for a, b in pairs if not separated(a, b)],
+        "left": [obj.name for obj in left],
+        "moved": min(np.linalg.norm(car.location) for car in cars),
+        "strayed": float(np.abs(turned).max()),
+        "fits": [fits(0.0), fits(0.5), fits(5.0)],
+        "refused": refused,
+        "hidden": hidden,
+    }
+
+
+@scene
 def inside(folder: Path) -> Any:
     """A small box proposed in the middle of a large one, and the other way round; two loose parts, one inside."""
     from blender_jobs import scatter, stage
@@ -253,3 +322,25 @@ def test_a_pool_shows_what_was_drawn(seen: dict[str, Any]) -> None:
     found = seen["shown"]
     assert found["too many"] == "show_some: cannot show 7 of 6 objects"
     assert found["heights"] == [pytest.approx([0.5, 1.5], abs=2e-3)] * 4
+
+
+def test_things_of_many_meshes_are_placed_whole(seen: dict[str, Any]) -> None:
+    """No member touches another thing's, parented or not; what is not parented keeps its place beside its object."""
+    found = seen["wholes"]
+    assert found["touching"] == []
+    assert found["left"] == []
+    assert found["moved"] > 0.1
+    assert found["strayed"] < 1e-5
+    assert found["fits"] == [True, False, True], "a collection's instance is where its copies are"
+    empty, word = found["refused"]
+    assert empty.startswith("object 'post' is a empty, where a mesh is needed")
+    assert word.startswith("object 'post': members is 'childs'; give 'children'")
+
+
+def test_things_of_many_meshes_are_hidden_whole(seen: dict[str, Any]) -> None:
+    """Shown again, what was hidden before stays so."""
+    (some, others), (all_shown, none) = seen["wholes"]["hidden"]
+    assert [sorted(state) for state in some] == [[False, False, True]]
+    assert others == [[True, True, True]] * 2
+    assert [sorted(state) for state in all_shown] == [[False, False, True]] * 3
+    assert none == []

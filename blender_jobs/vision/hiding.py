@@ -49,7 +49,7 @@ def hides(
         unclear = np.flatnonzero(np.isinf(depth[asked]) & np.isfinite(own))
         if len(unclear):
             there, all_around = _met(occluders(), pixels[asked[unclear]], surface)
-            hidden[asked[unclear]] = all_around & (there < limit[unclear])
+            hidden[asked[unclear]] = (all_around | inner[unclear]) & (there < limit[unclear])
     return hidden
 
 

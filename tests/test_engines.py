@@ -24,6 +24,7 @@ def setup(self):
     bpy.data.objects["catcher"].is_shadow_catcher = True
     bpy.data.objects["ghost"].visible_camera = False
     bpy.context.scene.unit_settings.scale_length = 0.001
+    stage.motion_blur(0.5)
     stage.camera(at=(4, -4, 3))
 """
 
@@ -38,6 +39,7 @@ def test_objects_that_an_engine_draws_otherwise_are_named(tmp_path: Path, engine
     told = [line for line in done.stderr.splitlines() if " as solid " in line]
     assert len(told) == bool(named)
     assert not named or f"{named})" in told[0]
+    assert ("workbench has no motion blur, which the scene asks for" in done.stderr) == (engine == "workbench")
 
 
 def test_a_unit_that_is_no_metre_is_told_and_kept_in_the_plan(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Glassware(Job):
             tint = materials.random_color(rng, saturation=(0, rng.choice([0.03, 0.03, 0.5])), value=(0.9, 1))
             materials.assign(glass, materials.glass("glass", tint))
         lights.area(scatter.in_shell(rng, (0, 0, 0), (1, 1.3), (30, 55), (30, 150)), power_w=25, size_m=0.7)
-        stage.camera(scatter.in_shell(rng, (0, 0, 0), (0.8, 0.95), (15, 35), (255, 285)), look_at=(0, 0, 0.08))
+        stage.camera(scatter.in_shell(rng, (0, 0, 0), (0.95, 1.1), (15, 35), (255, 285)), look_at=(0, 0, 0.08))
 
     def annotate(self, view: View) -> dict[str, Any]:
         """Describe each glass, without keypoints: it is round."""

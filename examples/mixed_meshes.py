@@ -44,7 +44,7 @@ class MixedMeshes(Job):
         scatter.place_apart(rng, self.things, self.hold)
         physics.settle(must_rest=False)
         lights.random_rig(rng, radius=(4, 6), elevation=(35, 75), power_w=(200, 500), size_m=(0.5, 2))
-        stage.camera(at=scatter.in_shell(rng, (0, 0, 0.3), (5.5, 6.5), (25, 55)), look_at=(0, 0, 0.3), lens_mm=50)
+        stage.camera(at=scatter.in_shell(rng, (0, 0, 0.3), (6.5, 7.5), (25, 55)), look_at=(0, 0, 0.3), lens_mm=50)
 
     def hold(self, rng: np.random.Generator, thing: Any) -> None:
         """Propose a pose above the table, from which the thing will fall."""

@@ -43,11 +43,11 @@ class NumberPlates(Job):
         letters, digits = rng.choice([*"ABCDEFGHJKLMNPRSTUVWXYZ"], size=4), rng.integers(0, 10, size=3)
         self.number = "".join([*letters[:2], " ", *map(str, digits), " ", *letters[2:]])
         self.text = meshes.text("text", self.number, height_m=0.075, depth_m=0.001)
-        self.text.parent, self.text.location = self.plate, (0.02, 0, 0.0031)
+        self.text.parent, self.text.scale.x = self.plate, 0.43 / self.text.dimensions.x  # it fits the plate
+        self.text.location = 0.02, 0, 0.0031
         stage.paint(self.text, (0.01, 0.01, 0.01))
         color = materials.random_color(rng, saturation=(0, 0.6), value=(0.1, 0.9))
-        paint = materials.principled("paint", color, coat=1)
-        self.car.data.materials[self.car.data.materials.find("paint")] = paint
+        self.car.material_slots["paint"].material = materials.principled("paint", color, coat=1)
         stage.sun(energy=4, elevation=rng.uniform(15, 50), azimuth=rng.uniform(110, 250))
         stage.sky(rgb=(0.6, 0.75, 1.0), strength=rng.uniform(0.3, 0.9))
         at = self.plate.location

@@ -17,6 +17,7 @@ from compiler.rendering.crew import Crew, CrewOptions, Hands
 from compiler.rendering.events import (
     EpisodeSkipped,
     Event,
+    Noted,
     Restarted,
     SampleDone,
     SamplesKept,
@@ -54,6 +55,8 @@ class Report:
     """The keys of samples that were left out, and why."""
     failures: int = 0
     """How much was noted in the directory's `failures.jsonl`."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know of the job, as rendering it told."""
     seen: Sightings = field(default_factory=Sightings)
     """What came into view in the shards that were rendered now as a whole."""
     seen_in: set[int] = field(default_factory=set)
@@ -177,5 +180,7 @@ def _account(event: Event, report: Report, store: Store) -> None:
                 report.restarts += 1
             elif isinstance(event, ShardFailed):
                 report.failed.append(event.error)
+        case Noted(note):
+            report.notes.append(note)
         case Stopped(error):
             raise error

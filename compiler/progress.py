@@ -10,7 +10,16 @@ from tqdm import tqdm
 
 from compiler.build import Display, Report
 from compiler.rendering.crew import Hands
-from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.rendering.events import (
+    EpisodeSkipped,
+    Event,
+    Noted,
+    Restarted,
+    SampleDone,
+    SamplesKept,
+    ShardDone,
+    ShardFailed,
+)
 from compiler.terminal import give_up, plain
 
 _LINE_EVERY_S = 10.0
@@ -156,4 +165,6 @@ def _note(event: Event | None) -> str:
             return f"shard {failure.shard}: episode {failure.episode} skipped: each instance {failure.reason}"
         case ShardFailed(failure):
             return f"shard {failure.shard}: given up; the others go on"
+        case Noted(note):
+            return f"Note: {note}"
     return ""

@@ -30,7 +30,7 @@ def replay(
     """Render `episode` and write its samples' members as files under `out`.
 
     With `save_blend` the scene, as it is before the first frame, becomes a file that Blender opens; `say` hears what is
-    got over.
+    got over, and notes on the job.
 
     Returns:
         The files' paths, and how this installation differs from the one that the dataset was made with.
@@ -49,7 +49,7 @@ def replay(
                 for old in (blend, blend.with_name(f"{blend.name}@")):  # Blender writes the second, and renames it
                     old.unlink(missing_ok=True)
             order = plan.order(_episodes(plan, episode), launch.threads)
-            written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out))
+            written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out, say))
         finally:
             first.end()
     except OSError as error:
@@ -64,9 +64,13 @@ def _episodes(plan: Plan, episode: int) -> list[EpisodeOrder]:
     return [before for before in plan.episodes(episode // plan.episodes_per_shard) if before.episode <= episode]
 
 
-def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterator[Path]:
+def _write(instance: Instance, order: Render, episode: int, out: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    noted: dict[str, str] = {}
     try:
         for rendered, members in instance.render(order):
+            for about, note in rendered.notes.items():
+                if noted.setdefault(about, note) is note:
+                    say(f"Note: {note}")
             for name, content in members.items() if rendered.episode == episode else ():
                 path = out / f"{rendered.key}.{name}"
                 path.unlink(missing_ok=True)  # a link would lead elsewhere

@@ -98,7 +98,7 @@ def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]
             f"skipped {len(report.skipped)} samples whose episodes could not be rendered, the first"
             f" {min(report.skipped)}; dataset.json lists them, and the same command tries them again"
         )
-    yield from (f"Note: {note}" for note in report.seen.notes())
+    yield from (f"Note: {note}" for note in (*report.notes, *report.seen.notes()))
     if report.failures and out.is_dir():
         yield f"{report.failures} failures are described in {out / failures.FILE_NAME}"
     if report.live is not None:

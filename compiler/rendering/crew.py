@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
-from compiler.rendering.events import Event, Stopped
+from compiler.rendering.events import Event, Noted, Stopped
 from compiler.rendering.instances import Instance, Launch
 from compiler.rendering.task import Endurance, NotStarted, ShardTask
 from compiler.rendering.turns import Turns, pause_after
@@ -44,7 +44,7 @@ class Crew:
     """Threads with one instance each. Use as a context manager: leaving it ends every instance.
 
     State: the numbers of the shards still to do, the running instances, how many in a row died in each slot without
-    having given a sample, whose turn it is, and whether to stop.
+    having given a sample, what was noted of the job, whose turn it is, and whether to stop.
     """
 
     store: Store
@@ -57,6 +57,7 @@ class Crew:
     _instances: dict[int, Instance] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
     _deaths: dict[int, int] = field(default_factory=dict)
+    _notes: dict[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _turns: Turns = field(init=False)
 
@@ -153,12 +154,19 @@ class Crew:
         instance = self._instance(slot)
         room = min(most, self.options.recycle_episodes - instance.episodes)
         episodes = task.remaining if self.store.plan.job.reuse_scene else task.remaining[:room]
-        for _, members in instance.render(self.store.plan.order(episodes, self.options.launch.threads)):
+        for rendered, members in instance.render(self.store.plan.order(episodes, self.options.launch.threads)):
             self._deaths[slot] = 0
             task.add(members)
+            self._note(rendered.notes)
             if task.at_rest and task.remaining and not task.alone and most > 1 and self._turns.wanted:
                 self._release(slot)
                 return
+
+    def _note(self, notes: Mapping[str, str]) -> None:
+        """Tell each note once, though every shard and every instance has it."""
+        for about, note in notes.items():
+            if self._notes.setdefault(about, note) is note:
+                self.events.put(Noted(note))
 
     def offer(self, key: str, record: bytes) -> None:
         """Hand a sample to the tee; with its policy `block` this waits for slow listeners."""

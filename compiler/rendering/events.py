@@ -67,10 +67,17 @@ class ShardFailed:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that the user should know of the job, as rendering it tells."""
+
+    note: str
+
+
+@dataclass(frozen=True)
 class Stopped:
     """Nothing more will come of this build."""
 
     error: BlendshardError
 
 
-Event = SamplesKept | SampleDone | ShardDone | Restarted | EpisodeSkipped | ShardFailed | Stopped
+Event = SamplesKept | SampleDone | ShardDone | Restarted | EpisodeSkipped | ShardFailed | Noted | Stopped

@@ -1,4 +1,4 @@
-"""Render one episode again, in the foreground, with all that Blender says: where a job fails, one sees why."""
+"""Render one episode again, in the foreground, with what the job and Blender say: where it fails, one sees why."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _write(instance: Instance, order: Render, episode: int, out: Path, say: Call
                 path.write_bytes(content)
                 yield path
     except InstanceLost as loss:
-        hint = _hint("its whole output stands above", order)
+        hint = _hint("its output stands above", order)
         raise Incomplete(f"episode {episode}: the instance {loss}", hint) from None
     except JobBroken as error:
         raise JobBroken(str(error), _hint(error.hint, order), error.details) from None

@@ -17,6 +17,7 @@ reuse_scene = True
 frames: range = range(1, 2)
 
 def randomize(self, rng):
+    print("Time: to randomize")
     self.thing = stage.cube("thing")
 
 def annotate(self, view):
@@ -153,7 +154,8 @@ def test_what_a_job_keeps_on_purpose_is_no_fault(way: str, seen: dict[str, list[
 def test_a_build_and_a_replay_tell_it_once(tmp_path: Path) -> None:
     """At once on stderr, and with the result, though each shard has it."""
     job, out = write_job(tmp_path, PILING), tmp_path / "out"
-    done = run(job, *TINY, "--samples-per-shard", 3, "--shards", 2, "--instances", 1, "--out", out, "--json")
+    plan = [job, *TINY, "--passes", "depth", "--samples-per-shard", 3, "--shards", 2, "--out", out]
+    done = run(*plan, "--instances", 1, "--json")
     assert done.returncode == 0, done.stderr
     (note,) = json.loads(done.stdout)["notes"]
     assert note.startswith("reuse_scene: ")
@@ -161,6 +163,8 @@ def test_a_build_and_a_replay_tell_it_once(tmp_path: Path) -> None:
     assert done.stderr.index("Note: ") < done.stderr.index("shards 2/2")
     again = run("replay", out, "--episode", 2, "--out", tmp_path / "episode")
     assert again.stderr.count("Note: reuse_scene: ") == 1
+    assert again.stderr.count("Time: to randomize\n") == 3
+    assert "Fra:" not in again.stderr, "the progress of the passes' render"
     (out / "job-train-000001.tar").unlink()
-    said = ok(job, *TINY, "--samples-per-shard", 3, "--shards", 2, "--out", out)
+    said = ok(*plan)
     assert said.count(f"Note: {note}\n") == 1

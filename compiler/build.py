@@ -17,6 +17,7 @@ from compiler.rendering.crew import Crew, CrewOptions, Hands
 from compiler.rendering.events import (
     EpisodeSkipped,
     Event,
+    JobFailed,
     Noted,
     Restarted,
     SampleDone,
@@ -89,6 +90,8 @@ class Todo:
     missing: Iterable[int]
     """Numbers of the shards to render."""
     endless: bool = False
+    require_objects: bool = False
+    """Where there is no end at which it could be told: stop unless the first shard that is done shows an object."""
 
 
 def survey(store: Store, shards: int, endless: bool = False) -> Todo:
@@ -116,6 +119,7 @@ def build(
         KeyboardInterrupt: likewise.
     """
     report, crew, started, looked = todo.report, Crew(store, options, tee), time.monotonic(), 0.0
+    first_to_show = todo.endless and todo.require_objects
     with ExitStack() as ending:
         check_interrupts = ending.enter_context(deferred_interrupts())
         ending.callback(_record_the_rest, crew, store)
@@ -127,6 +131,7 @@ def build(
                 report.seconds = time.monotonic() - started
                 if event is not None:
                     _account(event, report, store)
+                    first_to_show = first_to_show and not _shows(event, store)
                 if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
                     looked, report.live = report.seconds, live_counts(tee)
                 display.update(report, crew.hands, event)
@@ -146,8 +151,8 @@ def _record_the_rest(crew: Crew, store: Store) -> None:
         match crew.events.get():
             case ShardDone(shard, annotations, skipped, _):
                 store.record(shard, annotations, skipped)
-            case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
-                store.note(failure)
+            case Restarted() | EpisodeSkipped() | ShardFailed() | JobFailed() as event:
+                store.note(event.failure)
 
 
 def _next_event(crew: Crew) -> Event | None:
@@ -155,6 +160,14 @@ def _next_event(crew: Crew) -> Event | None:
         return crew.events.get(timeout=_TICK_S)
     except queue.Empty:
         return None
+
+
+def _shows(event: Event, store: Store) -> bool:
+    """Whether a shard is done that shows an object. Raises NothingInView where it shows none."""
+    if not isinstance(event, ShardDone) or event.seen is None:
+        return False
+    event.seen.check_objects(store.plan.name)
+    return True
 
 
 def _account(event: Event, report: Report, store: Store) -> None:
@@ -172,15 +185,21 @@ def _account(event: Event, report: Report, store: Store) -> None:
             if seen is not None and report.shards_wanted:  # else there is no end at which it would be told
                 report.seen.merge(seen)
                 report.seen_in.add(shard.number)
-        case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
+        case Restarted() | EpisodeSkipped() | ShardFailed():
+            _account_loss(event, report, store)
+        case JobFailed(failure):  # and `Stopped` follows
             store.note(failure)
-            report.failures += 1
-            report.samples_done -= event.samples_lost
-            if isinstance(event, Restarted):
-                report.restarts += 1
-            elif isinstance(event, ShardFailed):
-                report.failed.append(event.error)
         case Noted(note):
             report.notes.append(note)
         case Stopped(error):
             raise error
+
+
+def _account_loss(loss: Restarted | EpisodeSkipped | ShardFailed, report: Report, store: Store) -> None:
+    store.note(loss.failure)
+    report.failures += 1
+    report.samples_done -= loss.samples_lost
+    if isinstance(loss, Restarted):
+        report.restarts += 1
+    elif isinstance(loss, ShardFailed):
+        report.failed.append(loss.error)

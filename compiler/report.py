@@ -11,12 +11,13 @@ from typing import Any
 from compiler.build import Report
 from compiler.errors import Incomplete
 from compiler.planning.plan import Plan
+from compiler.planning.sightings import Sightings
 from compiler.proof.reading import samples_of
 from compiler.storage import failures
 from compiler.storage.content import segmentation_of
 from compiler.storage.store import Store
 from loaders.manifest import Manifest
-from loaders.tarstream import kind_of
+from loaders.tarstream import Sample, kind_of
 
 
 class PlanReport:
@@ -65,9 +66,29 @@ def look_for_the_unseen(report: Report, store: Store) -> None:
     for shard in store.manifest.shards:
         if report.samples_rendered and shard.number not in report.seen_in:
             for sample in samples_of(store.path / shard.name):
-                for name, content in sample.members.items():
-                    if kind_of(name) == "json":
-                        report.seen.add(json.loads(content), segmentation_of(sample.members, name))
+                _look_at(sample, report.seen)
+
+
+def _look_at(sample: Sample, seen: Sightings) -> None:
+    for name, content in sample.members.items():
+        if kind_of(name) == "json":
+            seen.add(json.loads(content), segmentation_of(sample.members, name))
+
+
+def check_objects(report: Report, store: Store) -> None:
+    """Make sure that some sample of the dataset shows an object; where nothing was rendered, its shards are read.
+
+    Raises:
+        NothingInView: none does.
+        UsageError: a shard cannot be read.
+    """
+    seen = report.seen
+    for shard in store.manifest.shards if not report.samples_rendered else ():
+        for sample in samples_of(store.path / shard.name):
+            _look_at(sample, seen)
+        if not seen.emptiness:
+            return
+    seen.check_objects(store.path if store.path.is_dir() else store.plan.name)
 
 
 def report_json(report: Report, manifest: Manifest, out: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from compiler.trust import remember
     show_default=True,
     help="An episode that every try fails: give its shard up, or leave it out and list it.",
 )
+@options.require_objects
 @click.option(
     "--recycle", metavar="N", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender."
 )
@@ -90,14 +92,17 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         out = given["out"] or Path(plan.name)
         if given["dry_run"]:
             found = None if given["fresh"] else peek(out, plan, fresh=False)
-            planned = reports.PlanReport(plan, shards, out, found)
+            if found and found.anew:
+                announce(f"Note: {found.anew}")
+            planned = reports.PlanReport(plan, shards, out, found.manifest if found and not found.anew else None)
             if given["as_json"]:
                 say_json(planned.as_json())
             else:
                 say_lines(planned.lines())
             return
         with _store(plan, out, given) as store:
-            todo, display = survey(store, shards, endless=not shards), make_display(given["quiet"], plan.name)
+            todo = replace(survey(store, shards, endless=not shards), require_objects=given["require_objects"])
+            display = make_display(given["quiet"], plan.name)
             with live_tee(live, plan, todo.report, announce) if live else nullcontext() as tee:
                 report = build(store, todo, crew, first.instance, display, tee)
             reports.look_for_the_unseen(report, store)
@@ -109,6 +114,8 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         say_lines(reports.report_lines(report, store.manifest, out))
     if report.failed:
         raise reports.shards_missing(report)
+    if given["require_objects"]:
+        reports.check_objects(report, store)
 
 
 def _wanted(ctx: click.Context, given: dict[str, Any]) -> int:
@@ -127,5 +134,7 @@ def _store(plan: Plan, out: Path, given: dict[str, Any]) -> Iterator[Store]:
         yield Nowhere(plan, plan.manifest(provenance(plan)), out)
     else:
         with open_directory(out, plan, provenance(plan), given["fresh"]) as directory:
+            if directory.anew:
+                announce(f"Note: {directory.anew}")
             copy_sources(plan, out)
             yield directory

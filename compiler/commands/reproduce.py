@@ -66,6 +66,8 @@ def reproduce_command(
     try:
         plan = same_plan(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
+            if store.anew:
+                announce(f"Note: {store.anew}")
             copy_sources(plan, out)
             report = build(store, survey(store, shards), crew, first.instance, make_display(quiet, plan.name))
             look_for_the_unseen(report, store)

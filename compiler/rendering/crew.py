@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
-from compiler.rendering.events import Event, Noted, Stopped
+from compiler.rendering.events import Event, JobFailed, Noted, Stopped
 from compiler.rendering.instances import Instance, Launch
 from compiler.rendering.task import Endurance, NotStarted, ShardTask
 from compiler.rendering.turns import Turns, pause_after
-from compiler.storage.failures import memory_lost
+from compiler.storage.failures import JOB_FAILED, memory_lost
 from compiler.storage.store import Store, Tee
 
 
@@ -128,6 +128,10 @@ class Crew:
                 self._turns.pause(pause_after(self._deaths.get(slot, 0)))
             if not self._stop.is_set():
                 task.commit()
+        except JobBroken as error:
+            if task.remaining:
+                self.events.put(JobFailed(task.failure(JOB_FAILED, str(error), error.details, attempt=1)))
+            raise
         finally:
             task.close()
 

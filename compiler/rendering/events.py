@@ -67,6 +67,13 @@ class ShardFailed:
 
 
 @dataclass(frozen=True)
+class JobFailed:
+    """The user's job failed in an episode: nothing more will come of this build."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something that the user should know of the job, as rendering it tells."""
 
@@ -80,4 +87,4 @@ class Stopped:
     error: BlendshardError
 
 
-Event = SamplesKept | SampleDone | ShardDone | Restarted | EpisodeSkipped | ShardFailed | Noted | Stopped
+Event = SamplesKept | SampleDone | ShardDone | Restarted | EpisodeSkipped | ShardFailed | JobFailed | Noted | Stopped

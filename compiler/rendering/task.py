@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from compiler.planning.plan import SPLIT
 from compiler.planning.sightings import Sightings
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 from compiler.storage.content import segmentation_of
-from compiler.storage.failures import Failure, for_want_of_memory, replay_command
+from compiler.storage.failures import Failure, What, for_want_of_memory, replay_command
 from compiler.storage.store import Store
 from loaders.tarstream import kind_of
 
@@ -172,9 +172,8 @@ class ShardTask:
         return True
 
     def _restarted(self, loss: InstanceLost, tries: int) -> Restarted:
-        episode = self.remaining[0].episode
         self.alone = self.alone or for_want_of_memory(loss)
-        return Restarted(self._failure("instance lost", episode, tries, loss), self._roll_back(), self.alone)
+        return Restarted(self.failure("instance lost", str(loss), loss.log, tries), self._roll_back(), self.alone)
 
     def _roll_back(self) -> int:
         """Go back to the last seal; return how many samples that costs."""
@@ -198,7 +197,7 @@ class ShardTask:
         keys, lost = [sample.key for sample in poison.samples], self._roll_back()
         self._writer.skip(keys, str(loss))
         self._skipped |= dict.fromkeys(keys, str(loss))
-        self._events.put(EpisodeSkipped(self._failure("episode skipped", poison.episode, self._tries, loss), lost))
+        self._events.put(EpisodeSkipped(self.failure("episode skipped", str(loss), loss.log, self._tries), lost))
         self.remaining = self.remaining[1:]
         self._begin_unit()
         return True
@@ -206,7 +205,7 @@ class ShardTask:
     def _give_up(self, loss: InstanceLost) -> bool:
         attempts, episode = self._endurance.attempts, self.remaining[0].episode
         no_gl = any(mark in line for line in loss.log for mark in _SIGNS_OF_NO_OPENGL)
-        failure = self._failure("shard given up", episode, attempts, loss)
+        failure = self.failure("shard given up", str(loss), loss.log, attempts)
         replay = failure.replay
         error = Incomplete(
             f"shard {self.number}: episode {episode} was tried {attempts} times; the last instance {loss}",
@@ -216,15 +215,11 @@ class ShardTask:
         self._events.put(ShardFailed(failure, error, self._writer.samples))
         return False
 
-    def _failure(
-        self,
-        what: Literal["instance lost", "episode skipped", "shard given up"],
-        episode: int,
-        attempt: int,
-        loss: InstanceLost,
-    ) -> Failure:
-        replay = replay_command(self._folder, episode, self._blender)
-        return Failure(what, self.number, episode, attempt, str(loss), loss.log, replay)
+    def failure(self, what: What, reason: str, log: Sequence[str], attempt: int) -> Failure:
+        """Return what is to be noted of the present episode, at this attempt of it."""
+        now = self.remaining[0]
+        replay = replay_command(self._folder, now.episode, self._blender)
+        return Failure(what, self.number, now.episode, attempt, reason, log, replay, now.samples[0].key)
 
     def commit(self) -> None:
         """Give the shard its name. Raises OSError."""

@@ -262,6 +262,8 @@ class Rendered:
     frame: int
     members: dict[str, int]
     """Member name to size in bytes."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What the user should know of the job, found while rendering, by what it is about: one note of each is enough."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import bpy
 import numpy as np
@@ -102,10 +102,13 @@ def place_apart(
     propose: Callable[[np.random.Generator, Any], object],
     others: Iterable[Any] = (),
     tries: int = 100,
-    must_fit: bool = True,
+    *,
+    misfits: Literal["error", "hide"] = "error",
     members: Belonging = None,
 ) -> list[Any]:
     """Place one object after the other so that none touches or is inside another one, or one of `others`.
+
+    As `show_some` it returns those that are there.
 
     The evaluated meshes are compared, triangle by triangle.
 
@@ -115,38 +118,44 @@ def place_apart(
         propose: ``propose(rng, obj)`` draws a pose and sets it: `obj.location`, `obj.rotation_euler`.
         others: meshes that stay where they are.
         tries: poses drawn for an object before it is given up.
-        must_fit: an object that does not fit is an error. Otherwise it stays at the last pose drawn, where the
-            next ones may overlap it: hide or remove it.
+        misfits: what becomes of an object that does not fit: an error, or it is hidden as by `show_some`, and those
+            that fit are shown.
         members: what belongs to each of `objects` and `others`, for things of many meshes: ``"children"``, all that is
             parented below it, with the copies that are made there; or a function of the object that returns this word,
             a collection or objects, or None for the object alone. An empty or an armature may then stand for the whole.
             Members are placed with it, parented or not; what renders do not show is left out.
 
     Returns:
-        The objects that did not fit.
+        The objects that fit, in the order of `objects`.
 
     Raises:
-        JobError: an object does not fit, or is no mesh.
+        JobError: an object does not fit, or is no mesh; `misfits` is another word.
     """
+    if misfits not in ("error", "hide"):
+        raise JobError(f'place_apart: misfits is {misfits!r}; it takes "error" or "hide"')
     placed = [_Thing(other, members).solid() for other in others]
-    left_over = []
+    fitting = []
     for obj in objects:
         thing = _Thing(obj, members)
+        if misfits == "hide":
+            _show(thing, True)
         for _ in range(tries):
             propose(rng, obj)
             thing.follow()
             solid = thing.solid()
             if not any(solid.meets(other) for other in placed):
                 placed.append(solid)
+                fitting.append(obj)
                 break
         else:
-            if must_fit:
+            if misfits == "error":
                 raise JobError(
                     f"place_apart: no place for {obj.name!r} in {tries} tries, beside {len(placed)} others: "
-                    "give more room, fewer objects, more tries, or must_fit=False"
+                    'give more room, fewer objects, more tries, or misfits="hide"'
                 )
-            left_over.append(obj)
-    return left_over
+            _show(thing, False)
+            bpy.context.view_layer.update()
+    return fitting
 
 
 def show_some(rng: np.random.Generator, pool: Sequence[Any], count: int, members: Belonging = None) -> list[Any]:
@@ -163,13 +172,19 @@ def show_some(rng: np.random.Generator, pool: Sequence[Any], count: int, members
         raise JobError(f"show_some: cannot show {count} of {len(pool)} objects")
     chosen = set(rng.choice(len(pool), size=count, replace=False).tolist())
     for index, obj in enumerate(pool):
-        obj.hide_render = obj.hide_viewport = index not in chosen
-        if obj.rigid_body is not None:
-            physics.take_part(obj, index in chosen)
-        for member in _Thing(obj, members).objects[1:]:
-            _hide(member, index not in chosen)
+        _show(_Thing(obj, members), index in chosen)
     bpy.context.view_layer.update()
     return [pool[index] for index in sorted(chosen)]
+
+
+def _show(thing: _Thing, shown: bool) -> None:
+    """Let an object and its members be in renders, views and the rigid-body world, or in none of them."""
+    obj, *others = thing.objects
+    obj.hide_render = obj.hide_viewport = not shown
+    if obj.rigid_body is not None:
+        physics.take_part(obj, shown)
+    for member in others:
+        _hide(member, not shown)
 
 
 def _hide(obj: Any, hidden: bool) -> None:

@@ -60,6 +60,8 @@ class View:
             displaced ones. None: such surfaces hide what is behind them, and have the boxes of their meshes.
         counted: whether `describe` says how much of an object is visible, for which it needs `look`.
         categories: COCO's ``categories`` that the job declares, if it declares any.
+        episode: the number of the episode that is played.
+        frame: the frame's number; None: the scene's current one.
 
     Raises:
         ValueError: there is no camera, or one that K and an OpenCV pose cannot describe (panoramic, mirrored,
@@ -73,8 +75,14 @@ class View:
         look: Callable[[], Segments] | None = None,
         counted: bool = False,
         categories: Sequence[Mapping[str, Any]] = (),
+        episode: int = 0,
+        frame: int | None = None,
     ) -> None:
         self.scene = scene
+        self.episode = episode
+        """The episode's number in the dataset, from 0: the annotation ``episode``."""
+        self.frame = int(scene.frame_current) if frame is None else frame
+        """The frame's number, one of `Job.frames`: the annotation ``frame``."""
         self.snapshot = snapshot or take(scene)
         self._camera = self.snapshot.camera
         self._look, self._counted = look, counted
@@ -99,6 +107,11 @@ class View:
     def height(self) -> int:
         """Rendered pixels down, `resolution_percentage` included."""
         return self._camera.height
+
+    @property
+    def camera_name(self) -> str:
+        """The name of the camera object that this view is of: one of `Job.cameras`, where the job names any."""
+        return self._camera.name
 
     @property
     def camera(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from compiler.planning.sightings import Sightings
 from compiler.rendering.events import (
     EpisodeSkipped,
     Event,
+    JobFailed,
+    Noted,
     Restarted,
     SampleDone,
     SamplesKept,
@@ -54,6 +56,8 @@ class Report:
     """The keys of samples that were left out, and why."""
     failures: int = 0
     """How much was noted in the directory's `failures.jsonl`."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know of the job, as rendering it told."""
     seen: Sightings = field(default_factory=Sightings)
     """What came into view in the shards that were rendered now as a whole."""
     seen_in: set[int] = field(default_factory=set)
@@ -86,6 +90,8 @@ class Outstanding:
     missing: Iterable[int]
     """Numbers of the shards to render."""
     endless: bool = False
+    require_objects: bool = False
+    """Where there is no end at which it could be told: stop unless the first shard that is done shows an object."""
 
 
 def find_outstanding(store: Store, shards: int, endless: bool = False) -> Outstanding:
@@ -121,6 +127,7 @@ def build(
         KeyboardInterrupt: likewise.
     """
     report, pool, started, looked = work.report, WorkerPool(store, options, tee), time.monotonic(), 0.0
+    first_to_show = work.endless and work.require_objects
     with ExitStack() as ending:
         check_interrupts = ending.enter_context(deferred_interrupts())
         ending.callback(_account_for_the_rest, pool, report, store)
@@ -134,6 +141,7 @@ def build(
                     raise event.error
                 if event is not None:
                     _account(event, report, store)
+                    first_to_show = first_to_show and not _shows(event, store)
                 if tee is not None and report.seconds > looked + _LOOK_EVERY_S:
                     looked, report.live = report.seconds, live_counts(tee)
                 display.update(report, pool.status, event)
@@ -160,6 +168,14 @@ def _next_event(pool: WorkerPool) -> Event | None:
         return None
 
 
+def _shows(event: Event, store: Store) -> bool:
+    """Whether a shard is done that shows an object. Raises NothingInView where it shows none."""
+    if not isinstance(event, ShardDone) or event.seen is None:
+        return False
+    event.seen.check_objects(store.plan.name)
+    return True
+
+
 def _account(event: Event, report: Report, store: Store) -> None:
     """Enter an event where it is kept: in the store, and in the report."""
     match event:
@@ -176,11 +192,19 @@ def _account(event: Event, report: Report, store: Store) -> None:
             if seen is not None and report.shards_wanted:  # else there is no end at which it would be told
                 report.seen.merge(seen)
                 report.seen_in.add(shard.number)
-        case Restarted(failure=failure) | EpisodeSkipped(failure=failure) | ShardFailed(failure=failure):
+        case Restarted() | EpisodeSkipped() | ShardFailed():
+            _account_loss(event, report, store)
+        case JobFailed(failure):  # and `Stopped` follows
             store.note(failure)
-            report.failures += 1
-            report.samples_done -= event.samples_lost
-            if isinstance(event, Restarted):
-                report.restarts += 1
-            elif isinstance(event, ShardFailed):
-                report.failed.append(event.error)
+        case Noted(note):
+            report.notes.append(note)
+
+
+def _account_loss(loss: Restarted | EpisodeSkipped | ShardFailed, report: Report, store: Store) -> None:
+    store.note(loss.failure)
+    report.failures += 1
+    report.samples_done -= loss.samples_lost
+    if isinstance(loss, Restarted):
+        report.restarts += 1
+    elif isinstance(loss, ShardFailed):
+        report.failed.append(loss.error)

@@ -40,6 +40,12 @@ class VerificationFailed(BlendshardError):
     exit_code = 3
 
 
+class NothingInView(BlendshardError):
+    """No sample shows any object, and the user has said that some must."""
+
+    exit_code = 3
+
+
 class OtherPlan(BlendshardError):
     """The directory holds a dataset of another plan."""
 

@@ -9,7 +9,16 @@ from typing import Never, TextIO
 from tqdm import tqdm
 
 from compiler.build import Display, Report
-from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
+from compiler.rendering.events import (
+    EpisodeSkipped,
+    Event,
+    Noted,
+    Restarted,
+    SampleDone,
+    SamplesKept,
+    ShardDone,
+    ShardFailed,
+)
 from compiler.rendering.pool import PoolStatus
 from compiler.terminal import give_up, plain
 
@@ -158,4 +167,6 @@ def _note(event: Event | None) -> str:
             return f"shard {failure.shard}: episode {failure.episode} skipped: each instance {failure.reason}"
         case ShardFailed(failure):
             return f"shard {failure.shard}: given up; the others go on"
+        case Noted(note):
+            return f"Note: {note}"
     return ""

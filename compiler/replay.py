@@ -1,4 +1,4 @@
-"""Render one episode again, in the foreground, with all that Blender says: where a job fails, one sees why."""
+"""Render one episode again, in the foreground, with what the job and Blender say: where it fails, one sees why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def replay(
     """Render `episode` and write its samples' members as files under `out`.
 
     With `save_blend` the scene, as it is before the first frame, becomes a file that Blender opens; `say` hears what is
-    got over.
+    got over, and notes on the job.
 
     Returns:
         The files' paths, and how this installation differs from the one that the dataset was made with.
@@ -48,7 +48,7 @@ def replay(
                 for old in (blend, blend.with_name(f"{blend.name}@")):  # Blender writes the second, and renames it
                     old.unlink(missing_ok=True)
             order = plan.order(_episodes(plan, episode), options.threads)
-            written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out))
+            written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out, say))
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", "name another place with --out") from None
     return [blend, *written] if blend else written, elsewhere
@@ -61,16 +61,20 @@ def _episodes(plan: Plan, episode: int) -> list[EpisodeOrder]:
     return [before for before in plan.episodes(episode // plan.layout.episodes_per_shard) if before.episode <= episode]
 
 
-def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterator[Path]:
+def _write(instance: Instance, order: Render, episode: int, out: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    noted: dict[str, str] = {}
     try:
         for rendered, members in instance.render(order):
+            for about, note in rendered.notes.items():
+                if noted.setdefault(about, note) is note:
+                    say(f"Note: {note}")
             for name, content in members.items() if rendered.episode == episode else ():
                 path = out / f"{rendered.key}.{name}"
                 path.unlink(missing_ok=True)  # a link would lead elsewhere
                 path.write_bytes(content)
                 yield path
     except InstanceLost as loss:
-        hint = _hint("its whole output stands above", order)
+        hint = _hint("its output stands above", order)
         raise Incomplete(f"episode {episode}: the instance {loss}", hint) from None
     except JobBroken as error:
         raise JobBroken(str(error), _hint(error.hint, order), error.details) from None

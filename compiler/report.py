@@ -10,11 +10,12 @@ from typing import Any
 from compiler.build import Report
 from compiler.errors import Incomplete
 from compiler.planning.plan import Plan
-from compiler.planning.sightings import annotated_views
+from compiler.planning.sightings import Sightings, annotated_views
 from compiler.proof.reading import samples_of
 from compiler.storage import failures
 from compiler.storage.store import Store
 from loaders.manifest import Manifest
+from loaders.tarstream import Sample
 
 
 class PlanReport:
@@ -63,8 +64,28 @@ def look_for_the_unseen(report: Report, store: Store) -> None:
     for shard in store.manifest.shards:
         if report.samples_rendered and shard.number not in report.seen_in:
             for sample in samples_of(store.path / shard.name):
-                for annotations, segmentation in annotated_views(sample.members):
-                    report.seen.add(annotations, segmentation)
+                _look_at(sample, report.seen)
+
+
+def _look_at(sample: Sample, seen: Sightings) -> None:
+    for view, segmentation in annotated_views(sample.members):
+        seen.add(view, segmentation)
+
+
+def check_objects(report: Report, store: Store) -> None:
+    """Make sure that some sample of the dataset shows an object; where nothing was rendered, its shards are read.
+
+    Raises:
+        NothingInView: none does.
+        UsageError: a shard cannot be read.
+    """
+    seen = report.seen
+    for shard in store.manifest.shards if not report.samples_rendered else ():
+        for sample in samples_of(store.path / shard.name):
+            _look_at(sample, seen)
+        if not seen.emptiness:
+            return
+    seen.check_objects(store.path if store.path.is_dir() else store.plan.name)
 
 
 def report_json(report: Report, manifest: Manifest, out: Path) -> dict[str, Any]:
@@ -96,7 +117,7 @@ def report_lines(report: Report, manifest: Manifest, out: Path) -> Iterator[str]
             f"skipped {len(report.skipped)} samples whose episodes could not be rendered, the first"
             f" {min(report.skipped)}; dataset.json lists them, and the same command tries them again"
         )
-    yield from (f"Note: {note}" for note in report.seen.notes())
+    yield from (f"Note: {note}" for note in (*report.notes, *report.seen.notes()))
     if report.failures and out.is_dir():
         yield f"{report.failures} failures are described in {out / failures.FILE_NAME}"
     if report.live is not None:

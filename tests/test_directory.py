@@ -93,7 +93,7 @@ def test_what_another_compiler_wrote_before_the_lock_was_ours_is_seen(
 
     def late(lock: FileLock, *args: Any, **options: Any) -> Any:
         (tmp_path / FILE_NAME).write_bytes(theirs.to_json())
-        (tmp_path / "theirs-train-000000.tar.part").touch()  # without anything rendered it would stand in no one's way
+        (tmp_path / "theirs-train-000000.tar").touch()  # without anything rendered it would stand in no one's way
         return acquire(lock, *args, **options)
 
     monkeypatch.setattr(FileLock, "acquire", late)
@@ -136,6 +136,84 @@ def test_a_folder_in_the_place_of_a_shard_is_told_before_anything_is_rendered(tm
         open_directory(tmp_path, Recipe().plan, {}, fresh=False),
     ):
         pass
+
+
+def begun(folder: Path, recipe: Recipe, *failed: str) -> Plan:
+    """Render the first of a shard's three episodes, and let the job fail in the episodes of these first samples."""
+    plan = recipe.plan
+    first, *_ = plan.episodes(0)
+    with open_directory(folder, plan, {}, fresh=False) as directory:
+        writer = directory.writer(0, skipping=False)
+        for at, sample in enumerate(first.samples):
+            writer.add(sample.key, recipe.members(first, at))
+        writer.seal()
+        writer.close()
+        for sample_key in failed:
+            directory.note(Failure("job failed", 0, 1, 1, "job.py:3: randomize: failed", [], "", sample_key))
+    return plan
+
+
+OLD, NEW = Recipe(seed=1), Recipe(seed=2)
+FIRST, SECOND = "000000-000000", "000000-000002"
+
+
+def test_what_a_job_that_failed_has_left_makes_way_for_the_mended_one(tmp_path: Path) -> None:
+    """No build of the old plan comes past the episode: what it left is of no use. A line tells what is removed."""
+    begun(tmp_path, OLD, SECOND)
+    with open_directory(tmp_path, NEW.plan, {}, fresh=False) as directory:
+        assert directory.anew == (
+            f"{tmp_path} holds another plan (seed was 1, is 2), whose job failed in episode 1 with no shard finished:"
+            " a build begins it anew and removes 1 shard begun, with 2 samples in whole episodes"
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME}
+    assert Manifest.load(tmp_path).plan == NEW.plan.identity()
+
+
+@pytest.mark.parametrize("failed", [(), (FIRST,)])
+def test_what_could_go_on_is_kept_from_another_plan(failed: tuple[str, ...], tmp_path: Path) -> None:
+    """It was interrupted; or the job failed for a passing reason: a later run came past the episode."""
+    plan, before = begun(tmp_path, OLD, *failed), files_in(tmp_path)
+    with (
+        pytest.raises(OtherPlan, match="seed was 1, is 2") as refused,
+        open_directory(tmp_path, NEW.plan, {}, fresh=False),
+    ):
+        pass
+    lost = ", or begin anew with --fresh, which removes 1 shard begun, with 2 samples in whole episodes"
+    assert refused.value.hint == f"name another place with --out to keep both{lost}"
+    assert files_in(tmp_path) == before
+    with open_directory(tmp_path, plan, {}, fresh=False) as directory:
+        assert directory.anew == ""
+        writer = directory.writer(0, skipping=False)
+        assert len(writer.kept.samples) == 2
+        writer.close()
+
+
+def test_finished_shards_are_counted_where_they_would_be_lost(tmp_path: Path) -> None:
+    """Even if the job failed: they are what somebody wanted."""
+    make(tmp_path, replace(OLD, shards=3))
+    (tmp_path / "cubes-train-000007.tar").touch()
+    with open_directory(tmp_path, OLD.plan, {}, fresh=False) as directory:
+        directory.note(Failure("job failed", 5, 15, 1, "failed", [], "", "000005-000000"))
+    for fresh, hint in (
+        (False, ", which removes 3 finished shards with 15 samples, and 1 .tar file that the manifest does not know"),
+        (None, "keep both"),
+    ):
+        with pytest.raises(OtherPlan) as refused, open_directory(tmp_path, NEW.plan, {}, fresh):
+            pass
+        assert refused.value.hint.endswith(hint)
+    assert len(list(tmp_path.glob("*.tar"))) == 4
+
+
+def test_where_nothing_is_whole_another_plan_begins_anew_and_says_so(tmp_path: Path) -> None:
+    """A compiler was killed in its first episode. A list of failures that is no list is no reason to fail."""
+    with open_directory(tmp_path, OLD.plan, {}, fresh=False):
+        pass
+    write(tmp_path, {"cubes-train-000000.tar.part": b"half", failures.FILE_NAME: b'[]\n{"what": "job failed"}\n{'})
+    with open_directory(tmp_path, NEW.plan, {}, fresh=False) as directory:
+        assert directory.anew == (
+            f"{tmp_path} holds another plan (seed was 1, is 2) and nothing whole: a build begins it anew"
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME}
 
 
 def test_half_a_line_in_the_file_of_failures_costs_no_other_line(tmp_path: Path) -> None:

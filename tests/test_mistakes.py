@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,11 +144,25 @@ def test_a_broken_job_ends_the_command_with_nothing_half_written(hooks: str, sai
 
 
 def test_a_first_try_that_failed_stands_in_no_ones_way(tmp_path: Path) -> None:
-    job = write_job(tmp_path, "def randomize(self, rng):\n    rng.unifrom()")
-    assert run(job, *ONE, "--out", tmp_path / "out").returncode == 2
+    """In its second episode, the first of which is kept until the job is mended."""
+    job = write_job(
+        tmp_path, "n = 0\ndef randomize(self, rng):\n    Small.n += 1\n    if Small.n == 2:\n        rng.unifrom()"
+    )
+    plan, out = [job, *TINY, "--shards", 1, "--samples-per-shard", 6, "--out", tmp_path / "out"], tmp_path / "out"
+    assert run(*plan).returncode == 2
+    (noted,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+    assert (noted["what"], noted["episode"], noted["sample"]) == ("job failed", 1, "000000-000003")
+    assert noted["replay"] == f"compile-dataset replay {out} --episode 1"
     write_job(tmp_path, "def randomize(self, rng):\n    rng.uniform()")
-    done = run(job, *ONE, "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
+    said = (
+        (f"Note: {out} holds another plan (the job file {job} has changed ("),
+        "whose job failed in episode 1 with no shard finished: a build begins it anew and removes 1 shard begun, with",
+    )
+    for more in (["--dry-run"], []):
+        done = run(*plan, *more)
+        assert done.returncode == 0, done.stderr
+        assert all(words in done.stderr for words in said)
+    assert sorted(path.name for path in out.iterdir()) == ["dataset.json", "job-train-000000.tar", "source"]
 
 
 ABORTS = {

@@ -159,6 +159,31 @@ def test_a_replay_of_a_scene_that_is_reused_renders_what_comes_before(made: Path
     assert names == {"000001-000006", "000001-000007", "000001-000008"}
 
 
+PROGRESS = (
+    "Fra:1 Mem:9.22M (Peak 9.22M) | Time:00:00.02 | Mem:1.09M, Peak:1.09M | Scene, ViewLayer | Sample 0/1",
+    "Saved: '/tmp/a/frame.png'",
+    "Time: 00:00.04 (Saving: 00:00.00)",
+    " Time: 00:00.04 (Saving: 00:00.00)",
+    "00:01.250  render           | Saved: '/tmp/a/frame.png'",
+)
+"""As Blender writes it."""
+
+WORDS = ("Time: 3 s in setup", "Saved: all of it", "drew 0.9", "Warning: a driver is wrong")
+"""Of a job, and of Blender."""
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_a_job_prints_is_not_lost_in_the_renderers_progress(made: Path, verbose: bool, tmp_path: Path) -> None:
+    done = fake(
+        *("replay", made, "--episode", 1, "--out", tmp_path / "episode", "--job", CUBE, *["--verbose"] * verbose),
+        FAKE_SAMPLE=f"for line in {[*WORDS, *PROGRESS]!r}: print(line, flush=True)",
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [*WORDS, *PROGRESS] if verbose else [*WORDS]
+    assert done.stderr.splitlines()[: 3 * len(expected)] == expected * 3
+    assert done.stdout.splitlines() == [str(path) for path in map(Path, done.stdout.splitlines()) if path.exists()]
+
+
 def test_an_instance_that_cannot_be_started_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def scarce(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")

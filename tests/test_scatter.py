@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,7 @@ def crowded(seed: int, count: int = 8) -> list[Any]:
     def propose(rng: np.random.Generator, obj: Any) -> None:
         obj.location, obj.rotation_euler = scatter.in_box(rng, (-1, -1, -1), (1, 1, 1)), scatter.rotation(rng)
 
-    left = scatter.place_apart(np.random.default_rng(seed), boxes, propose, [wall], tries=300, must_fit=False)
-    return [wall, *(made for made in boxes if made not in left)]
+    return [wall, *scatter.place_apart(np.random.default_rng(seed), boxes, propose, [wall], tries=300, misfits="hide")]
 
 
 @scene
@@ -142,9 +142,9 @@ def wholes(folder: Path) -> Any:
         obj.location, obj.rotation_euler = scatter.in_box(rng, (-2, -2, -1), (2, 2, 1)), scatter.rotation(rng)
 
     rng = np.random.default_rng(1)
-    left = scatter.place_apart(rng, list(robots), propose, [post_root], tries=200, members="children")
+    placed = scatter.place_apart(rng, list(robots), propose, [post_root], tries=200, members="children")
     around = [arm for arms in (*robots.values(), post) for arm in arms]
-    left += scatter.place_apart(rng, list(cars), propose, around, tries=200, members=lambda obj: cars.get(obj))
+    placed += scatter.place_apart(rng, list(cars), propose, around, tries=200, members=lambda obj: cars.get(obj))
     groups = [*robots.values(), post, *([car, wheel] for car, wheel in cars.items())]
     pairs = [pair for one, two in itertools.combinations(groups, 2) for pair in itertools.product(one, two)]
     turned = [
@@ -163,9 +163,10 @@ def wholes(folder: Path) -> Any:
         def move(rng: np.random.Generator, obj: Any) -> None:
             obj.location.x = x
 
-        return not scatter.place_apart(rng, [holder], move, [wall], tries=1, must_fit=False, members="children")
+        wall.hide_viewport = False
+        return scatter.place_apart(rng, [holder], move, [wall], tries=1, misfits="hide", members="children") == [holder]
 
-    refused = [said(lambda: scatter.place_apart(rng, [post_root], propose, members=m)) for m in (None, "childs")]
+    refused = [said(partial(scatter.place_apart, rng, [post_root], propose, members=m)) for m in (None, "childs")]
     hidden = []
     for count in (1, 3):
         shown = scatter.show_some(rng, list(robots), count, members="children")
@@ -173,7 +174,7 @@ def wholes(folder: Path) -> Any:
         hidden.append([[states[root.name] for root in robots if (root in shown) is is_in] for is_in in (True, False)])
     return {
         "touching": [(a.name, b.name) for a, b in pairs if not separated(a, b)],
-        "left": [obj.name for obj in left],
+        "left": [obj.name for obj in (*robots, *cars) if obj not in placed],
         "moved": min(np.linalg.norm(car.location) for car in cars),
         "strayed": float(np.abs(turned).max()),
         "fits": [fits(0.0), fits(0.5), fits(5.0)],
@@ -197,13 +198,15 @@ def inside(folder: Path) -> Any:
         def propose(rng: np.random.Generator, obj: Any) -> None:
             obj.location = at
 
-        return not scatter.place_apart(rng, [obj], propose, [other], tries=1, must_fit=False)
+        other.hide_viewport = False  # it found no place before
+        return scatter.place_apart(rng, [obj], propose, [other], tries=1, misfits="hide") == [obj]
 
     refused = [said(lambda: scatter.place_apart(rng, [small], lambda rng, obj: None, [large], tries=3))]
     small.hide_viewport = True
     refused.append(said(lambda: scatter.place_apart(rng, [small], lambda rng, obj: None)))
     refused.append(said(lambda: scatter.on_surface(rng, stage.sun(), 1)))
     small.hide_viewport = False
+    refused.append(said(lambda: scatter.place_apart(rng, [small], lambda rng, obj: None, misfits="keep")))  # type: ignore[arg-type]
     return {
         "small beside large": fits(small, large, (3, 0, 0)),
         "small in large": fits(small, large, (0, 0, 0)),
@@ -215,6 +218,38 @@ def inside(folder: Path) -> Any:
         "through the ground": fits(small, floor, (0, 0, -0.4)),
         "refused": refused,
     }
+
+
+@scene
+def misfits(folder: Path) -> Any:
+    """Three bodies, and room for two: twice in a scene that is reused."""
+    import bpy
+
+    from blender_jobs import scatter, stage
+
+    stage.clear()
+    stage.ground()
+    first, large, last = (
+        stage.cube(name, size_m=size, physics="active") for name, size in (("first", 1), ("large", 9), ("last", 1))
+    )
+    seen = []
+    for room in (1, 1, 20):
+        spots = {first: (0, 0, 1), large: (0, 0, room), last: (2, 0, 1)}
+        placed = scatter.place_apart(
+            np.random.default_rng(0),
+            list(spots),
+            lambda _, obj, spots=spots: setattr(obj, "location", spots[obj]),
+            tries=1,
+            misfits="hide",
+        )
+        members = bpy.context.scene.rigidbody_world.collection.objects
+        assert [obj in placed for obj in spots] == [not obj.hide_render for obj in spots]
+        assert [obj in placed for obj in spots] == [not obj.hide_viewport for obj in spots]
+        assert [obj in placed for obj in spots] == [obj.name in members for obj in spots]
+        seen.append([obj.name for obj in placed])
+    with pytest.raises(TypeError) as old:
+        scatter.place_apart(np.random.default_rng(0), [first], lambda *_: None, must_fit=False)  # type: ignore[call-arg]
+    return {"placed": seen, "old": str(old.value)}
 
 
 @scene
@@ -301,8 +336,10 @@ def test_placed_apart(seen: dict[str, Any]) -> None:
 def test_inside_is_not_apart(seen: dict[str, Any]) -> None:
     """A mesh within another, or one of its loose parts, counts as overlapping; an open surface holds nothing."""
     found = dict(seen["inside"])
-    no_place, hidden, no_mesh = found.pop("refused")
+    no_place, hidden, no_mesh, no_word = found.pop("refused")
     assert no_place.startswith("place_apart: no place for 'small' in 3 tries, beside 1 others")
+    assert no_place.endswith('misfits="hide"')
+    assert no_word == 'place_apart: misfits is \'keep\'; it takes "error" or "hide"'
     assert hidden.startswith("object 'small' is hidden")
     assert no_mesh == "object 'sun' is a light, where a mesh is needed"
     assert found == {
@@ -315,6 +352,12 @@ def test_inside_is_not_apart(seen: dict[str, Any]) -> None:
         "below the ground": True,
         "through the ground": False,
     }
+
+
+def test_what_finds_no_place_is_hidden_until_it_does(seen: dict[str, Any]) -> None:
+    """What is returned is what is there, as with `show_some`; the argument's old name is refused, not misread."""
+    assert seen["misfits"]["placed"] == [["first", "last"], ["first", "last"], ["first", "large", "last"]]
+    assert "unexpected keyword argument 'must_fit'" in seen["misfits"]["old"]
 
 
 def test_a_pool_shows_what_was_drawn(seen: dict[str, Any]) -> None:

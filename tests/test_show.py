@@ -11,6 +11,7 @@ from blender_jobs.passes import PASSES
 from compiler.pictures.show import contact_sheet, draw_sample, spread
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
+from tests.commands import run
 from tests.planned_dataset import Recipe, make
 
 FIVE = ("depth", "distance", "normals", "segmentation", "albedo")
@@ -61,3 +62,15 @@ def test_a_user_who_asks_for_columns_and_a_width_gets_them(tmp_path: Path) -> No
     assert contact_sheet(samples, manifest, 12, 320).width == 12 * 320 + 13 * 8
     wide: Image.Image = contact_sheet(samples[:1], manifest, None, 4000)
     assert wide.width == 4000 + 2 * 8
+
+
+def test_a_picture_is_named_after_its_dataset_in_the_working_directory(tmp_path: Path) -> None:
+    """As its help says; samples of two datasets have the same keys."""
+    made(tmp_path / "out" / "cubes")
+    here = tmp_path / "here"
+    here.mkdir()
+    for key, name in (((), "cubes.png"), (("000000-000003",), "cubes-000000-000003.png")):
+        done = run("show", "../out/cubes", *key, cwd=here)
+        assert (done.returncode, done.stdout) == (0, f"{name}\n")
+    assert {path.name for path in here.iterdir()} == {"cubes.png", "cubes-000000-000003.png"}
+    assert "./<name>.png or ./<name>-<key>.png, named after DIR" in " ".join(run("show", "--help").stdout.split())

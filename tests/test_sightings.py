@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compiler.errors import NothingInView
 from compiler.planning.sightings import Sightings
-from tests.commands import TINY, ok, run, write_job
+from tests import fakes
+from tests.commands import TINY, digests, ok, run, write_job
+from tests.planned_dataset import Recipe, make
+
+REQUIRED = ["--require-objects"]
+ADDRESS = "http://127.0.0.1:0"
 
 ASIDE = """
 frames: range = range(1, 3)
@@ -36,6 +44,12 @@ def annotate(self, view):
     return {"objects": objects}
 """
 """The cube is in view in some episodes, the other cube and the cubes' tips never."""
+
+
+def fake(*args: object) -> subprocess.CompletedProcess[str]:
+    """Run the command with the stand-in for Blender, which describes no object."""
+    line = [sys.executable, fakes.SCRIPT, *map(str, args)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
 def entry(name: str = "a", **fields: Any) -> dict[str, Any]:
@@ -97,6 +111,49 @@ def test_a_dataset_without_labels_is_told_so_by_build_and_verify(tmp_path: Path)
     assert said in ok("verify", out)
 
 
+NO_LABELS = "no sample has any object: annotate() returns none under 'objects', and --require-objects asks for some"
+
+
+@pytest.mark.parametrize("shards", [1, 0])
+def test_whoever_requires_objects_hears_of_a_live_build_without_any(shards: int) -> None:
+    """Without end, too: as soon as a shard is done. The stand-in for Blender describes nothing."""
+    done = fake(
+        "build", "cube", "--samples-per-shard", 6, "--live-only", "--live", ADDRESS, "--shards", shards, *REQUIRED
+    )
+    assert done.returncode == 3
+    assert f"Error: cube: {NO_LABELS}\nTry: mend annotate()" in done.stderr
+
+
+def test_whoever_requires_objects_hears_of_a_dataset_without_any(tmp_path: Path) -> None:
+    """The samples are there nevertheless; rendered before or now."""
+    out = tmp_path / "out"
+    plan = ["build", "cube", "--samples-per-shard", 6, "--shards", 2, "--out", out]
+    for word, rendered in (("--json", 12), ("--json", 0)):
+        done = fake(*plan, *REQUIRED, word)
+        assert done.returncode == 3
+        assert f"Error: {out}: {NO_LABELS}\n" in done.stderr
+        assert json.loads(done.stdout)["samples_rendered"] == rendered
+    assert len(digests(out)) == 2
+    assert fake(*plan).returncode == 0
+
+
+def test_verify_tells_whoever_requires_objects(tmp_path: Path) -> None:
+    make(tmp_path, Recipe(objects=0))
+    assert ok("verify", tmp_path).endswith(": ok\n")
+    done = run("verify", tmp_path, *REQUIRED)
+    assert (done.returncode, done.stdout.endswith(": ok\n")) == (3, True)
+    assert f"Error: {tmp_path}: {NO_LABELS}\n" in done.stderr
+
+
+def test_objects_that_are_never_in_view_are_as_good_as_none() -> None:
+    sightings = Sightings()
+    sightings.add(view(0, entry("a", bbox=[0, 0, 0, 0]), entry("b", bbox=[0, 0, 0, 0])))
+    with pytest.raises(NothingInView, match=r"^out: none of 2 objects is in view in any sample, and --require-objects"):
+        sightings.check_objects("out")
+    sightings.add(view(7, entry("b", bbox=[0, 0, 1, 1])))
+    sightings.check_objects("out")
+
+
 VIEWS = st.lists(
     st.builds(
         lambda episode, names: view(episode, *(entry(name, bbox=[0, 0, size, size]) for name, size in names)),
@@ -120,14 +177,14 @@ def test_the_order_does_not_matter_and_twice_is_once(one: list[Any], other: list
 def test_builds_and_verify_tell_of_the_whole_dataset(tmp_path: Path) -> None:
     """Also where a part of it was rendered by an earlier run."""
     job, out = write_job(tmp_path, ASIDE), tmp_path / "out"
-    plan = [job, *TINY, "--samples-per-shard", 8, "--out", out]
+    plan = [job, *TINY, "--samples-per-shard", 8, "--out", out, *REQUIRED]
     first = ok(*plan, "--shards", 1)
     assert "Note: 1 of 2 objects are never in view: lost\n" in first
     assert "Note: 1 of 9 keypoints are never in view: cube.tip\n" in first
     both = run(*plan, "--shards", 2, "--json")
     assert both.returncode == 0, both.stderr
     told = json.loads(both.stdout)
-    verified = json.loads(ok("verify", out, "--json"))
+    verified = json.loads(ok("verify", out, "--json", *REQUIRED))
     for name in ("episodes_with_nothing_in_view", "objects_never_in_view", "keypoints_never_in_view"):
         assert told[name] == verified[name]
     empty = verified["episodes_with_nothing_in_view"]

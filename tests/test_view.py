@@ -545,6 +545,35 @@ def mistakes() -> dict[str, str]:
 # --- The tests ------------------------------------------------------------------------------------------------
 
 
+@scene
+def moments() -> dict[str, Any]:
+    """What a view says of its moment in `annotate`, and outside a build."""
+    import bpy
+
+    from tests.labels.playing import annotations, play
+
+    def build() -> None:
+        box("cube")
+        for name in ("left", "right"):
+            camera(at=(3, -3, 2)).name = name
+
+    def annotate(look: Any, _: Any) -> dict[str, Any]:
+        return {"own": [look.episode, look.frame, look.camera_name]}
+
+    rig = {"passes": (), "size": (16, 12), "samples": 1, "episodes": (5, 7)}
+    taken = play(build, annotate, cameras=("left", "right"), frames=(2, 4), **rig)
+    lone = annotations(play(build, annotate, **rig)[0])
+    empty_scene()
+    camera(at=(3, -3, 2))
+    bpy.context.scene.frame_set(9)
+    alone = view()
+    return {
+        "of a rig": [annotations(members, f"{name}.") for members in taken for name in ("left", "right")],
+        "of the scene's camera": lone,
+        "alone": [alone.episode, alone.frame, alone.camera_name],
+    }
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each scene's function returned. Judged by what arrived: bpy may crash at exit."""
@@ -857,6 +886,16 @@ def test_mistakes_are_answered_in_one_line_that_names_them(seen: dict[str, Any])
     assert said.keys() == expected.keys()
     assert {name: part in said[name] for name, part in expected.items()} == dict.fromkeys(expected, True)
     assert not any("\n" in message for message in said.values())
+
+
+def test_a_view_says_whose_and_when_it_is(seen: dict[str, Any]) -> None:
+    """For `annotate`, as the annotations have it."""
+    rig = seen["moments"]["of a rig"]
+    assert [entry["own"] for entry in rig] == [[7, frame, name] for frame in (2, 4) for name in ("left", "right")]
+    for entry in [*rig, seen["moments"]["of the scene's camera"]]:
+        assert entry["own"] == [entry["episode"], entry["frame"], entry["camera"]["name"]]
+    assert seen["moments"]["of the scene's camera"]["own"] == [7, 1, "right"]
+    assert seen["moments"]["alone"] == [0, 9, "camera"]
 
 
 def main(out: Path) -> None:

@@ -91,13 +91,21 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
     if described.passes:
         look()
     with blame(order.job.path, "annotate"):
-        view = View(scene, seen, look, "segmentation" in described.passes, described.categories)
+        view = View(
+            scene,
+            seen,
+            look,
+            counted="segmentation" in described.passes,
+            categories=described.categories,
+            episode=moment.episode,
+            frame=moment.frame,
+        )
         annotations = job.annotate(view)
         common = {
             "camera": view.camera,
             "image": {"width": view.width, "height": view.height},
-            "episode": moment.episode,
-            "frame": moment.frame,
+            "episode": view.episode,
+            "frame": view.frame,
             "seed": order.seed,
         }
         return Shot(camera, view, look, sample.members(settings.image, image, common, annotations))

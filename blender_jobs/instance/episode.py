@@ -14,6 +14,7 @@ from blender_jobs import assets, caches, lens, seeds
 from blender_jobs.imaging import handlers, pins, properties, render
 from blender_jobs.instance import capture, motion, scene_files, simulation, viewpoint
 from blender_jobs.instance.capture import Shot
+from blender_jobs.instance.leftovers import Leftovers
 from blender_jobs.instance.loading import blame
 from blender_jobs.instance.staging import build_scene, leave_edit_mode
 from blender_jobs.job import Job
@@ -28,7 +29,7 @@ class Player:
     """Plays the episodes of one order in this Blender.
 
     State: `_job`, the scene's owner; made anew for each episode unless the job reuses its scene. What the plan sets in
-    the scene, and the files that the scene reads.
+    the scene, the files that the scene reads, and what a reused one has kept of earlier episodes.
     """
 
     job_class: type[Job]
@@ -36,9 +37,12 @@ class Player:
     order: Render
     scratch: Path
     """Folder for the files that Blender writes."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What the user should know of the last sample, by what it is about; of each, one note is enough."""
     _job: Job | None = None
     _pins: properties.Settings = field(default_factory=dict)
     _files: scene_files.SceneFiles = field(default_factory=lambda: scene_files.SceneFiles(()))
+    _leftovers: Leftovers | None = None
 
     def play(self, wanted: EpisodeOrder) -> Iterator[tuple[str, int, dict[str, bytes]]]:
         """Yield key, frame and members of each sample of the episode.
@@ -50,6 +54,8 @@ class Player:
         assets.begin(self.order.job.base, {asset.path: asset.sha256 for asset in described.assets})
         seeds.seed_global_generators(self.order.seed, wanted.episode)
         job = self._staged()
+        if self._leftovers is not None:
+            self._leftovers.begin()
         with self._blame("randomize"):
             job.randomize(rng)
         scene = bpy.context.scene
@@ -96,6 +102,7 @@ class Player:
         with self._blame("__init__"):
             self._job = self.job_class(**self.fields)
         build_scene(self._job, self.order.job, self.order.described, self.order.render)
+        self._leftovers = Leftovers() if self.job_class.reuse_scene else None
         return self._job
 
     def _frames(self, job: Job, rng: np.random.Generator, first: int, last: int) -> Iterator[int]:
@@ -115,7 +122,16 @@ class Player:
 
     def _shots(self, job: Job, moment: capture.Moment) -> list[Shot]:
         cameras = self.order.described.cameras or [""]
-        return [capture.take(job, self.order, camera, moment, self.scratch) for camera in cameras]
+        shots = [capture.take(job, self.order, camera, moment, self.scratch) for camera in cameras]
+        self.notes = self._told(shots)
+        return shots
+
+    def _told(self, shots: list[Shot]) -> dict[str, str]:
+        """Return what only a frame and its labels tell of the job."""
+        if self._leftovers is None:
+            return {}
+        note = self._leftovers.note({owner for shot in shots for owner, _ in shot.view.labels})
+        return {"reuse_scene": note} if note else {}
 
     def _members(self, shots: list[Shot], window: motion.Window | None = None) -> dict[str, bytes]:
         members: dict[str, bytes] = {}

@@ -89,7 +89,7 @@ def _render(order: orders.Render, channel: BinaryIO, scratch: Path) -> None:
         try:
             for key, frame, members in player.play(wanted):
                 sizes = {name: len(content) for name, content in members.items()}
-                head = orders.to_head(orders.Rendered(key, wanted.episode, frame, sizes))
+                head = orders.to_head(orders.Rendered(key, wanted.episode, frame, sizes, player.notes))
                 wire.send(channel, head, list(members.values()))
                 sent += 1
         except JobError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class BuildArguments:
     attempts: int
     on_poison: OnPoison
     recycle: int
+    require_objects: bool
     fresh: bool
     dry_run: bool
     as_json: bool
@@ -72,6 +73,7 @@ class BuildArguments:
     show_default=True,
     help="An episode that every try fails: give its shard up, or leave it out and list it.",
 )
+@options.require_objects
 @click.option(
     "--recycle", metavar="N", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender."
 )
@@ -115,6 +117,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
             return
         with _store(plan, out, asked.fresh, live_asked.live_only) as store:
             work = find_outstanding(store, shards, endless=not shards)
+            work = replace(work, require_objects=asked.require_objects)
             display = make_display(asked.quiet, plan.name)
             with live_tee(live, plan, work.report, announce) if live else nullcontext() as tee:
                 report = build(store, work, pool, first.instance, display, tee)
@@ -125,6 +128,8 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         say_lines(reports.report_lines(report, store.manifest, out))
     if report.failed:
         raise reports.shards_missing(report)
+    if asked.require_objects:
+        reports.check_objects(report, store)
 
 
 def _wanted(ctx: click.Context, asked: BuildArguments) -> int:
@@ -138,7 +143,10 @@ def _wanted(ctx: click.Context, asked: BuildArguments) -> int:
 
 def _say_plan(plan: Plan, shards: int, out: Path, asked: BuildArguments) -> None:
     """Print what would be rendered."""
-    planned = reports.PlanReport(plan, shards, out, None if asked.fresh else peek(out, plan, fresh=False))
+    found = None if asked.fresh else peek(out, plan, fresh=False)
+    if found and found.anew:
+        announce(f"Note: {found.anew}")
+    planned = reports.PlanReport(plan, shards, out, found.manifest if found and not found.anew else None)
     if asked.as_json:
         say_json(planned.as_json())
     else:
@@ -152,5 +160,7 @@ def _store(plan: Plan, out: Path, fresh: bool, live_only: bool) -> Iterator[Stor
         yield Nowhere(plan, plan.manifest(provenance(plan)), out)
     else:
         with open_directory(out, plan, provenance(plan), fresh) as directory:
+            if directory.anew:
+                announce(f"Note: {directory.anew}")
             copy_sources(plan, out)
             yield directory

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class LazyGroup(click.Group):
@@ -62,6 +64,8 @@ class LazyGroup(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer the commands and whatever the default command takes: its arguments and options."""
+        from click.shell_completion import CompletionItem  # the help needs none of it
+
         offered = [CompletionItem(name, help=text) for name, text in self._summaries.items()]
         offered = [item for item in offered if item.value.startswith(incomplete)]
         offered += click.Command.shell_complete(self, ctx, incomplete)

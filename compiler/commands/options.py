@@ -132,6 +132,12 @@ def _config_name(param: click.Parameter) -> str:
     return longest.lstrip("-").replace("_", "-").lower()
 
 
+require_objects = click.option(
+    "--require-objects", is_flag=True, help="Fail, with exit code 3, where no sample has an object in view."
+)
+"""Of commands that render a dataset or read it."""
+
+
 def add_live_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of the live tee to the build command."""
     for option in reversed(_LIVE_OPTIONS):

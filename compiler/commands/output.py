@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -20,6 +19,8 @@ def say_lines(lines: Iterable[object]) -> None:
 
 def say_json(value: object) -> None:
     """Print a result for a program. Raises Incomplete where stdout is full."""
+    import json  # the help and people's lines need none
+
     _say(json.dumps(value, indent=1, sort_keys=True))
 
 

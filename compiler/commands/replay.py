@@ -24,6 +24,7 @@ from compiler.storage.places import Places
 @blender_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: ./episode-<number>]")
 @click.option("--save-blend", is_flag=True, help="Leave the episode's scene as a .blend file, too.")
+@click.option("--verbose", is_flag=True, help="Show the renderer's progress, too.")
 @place_options
 def replay_command(
     folder: Path,
@@ -31,15 +32,16 @@ def replay_command(
     blender: str | None,
     out: Path | None,
     save_blend: bool,
+    verbose: bool,
     **placing: Any,
 ) -> None:
-    """Render one episode again, alone, showing all that Blender says; its samples become files.
+    """Render one episode again, alone, showing what the job and Blender print; its samples become files.
 
     That runs the dataset's job: code that is not your own runs only with --trust-source.
     """
     manifest = load_manifest(folder)
     places = places_asked(manifest, folder_of(folder), Places(**placing))
-    options = InstanceOptions(cores(), STALL_TIMEOUT_S, echo=True, blender=blender)
+    options = InstanceOptions(cores(), STALL_TIMEOUT_S, echo=True, progress=verbose, blender=blender)
     place = out or Path(f"episode-{episode}")
     if out is None and place.is_symlink():
         raise UsageError(f"{place} is a link", "name the folder with --out")

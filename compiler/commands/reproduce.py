@@ -67,6 +67,8 @@ def reproduce_command(
     with FirstBlender(pool.instance_options, retry.attempts, announce) as first:
         plan = restore_identical(published, folder, first, places, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
+            if store.anew:
+                announce(f"Note: {store.anew}")
             copy_sources(plan, out)
             report = build(store, find_outstanding(store, shards), pool, first.instance, make_display(quiet, plan.name))
             look_for_the_unseen(report, store)

@@ -15,7 +15,11 @@ from compiler.storage.manifests import folder_of, load_manifest
 @click.command("show")
 @click.argument("dataset", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("key", required=False)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: <dir>.png or <key>.png]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="[default: ./<name>.png or ./<name>-<key>.png, named after DIR]",
+)
 @click.option(
     "--count", metavar="N", type=click.IntRange(min=1), default=12, show_default=True, help="Samples on the sheet."
 )
@@ -48,7 +52,8 @@ def show_command(
     else:
         samples = pictures.spread(folder, manifest, count)
         picture = pictures.contact_sheet(samples, manifest, columns, width, with_passes)
-    path = out or Path(f"{key or folder.resolve().name}.png")
+    name = folder.resolve().name
+    path = out or Path(f"{name}-{key}.png" if key else f"{name}.png")
     if out is None and path.is_symlink():
         raise UsageError(f"{path} is a link", "name the file with --out")
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from compiler.commands.options import take
+from compiler.commands.options import require_objects, take
 from compiler.commands.output import announce, say_json, say_lines
 from compiler.commands.plan_options import blender_option
 from compiler.commands.rerendering import AmountType, RerenderArguments, rerender_and_compare
@@ -43,9 +43,12 @@ _LINE_EVERY_S = 10.0
 @click.option(
     "--pick", metavar="N", type=click.IntRange(min=0), help="The choice's seed.  [default: another each time]"
 )
+@require_objects
 @place_options
 @blender_option
-def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, **rendering: Any) -> None:
+def verify_command(
+    dataset: Path, jobs: int | None, as_json: bool, quiet: bool, require_objects: bool, **rendering: Any
+) -> None:
     """Read every byte of a dataset again, and name the file, the sample and the member that is damaged.
 
     Any machine can do it, without Blender. With --rerender, samples are rendered in fresh processes as well and
@@ -73,6 +76,8 @@ def verify_command(dataset: Path, jobs: int | None, as_json: bool, quiet: bool, 
     elif asked.rerender is None or problems:
         say_json(outcome.as_json())
     outcome.check()
+    if require_objects:
+        seen.check_objects(folder)
     if asked.rerender is not None:
         again = rerender_and_compare(folder, manifest, asked, places, jobs or cores())
         if as_json:

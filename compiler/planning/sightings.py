@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from compiler.errors import NothingInView
 from loaders.content import read_array
 from loaders.format import kind_of, view_of
 
 Key = TypeVar("Key", str, int)
 
+_NO_LABELS = "annotate() returns none under 'objects'"
 _SLACK = 1
 """Pixels around a box in which an object may still be seen."""
 _NAMED = 5
@@ -92,6 +94,28 @@ class Sightings:
         for name, stray in other.strays.items():
             self.strays[name] = max(stray, self.strays.get(name, 0))
 
+    @property
+    def emptiness(self) -> str:
+        """Why it is of no use for training: no sample shows any object; empty where one does."""
+        if not self.objects:
+            return f"no sample has any object: {_NO_LABELS}"
+        return "" if any(self.objects.values()) else f"none of {len(self.objects)} objects is in view in any sample"
+
+    def check_objects(self, where: object) -> None:
+        """Make sure that some sample shows an object.
+
+        Args:
+            where: the dataset, for the message.
+
+        Raises:
+            NothingInView: none does.
+        """
+        if why := self.emptiness:
+            raise NothingInView(
+                f"{where}: {why}, and --require-objects asks for some",
+                "mend annotate(), or what hides the objects from the camera; compile-dataset show draws what is there",
+            )
+
     def as_json(self) -> dict[str, list[Any]]:
         """Return what was never in view, for programs. Where a job describes no objects, that is no episode."""
         return {
@@ -106,7 +130,7 @@ class Sightings:
         empty, keypoints, objects, strays = self.as_json().values()
         place = f" {where}" if where else ""
         if self.episodes and not self.objects:
-            yield f"no sample has any object{place}: annotate() returns none under 'objects'"
+            yield f"no sample has any object{place}: {_NO_LABELS}"
         if empty:
             yield f"{len(empty)} of {len(self.episodes)} episodes have no object in view{place}: {_named(empty)}"
         if objects:

@@ -67,10 +67,24 @@ class ShardFailed:
 
 
 @dataclass(frozen=True)
+class JobFailed:
+    """The user's job failed in an episode: nothing more will come of this build."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something that the user should know of the job, as rendering it tells."""
+
+    note: str
+
+
+@dataclass(frozen=True)
 class Stopped:
     """Nothing more will come of this build."""
 
     error: BlendshardError
 
 
-Event = SamplesKept | SampleDone | ShardDone | Restarted | EpisodeSkipped | ShardFailed | Stopped
+Event = SamplesKept | SampleDone | ShardDone | Restarted | EpisodeSkipped | ShardFailed | JobFailed | Noted | Stopped

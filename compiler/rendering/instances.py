@@ -45,7 +45,10 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _SHORT = re.compile(r"failed to map segment|cannot allocate memory|MemoryError|cannot create TLS", re.IGNORECASE)
 """What the loader and Python say where a limit of memory keeps a library from being loaded."""
 
-_RENDERER_NOISE = re.compile(r"Fra:\d+ Mem|^(\d\d:\d\d\.\d+ +render +\| )?(Saved: |Time: )|^\s*$")
+_PROGRESS = re.compile(
+    r"Fra:\d+ Mem|^\d\d:\d\d\.\d+ +render +\| (Saved|Time): |^Saved: ['\"]|^ ?Time: \d\d:\d\d\.\d\d \("
+)
+"""What Blender says of each frame that it renders, in 3.4 to 5: dozens of lines, between those of the job."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class InstanceOptions:
     stall_timeout: float
     """Seconds without a message after which a busy instance is given up."""
     echo: bool = False
-    """Show Blender's whole output on stderr as it comes."""
+    """Show on stderr what the job and Blender say, as it comes."""
+    progress: bool = False
+    """Show the renderer's progress, too."""
     blender: str | None = None
     """A Blender executable, or a Python that has the bpy wheel; None: the wheel in this Python."""
 
@@ -266,10 +271,11 @@ class Instance:
         with cast(BinaryIO, self._process.stderr) as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip()
-                if self.options.echo:
+                is_progress = _PROGRESS.search(line)
+                if self.options.echo and (self.options.progress or not is_progress):
                     with suppress(OSError):  # whoever looked on has left: the pipe is read on
                         sys.stderr.write(f"{plain(line)}\n")
-                if not _RENDERER_NOISE.search(line):
+                if line and not is_progress:
                     self._log.append(line)
 
     def _watch(self) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
-from compiler.rendering.events import Event, Stopped
+from compiler.rendering.events import Event, JobFailed, Noted, Stopped
 from compiler.rendering.gate import MemoryGate
 from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.rendering.retry import RetryPolicy, backoff_s
 from compiler.rendering.task import NotStarted, ShardTask
-from compiler.storage.failures import memory_lost
+from compiler.storage.failures import JOB_FAILED, memory_lost
 from compiler.storage.store import SampleSink, Store
 
 
@@ -93,7 +93,8 @@ class WorkerPool:
         options: how many instances there are, how they are started, and how often what fails is tried.
         tee: gets each sample once, as it is written.
 
-    State: the numbers of the shards still to do, the workers, which of them may render, and whether to stop.
+    State: the numbers of the shards still to do, the workers, which of them may render, what was noted of the job,
+    and whether to stop.
     """
 
     def __init__(self, store: Store, options: PoolOptions, tee: SampleSink | None = None) -> None:
@@ -104,6 +105,7 @@ class WorkerPool:
         self._taking = threading.Lock()
         self._workers = [_Worker(options) for _ in range(options.instances)]
         self._threads: list[threading.Thread] = []
+        self._notes: dict[str, str] = {}
         self._stop = threading.Event()
         self._gate = MemoryGate(self._stop)
 
@@ -170,6 +172,10 @@ class WorkerPool:
                 self._gate.pause(backoff_s(worker.deaths))
             if not self._stop.is_set():
                 task.commit()
+        except JobBroken as error:
+            if task.remaining:
+                self.events.put(JobFailed(task.failure(JOB_FAILED, str(error), error.details, attempt=1)))
+            raise
         finally:
             task.close()
 
@@ -196,12 +202,19 @@ class WorkerPool:
         instance, plan = worker.instance(), self._store.plan
         room = min(most, self._options.recycle_episodes - instance.episodes)
         episodes = task.remaining if plan.job.reuse_scene else task.remaining[:room]
-        for _, members in instance.render(plan.order(episodes, self._options.instance_options.threads)):
+        for rendered, members in instance.render(plan.order(episodes, self._options.instance_options.threads)):
             worker.deaths = 0
             task.add(members)
+            self._note(rendered.notes)
             if task.at_rest and task.remaining and not task.exclusive and most > 1 and self._gate.exclusively_wanted:
                 worker.release()
                 return
+
+    def _note(self, notes: Mapping[str, str]) -> None:
+        """Tell each note once, though every shard and every instance has it."""
+        for about, note in notes.items():
+            if self._notes.setdefault(about, note) is note:
+                self.events.put(Noted(note))
 
     def _offer(self, key: str, record: bytes) -> None:
         """Hand a sample to the tee; with its policy `block` this waits for slow listeners."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 from compiler.errors import Incomplete, InstanceLost, JobBroken
 from compiler.planning import schema
@@ -12,7 +11,7 @@ from compiler.planning.annotation_schema import annotation_problem
 from compiler.planning.sightings import Sightings, annotated_views
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 from compiler.rendering.retry import RetryPolicy
-from compiler.storage.failures import Failure, for_want_of_memory, replay_command
+from compiler.storage.failures import Failure, What, for_want_of_memory, replay_command
 from compiler.storage.store import Store
 
 _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
@@ -152,9 +151,8 @@ class ShardTask:
         return True
 
     def _restarted(self, loss: InstanceLost, tries: int) -> Restarted:
-        episode = self.remaining[0].episode
         self.exclusive = self.exclusive or for_want_of_memory(loss)
-        return Restarted(self._failure("instance lost", episode, tries, loss), self._roll_back(), self.exclusive)
+        return Restarted(self.failure("instance lost", str(loss), loss.log, tries), self._roll_back(), self.exclusive)
 
     def _roll_back(self) -> int:
         """Go back to the last seal; return how many samples that costs."""
@@ -178,7 +176,7 @@ class ShardTask:
         keys, lost = [sample.key for sample in poison.samples], self._roll_back()
         self._writer.skip(keys, str(loss))
         self._skipped |= dict.fromkeys(keys, str(loss))
-        self._events.put(EpisodeSkipped(self._failure("episode skipped", poison.episode, self._tries, loss), lost))
+        self._events.put(EpisodeSkipped(self.failure("episode skipped", str(loss), loss.log, self._tries), lost))
         self.remaining = self.remaining[1:]
         self._begin_unit()
         return True
@@ -186,7 +184,7 @@ class ShardTask:
     def _give_up(self, loss: InstanceLost) -> bool:
         attempts, episode = self._retry.attempts, self.remaining[0].episode
         no_gl = any(mark in line for line in loss.log for mark in _SIGNS_OF_NO_OPENGL)
-        failure = self._failure("shard given up", episode, attempts, loss)
+        failure = self.failure("shard given up", str(loss), loss.log, attempts)
         replay = failure.replay
         error = Incomplete(
             f"shard {self.number}: episode {episode} was tried {attempts} times; the last instance {loss}",
@@ -196,15 +194,11 @@ class ShardTask:
         self._events.put(ShardFailed(failure, error, self._writer.samples))
         return False
 
-    def _failure(
-        self,
-        what: Literal["instance lost", "episode skipped", "shard given up"],
-        episode: int,
-        attempt: int,
-        loss: InstanceLost,
-    ) -> Failure:
-        replay = replay_command(self._folder, episode, self._blender)
-        return Failure(what, self.number, episode, attempt, str(loss), loss.log, replay)
+    def failure(self, what: What, reason: str, log: Sequence[str], attempt: int) -> Failure:
+        """Return what is to be noted of the present episode, at this attempt of it."""
+        now = self.remaining[0]
+        replay = replay_command(self._folder, now.episode, self._blender)
+        return Failure(what, self.number, now.episode, attempt, reason, log, replay, now.samples[0].key)
 
     def commit(self) -> None:
         """Give the shard its name. Raises OSError."""

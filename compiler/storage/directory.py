@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 from compiler.errors import OtherPlan, UsageError, disk_error
 from compiler.planning import schema
 from compiler.planning.plan import Plan, differences
-from compiler.storage import failures, sources
+from compiler.storage import failures, remains, sources
 from compiler.storage.changes import changes, told, when
 from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
+from compiler.storage.remains import Remains
 from compiler.storage.shards import ShardWriter, find_kept, part_of
 from compiler.storage.store import with_annotations
 from loaders.files import PART_SUFFIX, open_regular, strange_entry
@@ -45,6 +46,8 @@ class DatasetDirectory:
     path: Path
     plan: Plan
     manifest: Manifest
+    anew: str = ""
+    """Why what was there was removed though nobody asked for it, in a line; empty where it was not."""
 
     def damaged(self) -> list[ShardInfo]:
         """Return the shards of the manifest whose files are not what it says.
@@ -167,15 +170,16 @@ def open_directory(
 
 def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool | None) -> DatasetDirectory:
     found = peek(path, plan, fresh)  # again: until it was locked, another may have written there
+    manifest, anew = (found.manifest, found.anew) if found else (None, "")
     try:
-        _check_shards(path, found)
-        if found is not None and fresh:
-            DatasetDirectory(path, plan, found).forget_all()
-        if found is None or fresh:
+        _check_shards(path, manifest)
+        if manifest is not None and (fresh or anew):
+            DatasetDirectory(path, plan, manifest).forget_all()
+        if manifest is None or fresh or anew:
             (path / failures.FILE_NAME).unlink(missing_ok=True)
-            found = plan.manifest(provenance)
-            found.save(path)
-        directory = DatasetDirectory(path, plan, found)
+            manifest = plan.manifest(provenance)
+            manifest.save(path)
+        directory = DatasetDirectory(path, plan, manifest, anew)
         directory.clear_up()
     except OSError as error:
         raise _not_writable(path, error) from None
@@ -215,10 +219,19 @@ def _check_shards(path: Path, manifest: Manifest | None) -> None:
             )
 
 
-def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
-    """Return the manifest at `path` if it is a dataset of `plan` (of any, where `fresh`), None if it is free.
+@dataclass(frozen=True)
+class Found:
+    """A dataset that is there already."""
 
-    Free is a directory, too, in which another plan has rendered nothing.
+    manifest: Manifest
+    anew: str = ""
+    """Why a build begins it anew, though nobody asked for that, in a line; empty: it goes on with it."""
+
+
+def peek(path: Path, plan: Plan, fresh: bool | None) -> Found | None:
+    """Return what is at `path` if it is a dataset of `plan` (of any, where `fresh`), None if it is free.
+
+    A dataset of another plan of which nothing is of use any more is begun anew: see `Remains.of_use`.
 
     Raises:
         UsageError, OtherPlan: as `open_directory`.
@@ -238,19 +251,30 @@ def peek(path: Path, plan: Plan, fresh: bool | None) -> Manifest | None:
     except ManifestError as error:
         raise UsageError(str(error), "move it away, or name another place with --out") from None
     if fresh or not list(differences(plan.identity(), manifest.plan)):
-        return manifest
-    if not manifest.shards and not any(path.glob("*.tar*")):
-        return None  # a first try that failed, with nothing rendered, stands in no one's way
-    raise _other_plan(path, plan, manifest, can_begin_anew=fresh is not None)
-
-
-def _other_plan(path: Path, plan: Plan, manifest: Manifest, can_begin_anew: bool) -> OtherPlan:
-    """Name what the user has changed before what came with the installation."""
-    chosen, installation = changes(plan, manifest)
-    return OtherPlan(
-        f"{path} holds another plan, last rendered {when(path / FILE_NAME)}: {told([*chosen, *installation])}",
-        "name another place with --out to keep both" + ", or begin anew with --fresh" * can_begin_anew,
+        return Found(manifest)
+    try:
+        left = remains.find(path, manifest)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    chosen, installation = changes(plan, manifest)  # what the user has changed comes before the installation's
+    changed = told([*chosen, *installation])
+    if not left.of_use:
+        return Found(manifest, _begun_anew(path, left, changed))
+    begin_anew = "" if fresh is None else f", or begin anew with --fresh, which removes {left}"
+    raise OtherPlan(
+        f"{path} holds another plan, last rendered {when(path / FILE_NAME)}: {changed}",
+        f"name another place with --out to keep both{begin_anew}",
     )
+
+
+def _begun_anew(path: Path, left: Remains, changed: str) -> str:
+    """Return the line on a dataset of another plan that stands in nobody's way."""
+    if left.kept:
+        return (
+            f"{path} holds another plan ({changed}), whose job failed in episode {left.failed_in} with no shard"
+            f" finished: a build begins it anew and removes {left}"
+        )
+    return f"{path} holds another plan ({changed}) and {left}: a build begins it anew"
 
 
 def _not_writable(path: Path, error: OSError) -> UsageError:

@@ -10,17 +10,19 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from compiler.errors import InstanceLost, JobBroken
-from loaders.files import open_own
+from loaders.files import open_own, read_regular
 
 FILE_NAME = "failures.jsonl"
 
 _LOG_LINES = 12
+_MOST_BYTES = 64 << 20
 
 _MEMORY = re.compile(
     r"bad_alloc|out of (gpu )?memory|OUT_OF_MEMORY|[mc]alloc.* returns null|MemoryError|cannot allocate memory",
@@ -29,11 +31,16 @@ _MEMORY = re.compile(
 """What the C++ library, Blender, Cycles' devices, Python and the system say when there is no memory left."""
 
 
+JOB_FAILED: Literal["job failed"] = "job failed"
+
+What = Literal["instance lost", "episode skipped", "shard given up", "job failed"]
+
+
 @dataclass(frozen=True)
 class Failure:
-    """Something was lost: an instance and the episode it was in, the episode for good, or its whole shard."""
+    """Something was lost: an instance and the episode it was in, the episode for good, its shard, or the build."""
 
-    what: Literal["instance lost", "episode skipped", "shard given up"]
+    what: What
     shard: int
     episode: int
     attempt: int
@@ -42,6 +49,8 @@ class Failure:
     """The last lines that the instance said."""
     replay: str
     """`replay_command` of the episode."""
+    sample: str = ""
+    """The key of the episode's first sample."""
 
 
 def for_want_of_memory(loss: InstanceLost) -> bool:
@@ -58,6 +67,20 @@ def replay_command(folder: Path, episode: int, blender: str | None) -> str:
     """Return the command, for a shell, that renders the episode again in the foreground, with the same Blender."""
     chosen = ["--blender", blender] if blender else []
     return shlex.join(["compile-dataset", "replay", str(folder), "--episode", str(episode), *chosen])
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return what the directory's file holds, as far as it can be read: it is for people, and may be a stranger's."""
+    try:
+        lines = read_regular(folder / FILE_NAME, _MOST_BYTES).split(b"\n")
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            if isinstance(entry := json.loads(line), dict):
+                found.append(entry)
+    return found
 
 
 def append(folder: Path, failure: Failure) -> None:

@@ -165,7 +165,10 @@ def wholes(folder: Path) -> Any:
 
         return not scatter.place_apart(rng, [holder], move, [wall], tries=1, must_fit=False, members="children")
 
-    refused = [said(lambda: scatter.place_apart(rng, [post_root], propose, members=m)) for m in (None, "childs")]
+    refused = [
+        said(lambda: scatter.place_apart(rng, [post_root], propose, members=m))  # noqa: B023 - asked at once
+        for m in (None, "childs")
+    ]
     hidden = []
     for count in (1, 3):
         shown = scatter.show_some(rng, list(robots), count, members="children")

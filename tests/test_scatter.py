@@ -163,7 +163,6 @@ def wholes(folder: Path) -> Any:
         def move(rng: np.random.Generator, obj: Any) -> None:
             obj.location.x = x
 
-        wall.hide_viewport = False
         return scatter.place_apart(rng, [holder], move, [wall], tries=1, misfits="hide", members="children") == [holder]
 
     refused = [said(partial(scatter.place_apart, rng, [post_root], propose, members=m)) for m in (None, "childs")]

@@ -188,7 +188,7 @@ def test_the_code_of_the_page_on_jobs_runs_in_blender(tmp_path: Path) -> None:
     (tmp_path / "spheres.py").write_text(spheres, encoding="utf-8")
     done = run("spheres.py", "--dry-run", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Spheres" in done.stdout
+    assert "One line that --dry-run shows." in done.stdout
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

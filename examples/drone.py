@@ -30,9 +30,9 @@ class Drone(Job):
 
     def setup(self) -> None:
         """Build grass, asphalt, the lines between the bays, and one car and one tree to copy."""
-        stage.ground(size_m=600, rgb=(0.1, 0.13, 0.045))
-        stage.paint(meshes.boxes("asphalt", [(0, 0, 0)], (82, 50, 0.04)), (0.1, 0.1, 0.105), matte=True)
-        stage.paint(meshes.boxes("lines", [(x + 1.5, y, 0) for x, y, _ in BAYS], (0.14, 5.2, 0.06)), (0.7, 0.7, 0.67))
+        stage.ground(size_m=600, rgb=(0.1, 0.13, 0.045)).location.z = -0.1
+        stage.paint(meshes.boxes("asphalt", [(0, 0, -0.1)], (82, 50, 0.2)), (0.1, 0.1, 0.105), matte=True)
+        stage.paint(meshes.boxes("lines", [(x + 1.5, y, 0) for x, y, _ in BAYS], (0.14, 5.2, 0.03)), (0.7, 0.7, 0.67))
         self.car, self.tree = (meshes.load(f"assets/{name}.glb", name) for name in ("car", "tree"))
         stage.sky(rgb=(0.6, 0.75, 1.0), strength=0.6)
 
@@ -47,9 +47,9 @@ class Drone(Job):
         for x, y, heading in (bay for bay in BAYS if rng.uniform() < self.taken):
             car = stage.copy(self.car, f"car at {x:g}, {y:g}")
             car.location, car.rotation_euler.z = rng.normal((x, y, 0), (0.12, 0.25, 0)), rng.normal(heading, 0.03)
-            car.material_slots["paint"].link = "OBJECT"  # else it is that of all copies
+            paint = car.material_slots["paint"]
             color = materials.random_color(rng, saturation=(0, 0.8 if rng.uniform() < 0.4 else 0.1), value=(0.1, 0.95))
-            car.material_slots["paint"].material = materials.principled("paint", color, coat=1)
+            paint.link, paint.material = "OBJECT", materials.principled("paint", color, coat=1)  # of this copy alone
             self.cars.append(car)
         self.car.hide_render = self.tree.hide_render = True
 

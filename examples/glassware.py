@@ -48,7 +48,7 @@ class Glassware(Job):
         cells = rng.permutation([(x, y, 0) for x in (-0.21, -0.07, 0.07, 0.21) for y in (-0.15, 0, 0.15)])
         for glass, cell in zip(self.glasses, cells[: self.things], strict=True):
             glass.location = rng.normal(cell, (0.006, 0.006, 0))
-            glass.modifiers.new("smooth", "SUBSURF")
+            glass.modifiers.new("smooth", "SUBSURF").render_levels = 1
             tint = materials.random_color(rng, saturation=(0, rng.choice([0.03, 0.03, 0.5])), value=(0.9, 1))
             materials.assign(glass, materials.glass("glass", tint))
         lights.area(scatter.in_shell(rng, (0, 0, 0), (1, 1.3), (30, 55), (30, 150)), power_w=25, size_m=0.7)

@@ -22,7 +22,7 @@ GLYPH_SIDES = [(f"glyph{at}_{start}", f"glyph{at}_{end}") for at in range(7) for
 
 @dataclass
 class NumberPlates(Job):
-    """A parked car from behind, its plate read from 2 to 4 m."""
+    """A parked car from behind, its plate read from 2 to 3 m."""
 
     categories = (Category("plate", [*FIELD], SIDES), Category("text", parts.glyph_names(7), GLYPH_SIDES))
 
@@ -51,7 +51,7 @@ class NumberPlates(Job):
         stage.sun(energy=4, elevation=rng.uniform(15, 50), azimuth=rng.uniform(110, 250))
         stage.sky(rgb=(0.6, 0.75, 1.0), strength=rng.uniform(0.3, 0.9))
         at = self.plate.location
-        stage.camera(at=scatter.in_shell(rng, at, (2, 3.6), (3, 18), (145, 215)), look_at=at)
+        stage.camera(at=scatter.in_shell(rng, at, (1.6, 2.8), (3, 20), (145, 215)), look_at=at)
 
     def annotate(self, view: View) -> dict[str, Any]:
         """Describe the plate with its corners, and its text with those of each glyph."""

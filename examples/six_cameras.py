@@ -49,8 +49,8 @@ class SixCameras(Job):
         for x, y in ((x, y) for x in range(-35, 36, 10) for y in (-3, 0, 4, 7) if rng.uniform() < 0.6):
             car = stage.copy(self.car, "car")
             car.location, car.rotation_euler.z = rng.normal((x, y, 0), (0.5, 0.1, 0)), np.pi * (y > 2)
-            car.material_slots["paint"].link = "OBJECT"  # else it is that of all copies
-            car.material_slots["paint"].material = materials.random_principled(rng, "paint", metal=0, coated=1)
+            paint = car.material_slots["paint"]  # to be of this copy alone
+            paint.link, paint.material = "OBJECT", materials.random_principled(rng, "paint", metal=0, coated=1)
             self.cars.append(car)
         self.car.hide_render = self.house.hide_render = self.tree.hide_render = True
 

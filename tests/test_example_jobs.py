@@ -224,7 +224,7 @@ def test_number_plates_have_their_glyphs_on_them_from_left_to_right(tmp_path: Pa
         assert (glyphs[:, 1, 0] > glyphs[:, 0, 0] + 0.005).all()
         assert (glyphs[1:, 0, 0] > glyphs[:-1, 0, 0] + 0.01).all()
         heights = glyphs[:, 0, 1] - glyphs[:, 3, 1]
-        assert 0.07 < heights.min() < heights.max() < 0.095
+        assert 0.07 < heights.min() < heights.max() < 0.11, "J and Q reach below the line"
         assert np.median(heights) == pytest.approx(0.075, abs=0.003)
 
 
@@ -342,9 +342,12 @@ def test_bin_picking_is_a_pile_at_rest_whoever_renders_it(tmp_path: Path) -> Non
     assert {name for name in parts[0] if not re.search(rf"[`.]{name}`", DATASET_PAGE)} == set(), "not in the docs"
     assert min(fractions) < 0.9
     assert max(fractions) > 0.9
-    corners = np.array([entry["box3d"] for entry in parts])
-    assert -0.1 < corners[..., 2].min() < corners[..., 2].max() < 3
     assert np.mean(np.abs(np.array([entry["matrix_world"] for entry in parts])[:, :2, 3]).max(axis=1) < 2.4) > 0.8
     with (tmp_path / "1" / Manifest.load(tmp_path / "1").shards[0].name).open("rb") as shard:
         for one in read_samples(shard):
-            check_boxes({name: _decoded(name, held) for name, held in one.members.items()})
+            sample = {name: _decoded(name, held) for name, held in one.members.items()}
+            check_boxes(sample)
+            pose = np.array(sample["json"]["camera"]["cam_to_world"])
+            seen = lifted(sample["json"]["camera"], sample["depth.npy"], sample["segmentation.npy"] > 0)
+            heights = (seen @ pose[:3, :3].T + pose[:3, 3])[:, 2]
+            assert -0.05 < heights.min() < heights.max() < 3, "on the floor, not in it"

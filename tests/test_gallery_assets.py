@@ -54,10 +54,13 @@ def still_life(folder: Path) -> list[dict[str, Any]]:
 @scene
 def models(folder: Path) -> dict[str, Any]:
     """The sorted vertices of each model in the folder, and of those made anew."""
+    import bpy
+
     from blender_jobs import assets, meshes
 
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     assets.begin(ASSETS)
-    anew = _made("make_models.py", folder)
+    anew = _made("make_models.py", folder / "models")
     found = {}
     for name in MODELS:
         one, other = (meshes.load(place / name, name) for place in (ASSETS, anew))

@@ -22,10 +22,10 @@ import json, os, sys, time
 from pathlib import Path
 import bpy
 from blender_jobs import orders, passes
-from blender_jobs.instance.describing import describe
-from blender_jobs.instance.episode import Player
-from blender_jobs.instance.fields import resolve_fields
-from blender_jobs.instance.loading import load_job
+from blender_jobs._worker.describing import describe
+from blender_jobs._worker.episode import Player
+from blender_jobs._worker.fields import resolve_fields
+from blender_jobs._worker.loading import load_job
 
 job, engine, samples, frames, scratch = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
 bpy.ops.wm.read_factory_settings(use_empty=True)

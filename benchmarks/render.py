@@ -21,7 +21,7 @@ from pathlib import Path
 BARE = """
 import os, sys, time
 import bpy
-from blender_jobs.imaging import properties, render
+from blender_jobs._render import properties, render
 from blender_jobs import seeds, stage
 from blender_jobs.builtin.falling_cubes import FallingCubes
 from blender_jobs.orders import RenderSettings

@@ -35,7 +35,7 @@ def main() -> None:
     """Serve until stdin closes; where not even the worker can be imported, say why."""
     load_package(Path(__file__).resolve().parent)
     try:
-        from blender_jobs.instance import worker
+        from blender_jobs._worker import worker
     except ImportError as error:
         _refuse(str(error))
     else:

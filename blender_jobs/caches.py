@@ -14,7 +14,7 @@ from typing import Any
 
 import bpy
 
-from blender_jobs.imaging import animation
+from blender_jobs._render import animation
 
 _SWITCHES = ("use_disk_cache", "use_external")
 _HARMLESS = re.compile(r"""[^'"\\\n\r]*""")

@@ -2,7 +2,7 @@
 
 Blender renders pinhole cameras alone. So the undistorted image is rendered, on a canvas that holds all that the
 distorted one shows (`ideal`), and the distorted one looked up in it (`vision.warp`). A camera object's custom
-property `PROPERTY` holds the coefficients, as `blender_jobs.vision.distortion` takes them.
+property `PROPERTY` holds the coefficients, as `blender_jobs._vision.distortion` takes them.
 
 The pixel aspect is the scene's in Blender, so that its cameras would share one ratio of fy to fx. A camera with a K of
 its own keeps its aspect in the property `PIXEL_ASPECT`, and renders set the scene's from it (`own_pixels`).
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from mathutils import Matrix
 
-from blender_jobs.vision.camera import Camera, FloatArray
-from blender_jobs.vision.warp import Warp, warp_of
+from blender_jobs._vision.camera import Camera, FloatArray
+from blender_jobs._vision.warp import Warp, warp_of
 
 __all__ = ["set_extrinsics", "set_intrinsics", "set_pose"]
 

@@ -74,7 +74,7 @@ MISSING_FILES = ("refuse", "allow")
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What the user chose about the image; `blender_jobs.imaging.render` pins the rest.
+    """What the user chose about the image; `blender_jobs._render.render` pins the rest.
 
     Raises:
         ValueError: a value out of its range; one line that says which and what fits.

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from blender_jobs import lettering
-from blender_jobs.imaging.snapshot import evaluate
-from blender_jobs.vision.camera import FloatArray, transform
+from blender_jobs._render.snapshot import evaluate
+from blender_jobs._vision.camera import FloatArray, transform
 
 if TYPE_CHECKING:
     import bpy

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blender_jobs.imaging.geometry import Label
+from blender_jobs._render.geometry import Label
+from blender_jobs._vision.surfaces import BodyId, Surface
 from blender_jobs.parts import suggestion
-from blender_jobs.vision.surfaces import BodyId, Surface
 
 
 @dataclass(frozen=True)

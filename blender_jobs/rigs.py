@@ -28,10 +28,10 @@ import numpy.typing as npt
 from mathutils import Matrix
 
 from blender_jobs import meshes, parts, stage
-from blender_jobs.imaging import animation
+from blender_jobs._render import animation
+from blender_jobs._vision.camera import FloatArray, transform
 from blender_jobs.job import Category, JobError
 from blender_jobs.stage import Interpolation, Range, Triple
-from blender_jobs.vision.camera import FloatArray, transform
 
 if TYPE_CHECKING:
     from blender_jobs.view import View

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from mathutils import Quaternion, Vector
 
-from blender_jobs.imaging import animation
+from blender_jobs._render import animation
 from blender_jobs.job import JobError
 from blender_jobs.lens import PROPERTY
 

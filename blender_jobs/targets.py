@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import bpy
 
-from blender_jobs.vision.camera import FloatArray
-from blender_jobs.vision.surfaces import Body, BodyId, Compound, Key, Snapshot
+from blender_jobs._vision.camera import FloatArray
+from blender_jobs._vision.surfaces import Body, BodyId, Compound, Key, Snapshot
 
 CHILDREN = "children"
 """The word for all that is parented below an object, at any depth."""

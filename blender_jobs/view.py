@@ -2,7 +2,7 @@
 
 Image coordinates are continuous pixels, x right, y down, origin at the outer corner of the top-left pixel; the
 camera frame is OpenCV's (x right, y down, z forward), the world Blender's (z up, metres). See
-`blender_jobs.vision.camera`; for cameras whose lens distorts also `vision.distortion`: pixels are those of the
+`blender_jobs._vision.camera`; for cameras whose lens distorts also `vision.distortion`: pixels are those of the
 distorted image.
 """
 
@@ -16,9 +16,14 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs.imaging.geometry import Label
-from blender_jobs.imaging.segments import Segments
-from blender_jobs.imaging.snapshot import as_array, posed, take
+from blender_jobs._render.geometry import Label
+from blender_jobs._render.segments import Segments
+from blender_jobs._render.snapshot import as_array, posed, take
+from blender_jobs._vision.boxes import Box, boxes, truncation, united
+from blender_jobs._vision.camera import Camera, FloatArray, rigid, transform
+from blender_jobs._vision.silhouette import Patch, through_lens, undistorted
+from blender_jobs._vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
+from blender_jobs._vision.visibility import Occluders, tolerances, visibility
 from blender_jobs.own_fields import check_own_fields
 from blender_jobs.parts import CORNERS, Points, as_points, numbered
 from blender_jobs.register import Register
@@ -37,11 +42,6 @@ from blender_jobs.targets import (
     ids_of,
     spread,
 )
-from blender_jobs.vision.boxes import Box, boxes, truncation, united
-from blender_jobs.vision.camera import Camera, FloatArray, rigid, transform
-from blender_jobs.vision.silhouette import Patch, through_lens, undistorted
-from blender_jobs.vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
-from blender_jobs.vision.visibility import Occluders, tolerances, visibility
 
 __all__ = ["Copy", "Target", "View"]
 
@@ -55,7 +55,7 @@ class View:
 
     Args:
         scene: the context's; its camera must be a perspective or an orthographic one.
-        snapshot: the frame's, see `blender_jobs.imaging.snapshot`; by default it is taken now.
+        snapshot: the frame's, see `blender_jobs._render.snapshot`; by default it is taken now.
         look: gives what the frame's pixels show, where that alone tells: of surfaces with a textured alpha, and of
             displaced ones. None: such surfaces hide what is behind them, and have the boxes of their meshes.
         counted: whether `describe` says how much of an object is visible, for which it needs `look`.

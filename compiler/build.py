@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from compiler.blender.process import Instance
 from compiler.errors import Incomplete
 from compiler.interrupts import deferred_interrupts
 from compiler.planning.sightings import Sightings
@@ -25,7 +26,6 @@ from compiler.rendering.events import (
     ShardFailed,
     Stopped,
 )
-from compiler.rendering.instances import Instance
 from compiler.rendering.pool import PoolOptions, PoolStatus, WorkerPool
 from compiler.storage.store import SampleSink, Store
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from blender_jobs.orders import EpisodeOrder, Render
+from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.planning.plan import Plan
-from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.rendering.retry import RetryPolicy
 from compiler.resolve import FirstBlender
 from compiler.restore import restore_checked

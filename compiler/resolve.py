@@ -14,11 +14,11 @@ from typing import Any
 from PIL import features
 
 from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES, Describe, Described, Hello, RenderSettings
+from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import BlenderUnusable, InstanceLost, UsageError
 from compiler.planning.jobs import find_job
 from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
-from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.rendering.retry import backoff_s
 from compiler.storage.sources import path_fields
 from loaders.tarstream import DEFAULT_MAX_BYTES

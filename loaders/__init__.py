@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loaders._tee.rebuild import rebuild_shards as rebuild_shards
+    from loaders._tee.recording import finish_recording as finish_recording
     from loaders.batches import collate as collate
     from loaders.dataset import ShardDataset as ShardDataset
     from loaders.decode import Decoder as Decoder
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from loaders.loader import Loader as Loader
     from loaders.manifest import Manifest as Manifest
     from loaders.manifest import ManifestError as ManifestError
-    from loaders.tee.rebuild import rebuild_shards as rebuild_shards
-    from loaders.tee.recording import finish_recording as finish_recording
 
 _HOMES = {
     "Decoder": "loaders.decode",
@@ -40,8 +40,8 @@ _HOMES = {
     "ShardError": "loaders.errors",
     "SkipWarning": "loaders.errors",
     "collate": "loaders.batches",
-    "finish_recording": "loaders.tee.recording",
-    "rebuild_shards": "loaders.tee.rebuild",
+    "finish_recording": "loaders._tee.recording",
+    "rebuild_shards": "loaders._tee.rebuild",
 }
 
 __all__ = [

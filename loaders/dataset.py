@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Unpack
 
+from loaders._shards.order import SampleOrder
+from loaders._shards.readers import LocalReader, Reader, StreamReader
+from loaders._shards.sources import Source, resolve
+from loaders._shards.split import Remainder, Share
+from loaders._shards.store import LocalShards
 from loaders.decode import Decoder, Decoding
 from loaders.epochs import EpochDataset
 from loaders.manifest import Manifest
 from loaders.ranks import resolve_rank
-from loaders.shards.order import SampleOrder
-from loaders.shards.readers import LocalReader, Reader, StreamReader
-from loaders.shards.sources import Source, resolve
-from loaders.shards.split import Remainder, Share
-from loaders.shards.store import LocalShards
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES
 from loaders.transforms import Transform

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from loaders._shards.readers import Plan, Raw, Reader, Seen
+from loaders._shards.split import Share
 from loaders.decode import Decoder
 from loaders.errors import located
-from loaders.shards.readers import Plan, Raw, Reader, Seen
-from loaders.shards.split import Share
 from loaders.shared import SharedArray
 from loaders.skips import Skips
 from loaders.transforms import Transform, Transformed

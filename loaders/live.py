@@ -14,20 +14,20 @@ from typing import Any, Unpack
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from loaders._shards.allocation import keep_freed_memory
+from loaders._shards.iterations import Iterations
+from loaders._tee.client import Address, TeeStatus
+from loaders._tee.listener import Listener, TeeStates, Terms
+from loaders._tee.parent import check_parent
+from loaders._tee.reception import Arrival, Reception
+from loaders._tee.recording import Recorder, check_recording
 from loaders.content import content_digest
 from loaders.decode import Decoder, Decoding
 from loaders.errors import ShardError, located
 from loaders.ranks import resolve_rank
-from loaders.shards.allocation import keep_freed_memory
-from loaders.shards.iterations import Iterations
 from loaders.shared import SharedArray
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
-from loaders.tee.client import Address, TeeStatus
-from loaders.tee.listener import Listener, TeeStates, Terms
-from loaders.tee.parent import check_parent
-from loaders.tee.reception import Arrival, Reception
-from loaders.tee.recording import Recorder, check_recording
 from loaders.transforms import Transform, Transformed
 
 TIMEOUT_S = 60.0
@@ -60,7 +60,7 @@ class LiveDataset(IterableDataset[Any]):
         transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
             the sample out. It gets the number of the iteration, from 0, as `epoch`, if it has such a parameter.
         on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
-        record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders.tee.recording`).
+        record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders._tee.recording`).
         rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
         world_size: see `rank`.
         max_bytes: largest sample that is received. Each worker holds a few samples of each address at most.

@@ -9,23 +9,23 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Unpack
 
+from loaders._shards.iterations import Iterations
+from loaders._shards.order import SampleOrder
+from loaders._shards.readers import LocalReader, Plan, Raw, Seen, positions_identity
+from loaders._shards.split import Remainder, Share
+from loaders._shards.store import LocalShards
+from loaders._tee.client import Address, TeeStatus
+from loaders._tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
+from loaders._tee.growing import Claims, GrowingShards
+from loaders._tee.listener import Listener, TeeStates
 from loaders.decode import Decoder, Decoding
 from loaders.epochs import EpochDataset
 from loaders.errors import LiveError
 from loaders.layout import ShardLayout
 from loaders.live import TIMEOUT_S, terms
 from loaders.ranks import resolve_rank
-from loaders.shards.iterations import Iterations
-from loaders.shards.order import SampleOrder
-from loaders.shards.readers import LocalReader, Plan, Raw, Seen, positions_identity
-from loaders.shards.split import Remainder, Share
-from loaders.shards.store import LocalShards
 from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES
-from loaders.tee.client import Address, TeeStatus
-from loaders.tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
-from loaders.tee.growing import Claims, GrowingShards
-from loaders.tee.listener import Listener, TeeStates
 from loaders.transforms import Transform
 
 _MOST_SAMPLES = 1 << 26

@@ -51,7 +51,7 @@ def main() -> None:
 def compile_dataset() -> None:
     """Run the command line with instances of this kind."""
     from compiler import cli
-    from compiler.rendering.instances import InstanceOptions
+    from compiler.blender.process import InstanceOptions
 
     InstanceOptions.command = lambda self, scratch: [sys.executable, __file__, "--scratch", scratch]  # type: ignore[method-assign]
     InstanceOptions.environment = lambda self, scratch: dict(os.environ)  # type: ignore[method-assign]

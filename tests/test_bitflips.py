@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.errors import VerificationFailed
-from compiler.proof.shard_walk import Problem
-from compiler.proof.verify import Verifier, intact_manifest
+from compiler.verification.shard_walk import Problem
+from compiler.verification.verify import Verifier, intact_manifest
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import read_samples
 from tests.planned_dataset import Recipe, make

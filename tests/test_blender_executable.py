@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compiler.blender import executable
+from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import BlenderUnusable, InstanceLost
-from compiler.rendering import blenders
-from compiler.rendering.instances import Instance, InstanceOptions
 from loaders.manifest import Manifest
 from tests.commands import TINY, annotations, digests, ok, run, start, workers, write_job
 
@@ -53,7 +53,7 @@ UNUSABLE = {
 @pytest.mark.parametrize("message", UNUSABLE)
 def test_what_is_no_usable_blender_is_refused(message: str, tmp_path: Path) -> None:
     with pytest.raises(BlenderUnusable, match=message) as refusal:
-        blenders.find(str(script(tmp_path / "blender", UNUSABLE[message])))
+        executable.find(str(script(tmp_path / "blender", UNUSABLE[message])))
     assert refusal.value.hint
 
 
@@ -74,7 +74,7 @@ def test_a_wrong_path_is_refused_with_what_is_wrong_with_it(tmp_path: Path, monk
     }
     for given, message in wrong.items():
         with pytest.raises(BlenderUnusable, match=message) as refusal:
-            blenders.find(given)
+            executable.find(given)
         assert refusal.value.hint
 
 

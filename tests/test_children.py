@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.proof import verify
+from compiler.verification import verify
 from loaders.children import safe_path
 from tests.commands import COMMAND, TINY, run, write_job
 from tests.planned_dataset import Recipe, make
@@ -92,7 +92,8 @@ def test_verify_with_several_processes_runs_nothing_of_the_dataset(tmp_path: Pat
     make(tmp_path / "dataset", Recipe(shards=3))
     marks = trap(tmp_path / "dataset")
     assert verify._WORTH_PROCESSES > 0
-    several = "from compiler.cli import main\nfrom compiler.proof import verify\nverify._WORTH_PROCESSES = 0\nmain()"
+    lines = ("from compiler import cli", "from compiler.verification import verify", "verify._WORTH_PROCESSES = 0")
+    several = "\n".join([*lines, "cli.main()"])
     assert script(tmp_path, several, "verify", ".", "--jobs", "2", "--quiet").endswith("ok\n")
     assert sprung(marks) == []
 
@@ -112,7 +113,7 @@ with compiler.launch({str(job)!r}, engine="workbench", render_samples=0, size="6
 LOADERS = {
     "ShardDataset": "list(ShardDataset('.'))",
     "Loader": "list(Loader(ShardDataset('.'), 2, num_workers=2, multiprocessing_context='spawn', collate=len))",
-    "LiveThenShards": "import loaders.tee.growing; loaders.tee.growing.Claims(4)",
+    "LiveThenShards": "import loaders._tee.growing; loaders._tee.growing.Claims(4)",
 }
 
 

@@ -15,9 +15,9 @@ import click
 import pytest
 
 from compiler.cli import cli
-from compiler.commands.build import BuildArguments
-from compiler.commands.options import LiveArguments
-from compiler.commands.rerendering import RerenderArguments
+from compiler.cli.build import BuildArguments
+from compiler.cli.options import LiveArguments
+from compiler.cli.rerendering import RerenderArguments
 from compiler.resolve import Choices
 from compiler.storage.places import Places
 
@@ -35,9 +35,8 @@ json.dump(sorted(sys.modules), sys.stderr)
 LIGHT = {
     "compiler",
     "compiler.cli",
-    "compiler.commands",
-    "compiler.commands.group",
-    "compiler.commands.output",
+    "compiler.cli.group",
+    "compiler.cli.output",
     "compiler.errors",
     "compiler.terminal",
 }
@@ -57,7 +56,7 @@ def test_help_and_version_load_no_command_and_nothing_that_only_commands_need(wo
 
 def test_every_command_is_found_where_the_group_looks_for_it() -> None:
     context = click.Context(cli)
-    modules = {path.stem for path in Path(str(importlib.import_module("compiler.commands").__path__[0])).glob("*.py")}
+    modules = {path.stem for path in Path(str(importlib.import_module("compiler.cli").__path__[0])).glob("*.py")}
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
@@ -65,7 +64,7 @@ def test_every_command_is_found_where_the_group_looks_for_it() -> None:
         assert command.help
         modules.remove(name)
     for other in modules - {"__init__"}:
-        assert not hasattr(importlib.import_module(f"compiler.commands.{other}"), f"{other}_command")
+        assert not hasattr(importlib.import_module(f"compiler.cli.{other}"), f"{other}_command")
 
 
 EVERY_OPTION = {

@@ -44,7 +44,7 @@ class StandIn:
 
 @scene
 def on_a_machine_with_gpus(folder: Path) -> Any:
-    from blender_jobs.imaging import devices
+    from blender_jobs._render import devices
     from blender_jobs.job import JobError
 
     there = StandIn()
@@ -66,7 +66,7 @@ def on_a_machine_with_gpus(folder: Path) -> Any:
 def emptied_after_a_choice(folder: Path) -> Any:
     """What stands in the preferences after the scene was replaced, as each episode does."""
     from blender_jobs import stage
-    from blender_jobs.imaging import devices
+    from blender_jobs._render import devices
 
     device = next(iter(devices.available()), None)
     if device is None:

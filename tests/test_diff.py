@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from compiler.commands.diff import _ranges
+from compiler.cli.diff import _ranges
 from compiler.errors import UsageError
-from compiler.proof.compare import Difference, compare_members
-from compiler.proof.diff import DatasetDifference, diff
 from compiler.storage.manifests import folder_of, load_manifest
+from compiler.verification.compare import Difference, compare_members
+from compiler.verification.diff import DatasetDifference, diff
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from loaders.tarstream import read_samples
@@ -139,7 +139,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_equal_datasets_are_equal_without_being_read(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler.proof.diff.samples_of", None)
+    monkeypatch.setattr("compiler.verification.diff.samples_of", None)
     found = compared(datasets / "a", datasets / "same")
     assert found.equal
     assert (found.shards_same, found.samples_compared) == (3, 0)

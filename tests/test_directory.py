@@ -17,9 +17,9 @@ from filelock import FileLock
 
 from blender_jobs.orders import Asset
 from compiler.build import find_outstanding
+from compiler.cli.report import PlanReport
 from compiler.errors import JobBroken, OtherPlan, UsageError, disk_error
 from compiler.planning.plan import Plan
-from compiler.report import PlanReport
 from compiler.storage import failures
 from compiler.storage.directory import LOCK_NAME, open_directory
 from compiler.storage.failures import Failure, replay_command

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from blender_jobs.vision.boxes import boxes
-from blender_jobs.vision.camera import Camera
-from blender_jobs.vision.distortion import distort, reach, undistort
-from blender_jobs.vision.warp import warp_of
+from blender_jobs._vision.boxes import boxes
+from blender_jobs._vision.camera import Camera
+from blender_jobs._vision.distortion import distort, reach, undistort
+from blender_jobs._vision.warp import warp_of
 from tests import in_blender
 from tests.in_blender import scene
 
@@ -314,7 +314,7 @@ def picture(folder: Path) -> np.ndarray:
     import bpy
 
     from blender_jobs import lens
-    from blender_jobs.imaging import codec
+    from blender_jobs._render import codec
 
     render = bpy.context.scene.render
     render.image_settings.file_format, render.image_settings.color_mode = "PNG", "RGB"
@@ -435,7 +435,7 @@ def files(folder: Path) -> Any:
     """Pixels of every value through Blender's encoders, with a look set that would change them all."""
     import bpy
 
-    from blender_jobs.imaging import codec
+    from blender_jobs._render import codec
 
     eye()
     settings = bpy.context.scene.view_settings

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blender_jobs.imaging import exr
+from blender_jobs._render import exr
 
 ROWS = {
     "layer.A": np.array([[0.0, -0.25, 1.5], [2.0, 65504.0, 0.1]], dtype=np.float16),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blender_jobs.instance.fields import json_value, resolve_fields
+from blender_jobs._worker.fields import json_value, resolve_fields
 from blender_jobs.job import Job, JobError
 
 

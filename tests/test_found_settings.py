@@ -59,8 +59,8 @@ def settings_of(owner: Any, path: str = "") -> dict[str, Any]:
 def all_engines(folder: Path) -> dict[str, Any]:
     import bpy
 
-    from blender_jobs.imaging.render import DEFAULTS
-    from blender_jobs.instance.describing import describe
+    from blender_jobs._render.render import DEFAULTS
+    from blender_jobs._worker.describing import describe
 
     job = JobSource(str(write_job(folder, HOOKS, head="import bpy")))
     bpy.ops.wm.read_factory_settings(use_empty=True)

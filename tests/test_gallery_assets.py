@@ -32,7 +32,7 @@ def _content(path: Path) -> dict[str, Any]:
     """What each object of a .blend is: its type and place, and its evaluated mesh."""
     import bpy
 
-    from blender_jobs.instance import blend
+    from blender_jobs._worker import blend
 
     assert blend.open_blend(path, trusted=False) == []
     depsgraph = bpy.context.evaluated_depsgraph_get()

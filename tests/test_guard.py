@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blender_jobs.instance.guard import offences
+from blender_jobs._worker.guard import offences
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = [

@@ -22,19 +22,19 @@ from urllib.parse import urlsplit
 import pytest
 
 from blender_jobs import orders
+from compiler.blender.process import Instance, InstanceOptions, _explain_import
 from compiler.errors import Incomplete, JobBroken
 from compiler.live.groups import Groups, TooManyGroups
 from compiler.live.options import QueueLimits
-from compiler.proof.verify_report import look_around
-from compiler.rendering.instances import Instance, InstanceOptions, _explain_import
 from compiler.terminal import plain
+from compiler.verification.verify_report import look_around
+from loaders._tee import recording
+from loaders._tee.client import Address, ConnectionLost, TeeConnection
 from loaders.decode import decode_npy
 from loaders.errors import LiveError, SampleError, ShardError
 from loaders.files import open_regular, read_regular
 from loaders.manifest import FILE_NAME, Manifest, ManifestError
 from loaders.tarstream import read_samples, sample_record
-from loaders.tee import recording
-from loaders.tee.client import Address, ConnectionLost, TeeConnection
 from tests import fakes
 from tests.commands import COMMAND, run
 from tests.hostile import ESCAPE, _member, _npy, _png
@@ -179,7 +179,7 @@ def test_a_full_scratch_disk_is_not_the_jobs_fault(tmp_path: Path, monkeypatch: 
     instance = object.__new__(Instance)
     instance._scratch, instance.options = str(tmp_path), InstanceOptions(1, 60)
     failed = orders.to_head(orders.JobFailed("the PNG file is cut short"))
-    monkeypatch.setattr("compiler.rendering.instances.wire.receive", lambda _: (failed, b""))
+    monkeypatch.setattr("compiler.blender.process.wire.receive", lambda _: (failed, b""))
     instance._process = SimpleNamespace(stdout=None)  # type: ignore[assignment]
     with pytest.raises(JobBroken):
         instance._receive(orders.Done)

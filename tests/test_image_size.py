@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blender_jobs.orders import LONGEST_SIDE, MOST_PIXELS, RenderSettings
-from compiler.proof.verify import Verifier, examine_all
+from compiler.verification.verify import Verifier, examine_all
 from loaders import content, decode
 from loaders.errors import SampleError
 from loaders.indexed import IndexedShards

@@ -124,12 +124,12 @@ def test_what_is_in_a_package_is_built_up_in_one_direction(package: str, level: 
 def test_a_circle_is_seen_also_inside_a_function_and_inside_a_folder() -> None:
     """Else the test above could hold nothing."""
     files = {
-        Path("loaders/shards/order.py"): "def late():\n    from loaders.shards.split import Share",
-        Path("loaders/shards/split.py"): "from loaders.shards import order",
+        Path("loaders/_shards/order.py"): "def late():\n    from loaders._shards.split import Share",
+        Path("loaders/_shards/split.py"): "from loaders._shards import order",
     }
-    assert _needs(files, level=2) == {"loaders.shards": set()}
+    assert _needs(files, level=2) == {"loaders._shards": set()}
     circle = _needs(files, level=9)
-    assert "loaders.shards.order" in _reached("loaders.shards.order", circle)
+    assert "loaders._shards.order" in _reached("loaders._shards.order", circle)
 
 
 def _needs(files: dict[Path, str], level: int) -> dict[str, set[str]]:

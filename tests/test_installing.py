@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from blender_jobs.orders import Hello
-from compiler.rendering.instances import _explain_import
+from compiler.blender.process import _explain_import
 from loaders import installing
 
 ROOT = Path(__file__).resolve().parents[1]

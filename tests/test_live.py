@@ -748,6 +748,6 @@ def test_a_full_disk_is_an_error_also_when_skipping(tmp_path: Path, monkeypatch:
         raise OSError(28, os.strerror(28))
 
     with Compiler().listening() as compiler, beside(compiler.compile_when_heard):
-        monkeypatch.setattr("loaders.tee.recording.os.fsync", full)
+        monkeypatch.setattr("loaders._tee.recording.os.fsync", full)
         with pytest.raises(ShardError, match=r"cannot record in .*: No space left on device"):
             list(live(compiler.address, record=tmp_path / "recording", on_error="skip").stream_length(3))

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 
 from loaders import Decoder, LiveDataset, ShardError
+from loaders._tee.client import Address, ConnectionLost, TeeConnection, TeeStatus
+from loaders._tee.recording import Recorder
 from loaders.content import content_digest
 from loaders.tarstream import BLOCK, END, TarStreamError, sample_record
-from loaders.tee.client import Address, ConnectionLost, TeeConnection, TeeStatus
-from loaders.tee.recording import Recorder
 from tests.live_tees import Compiler
 from tests.raw_servers import CHUNKED, answer, chunk, serving
 from tests.synthetic import full_members, key_of, npy_bytes

@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import IndexedShards, Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
+from loaders._shards.lanes import in_turns
+from loaders._shards.split import Remainder
 from loaders.manifest import FILE_NAME
-from loaders.shards.lanes import in_turns
-from loaders.shards.split import Remainder
 from loaders.tarstream import BLOCK, read_places
 from tests import planned_dataset
 from tests.synthetic import full_members, make_dataset

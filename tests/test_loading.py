@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from blender_jobs.instance.loading import blame, code_sha256, load_job, sources_of
+from blender_jobs._worker.loading import blame, code_sha256, load_job, sources_of
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import JobSource, sources_sha256
 
@@ -268,8 +268,8 @@ def test_our_own_lines_are_not_the_users_even_beside_the_job(tmp_path: Path, mon
     ours = tmp_path / "blendshard_test_ours"
     builtin = ours / "builtin"
     builtin.mkdir(parents=True)
-    monkeypatch.setattr("blender_jobs.instance.loading._OWN_FOLDER", ours)
-    monkeypatch.setattr("blender_jobs.instance.loading._BUILTIN_FOLDER", builtin)
+    monkeypatch.setattr("blender_jobs._worker.loading._OWN_FOLDER", ours)
+    monkeypatch.setattr("blender_jobs._worker.loading._BUILTIN_FOLDER", builtin)
     (ours / "stage.py").write_text("def cube():\n    raise ValueError('no size')\n")
     (builtin / "cubes.py").write_text("from blendshard_test_ours.stage import cube\ncube()\n")
     path = write(tmp_path, "import blendshard_test_ours.builtin.cubes\n")
@@ -320,7 +320,7 @@ def test_an_interrupt_is_no_error_of_the_job(tmp_path: Path) -> None:
 def test_the_codes_digest_is_over_the_package_without_the_built_in_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blender_jobs.instance.loading._OWN_FOLDER", tmp_path)
+    monkeypatch.setattr("blender_jobs._worker.loading._OWN_FOLDER", tmp_path)
     digests = [code_sha256()]
     for name, content in (("view.py", "1"), ("view.py", "2"), ("stage.py", "2")):
         (tmp_path / name).write_text(content)

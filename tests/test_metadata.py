@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from blender_jobs.imaging.metadata import strip
+from blender_jobs._render.metadata import strip
 
 SIZE = (24, 16)
 PICTURE = Image.radial_gradient("L").resize(SIZE)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from compiler.blender.process import InstanceOptions
 from compiler.errors import UsageError
-from compiler.rendering.instances import InstanceOptions
 from compiler.rendering.retry import RetryPolicy
-from compiler.rendering.task import ShardTask
+from compiler.rendering.shard import ShardTask
 from compiler.resolve import Choices, FirstBlender, resolve_plan
 from compiler.storage.store import Nowhere
 from loaders.installing import install_command

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blender_jobs.instance import own_members
-from blender_jobs.instance.loading import load_job, sources_of
+from blender_jobs._worker import own_members
+from blender_jobs._worker.loading import load_job, sources_of
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import JobSource
 

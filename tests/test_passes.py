@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blender_jobs.imaging.geometry import Geometry, Label, members
+from blender_jobs._render.geometry import Geometry, Label, members
+from blender_jobs._vision.camera import Camera, rigid, transform
 from blender_jobs.passes import PASSES
-from blender_jobs.vision.camera import Camera, rigid, transform
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 96, 72
@@ -46,7 +46,7 @@ def staged(engine: str = "BLENDER_WORKBENCH") -> Any:
     import bpy
 
     from blender_jobs import stage
-    from blender_jobs.imaging import properties, render
+    from blender_jobs._render import properties, render
 
     stage.clear()
     made = bpy.context.scene
@@ -74,7 +74,7 @@ def camera_now() -> Camera:
 def rendered(*wanted: str) -> Geometry:
     import bpy
 
-    from blender_jobs.imaging.geometry_render import render_geometry
+    from blender_jobs._render.geometry_render import render_geometry
 
     with tempfile.TemporaryDirectory() as scratch:
         return render_geometry(bpy.context.scene, wanted, Path(scratch))
@@ -97,14 +97,14 @@ def image() -> bytes:
 def state() -> Any:
     import bpy
 
-    from blender_jobs.imaging import snapshot
+    from blender_jobs._render import snapshot
 
     return snapshot.take(bpy.context.scene, faces=True)
 
 
 def passes_of(wanted: Sequence[str], geometry: Geometry, camera: Camera, labels: dict[str, Label]) -> Arrays:
     """The passes of objects and all their copies, labelled by the objects' names."""
-    from blender_jobs.imaging.segments import Segments
+    from blender_jobs._render.segments import Segments
 
     segments = Segments(geometry, state()) if geometry.index is not None else None
 
@@ -336,8 +336,8 @@ def flown(change: Callable[[], None]) -> tuple[Geometry, Camera, Camera, Arrays]
     """What is seen now, the cameras, and the flow to what `change` makes of the scene; and from there back, too."""
     import bpy
 
-    from blender_jobs.imaging.flow import flow
-    from blender_jobs.imaging.segments import Segments
+    from blender_jobs._render.flow import flow
+    from blender_jobs._render.segments import Segments
 
     bpy.context.view_layer.update()
     camera, now, geometry = camera_now(), state(), rendered("flow")

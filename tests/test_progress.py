@@ -7,7 +7,7 @@ import io
 import pytest
 
 from compiler.build import Report
-from compiler.progress import Bar, Lines
+from compiler.cli.progress import Bar, Lines
 from compiler.rendering.events import SampleDone
 from compiler.rendering.pool import PoolStatus
 

@@ -13,7 +13,7 @@ import click
 import pytest
 
 import compiler
-from compiler.commands.build import build_command
+from compiler.cli.build import build_command
 
 ROOT = Path(__file__).resolve().parents[1]
 LAZY = ["compiler", "loaders"]

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from compiler.build import Report
-from compiler.progress import Lines
+from compiler.cli.progress import Lines
 from compiler.rendering.events import SampleDone
 from compiler.rendering.pool import PoolStatus
 from compiler.rendering.retry import LONGEST_BACKOFF_S, backoff_s

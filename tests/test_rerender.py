@@ -18,13 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blender_jobs.orders import Rendered
-from compiler.commands.rerendering import RerenderOutcome
-from compiler.commands.verify import verify_command
+from compiler.blender.process import InstanceOptions
+from compiler.cli.rerendering import RerenderOutcome
+from compiler.cli.verify import verify_command
 from compiler.errors import InstanceLost, OtherPixels, UsageError, VerificationFailed
 from compiler.planning.plan import Plan
-from compiler.proof.compare import Difference
-from compiler.proof.reading import samples_of
-from compiler.proof.rerender import (
+from compiler.storage.places import Places
+from compiler.verification.compare import Difference
+from compiler.verification.reading import samples_of
+from compiler.verification.rerender import (
     Comparison,
     Rerendered,
     Task,
@@ -33,8 +35,6 @@ from compiler.proof.rerender import (
     prepare_rerender,
     rerender,
 )
-from compiler.rendering.instances import InstanceOptions
-from compiler.storage.places import Places
 from loaders.manifest import RECORDED, Manifest, ShardInfo
 from tests.commands import run
 from tests.planned_dataset import Recipe, make, write_manifest
@@ -106,8 +106,8 @@ def test_what_differs_is_told_to_programs_before_the_verdict(
     make(tmp_path, Recipe(shards=1))
     differing = Rerendered("000000-000001", [Difference("png", "differs", {"max": 3})])
     outcome = RerenderOutcome(2, [differing], 7, elsewhere)
-    monkeypatch.setattr("compiler.commands.verify.places_asked", lambda *_: Places())
-    monkeypatch.setattr("compiler.commands.verify.rerender_and_compare", lambda *_: outcome)
+    monkeypatch.setattr("compiler.cli.verify.places_asked", lambda *_: Places())
+    monkeypatch.setattr("compiler.cli.verify.rerender_and_compare", lambda *_: outcome)
     result = CliRunner().invoke(verify_command, [str(tmp_path), "--rerender", "2", "--json", "--quiet"])
     told = json.loads(result.stdout)
     assert (told["rerendered"], told["pick"], told["elsewhere"], told["samples"]) == (2, 7, elsewhere, 5)
@@ -168,7 +168,7 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
             started.append(FakeInstance(samples))
             return started[-1]
 
-        monkeypatch.setattr("compiler.proof.rerender.Instance", start)
+        monkeypatch.setattr("compiler.verification.rerender.Instance", start)
         return started
 
     return give

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 import pytest
 
+from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
-from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.restore import restore_plan
 from compiler.storage.places import Places
 from loaders.manifest import FILE_NAME, RECORDED, Manifest

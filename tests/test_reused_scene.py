@@ -93,7 +93,7 @@ WAYS = {way.__name__: way for way in (_keep_all, _pile_up, _pile_up_lamps, _hide
 def jobs_that_reuse_their_scene(folder: Path) -> dict[str, list[dict[str, str]]]:
     """The notes of each episode's sample."""
     from blender_jobs import stage
-    from blender_jobs.instance.episode import Player
+    from blender_jobs._worker.episode import Player
     from blender_jobs.job import Job
     from blender_jobs.orders import Described, EpisodeOrder, JobSource, Render, RenderSettings, SampleOrder
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from blender_jobs.instance.sample import RESERVED, json_ready, keypoint_rows, members
+from blender_jobs._worker.sample import RESERVED, json_ready, keypoint_rows, members
 from blender_jobs.job import JobError
 
 COMMON: dict[str, Any] = {"camera": {"K": []}, "image": {"width": 4}, "episode": 1, "frame": 2, "seed": 3}

@@ -91,8 +91,8 @@ def read_back(folder: Path) -> dict[str, list[str]]:
     """Open the scene as a job does; return what of it is there, is lost and needed, and what is told."""
     import bpy
 
-    from blender_jobs.instance import scene_files
-    from blender_jobs.instance.blend import open_blend
+    from blender_jobs._worker import scene_files
+    from blender_jobs._worker.blend import open_blend
 
     notes = open_blend(folder / "scene.blend", trusted=False)
     files, here = scene_files.survey(list(FRAMES)), bpy.context.scene
@@ -785,7 +785,7 @@ def settings_that_change(folder: Path) -> Any:
     """What is said where a setting is not as it was set: at once, and in the render alone."""
     import bpy
 
-    from blender_jobs.imaging import pins
+    from blender_jobs._render import pins
     from blender_jobs.job import JobError
 
     base(folder)
@@ -814,7 +814,7 @@ def files_of_frames(folder: Path) -> Any:
     """Which file of a sequence Cycles shows in a frame, and which one we say: a shade for each, None for a lost one."""
     import bpy
 
-    from blender_jobs.instance import sequences
+    from blender_jobs._worker import sequences
 
     thing = base(folder)
     for number in range(10):
@@ -842,7 +842,7 @@ def files_of_frames(folder: Path) -> Any:
 @scene
 def baked_ocean(folder: Path) -> Any:
     """One that says that it is baked: Blender says so after a bake in a window alone."""
-    from blender_jobs.instance import scene_files
+    from blender_jobs._worker import scene_files
 
     thing = base(folder)
     (folder / "waves").mkdir()

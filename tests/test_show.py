@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from blender_jobs.passes import PASSES
-from compiler.pictures.show import contact_sheet, draw_sample, spread
+from compiler.preview.show import contact_sheet, draw_sample, spread
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
 from tests.commands import run

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blender_jobs.vision.camera import Camera
-from blender_jobs.vision.silhouette import silhouette
+from blender_jobs._vision.camera import Camera
+from blender_jobs._vision.silhouette import silhouette
 from tests import in_blender
 from tests.in_blender import scene
 
@@ -113,9 +113,9 @@ def rays(folder: Path) -> Any:
     import bpy
 
     from blender_jobs import stage
-    from blender_jobs.imaging import snapshot
-    from blender_jobs.imaging.geometry import Geometry
-    from blender_jobs.imaging.segments import Segments
+    from blender_jobs._render import snapshot
+    from blender_jobs._render.geometry import Geometry
+    from blender_jobs._render.segments import Segments
     from blender_jobs.view import View
 
     seen = []

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 
 from compiler.errors import UsageError, VerificationFailed
-from compiler.pictures.show import draw_sample, find_sample, spread
 from compiler.planning.annotation_schema import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
-from compiler.proof.shard_walk import Problem
-from compiler.proof.verify import Verifier, examine_all, intact_manifest
-from compiler.proof.verify_report import Outcome, look_around
+from compiler.preview.show import draw_sample, find_sample, spread
 from compiler.storage.manifests import load_manifest
+from compiler.verification.shard_walk import Problem
+from compiler.verification.verify import Verifier, examine_all, intact_manifest
+from compiler.verification.verify_report import Outcome, look_around
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import END, read_samples, sample_record
@@ -75,7 +75,7 @@ def test_what_is_as_it_was_written_passes(tmp_path: Path, name: str) -> None:
 
 
 def test_processes_find_what_one_does_in_the_same_order(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler.proof.verify._WORTH_PROCESSES", 0)
+    monkeypatch.setattr("compiler.verification.verify._WORTH_PROCESSES", 0)
     for number, at in ((0, 700), (2, 9000)):
         content = bytearray(shard_of(dataset, number).read_bytes())
         content[at] ^= 1
@@ -406,7 +406,7 @@ def test_readers_end_with_the_one_that_asked_and_not_before(
 
 _VERIFYING = """
 import multiprocessing, sys, threading, time
-import compiler.proof.verify as verify
+import compiler.verification.verify as verify
 from compiler.cli import main
 
 def tell():

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blender_jobs.vision.camera import rigid
+from blender_jobs._vision.camera import rigid
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
 from compiler.rendering.events import Event, JobFailed, Noted, Stopped
 from compiler.rendering.gate import MemoryGate
-from compiler.rendering.instances import Instance, InstanceOptions
 from compiler.rendering.retry import RetryPolicy, backoff_s
-from compiler.rendering.task import NotStarted, ShardTask
+from compiler.rendering.shard import NotStarted, ShardTask
 from compiler.storage.failures import JOB_FAILED, memory_lost
 from compiler.storage.store import SampleSink, Store
 

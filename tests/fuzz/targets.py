@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from blender_jobs import orders, wire
-from blender_jobs.imaging import exr, metadata
-from blender_jobs.instance.fields import json_value, resolve_fields
+from blender_jobs._render import exr, metadata
+from blender_jobs._worker.fields import json_value, resolve_fields
 from blender_jobs.job import Job, JobError
 from loaders.content import content_digest
 from loaders.decode import Decoder, decode_npy

@@ -49,7 +49,7 @@ def play(
         layer: as a job's `view_layer`.
         described: more of what is resolved about a job.
     """
-    from blender_jobs.instance.episode import Player
+    from blender_jobs._worker.episode import Player
 
     @dataclass
     class Cell(Job):

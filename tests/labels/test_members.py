@@ -272,7 +272,7 @@ def refused(place: Path) -> Any:
     def check(view: Any, made: Any) -> dict[str, Any]:
         import bpy
 
-        from blender_jobs.imaging import snapshot
+        from blender_jobs._render import snapshot
         from blender_jobs.parts import Points
         from blender_jobs.view import View
 

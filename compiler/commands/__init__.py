@@ -1,1 +1,0 @@
-"""The subcommands of ``compile-dataset``: each module is one; `compiler.cli` gathers them."""

@@ -1,0 +1,163 @@
+"""Which shards a path, a brace pattern or URLs stand for, and what their manifest says about each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urljoin, urlparse
+from urllib.request import url2pathname
+
+from braceexpand import braceexpand
+
+from loaders._shards.opening import opened
+from loaders.errors import ShardError
+from loaders.format import shard_file_in
+from loaders.manifest import FILE_NAME, MOST_BYTES, Manifest, ManifestError, ShardInfo
+
+Source = str | Path | Sequence[str | Path]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file and, where a manifest lists it, what is known of it."""
+
+    location: str
+    """A path, or a URL as webdataset opens it."""
+    info: ShardInfo | None = None
+    members: frozenset[str] | None = None
+    """The names of each sample's members, where a manifest tells."""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it can only be read from its start to its end."""
+        return is_url(self.location)
+
+
+def is_url(location: str) -> bool:
+    """Tell whether `location` goes to webdataset's openers: ``http:``, ``pipe:``, ``gs:`` ... but not ``C:``."""
+    return bool(_URL.match(location)) and not location.startswith("file:")
+
+
+def _as_location(path: Path) -> str:
+    """Return a path as what no one takes for a URL, though its first folder be called ``pipe:data``."""
+    return f"./{path}" if is_url(str(path)) else str(path)
+
+
+def resolve(source: Source, *, split: str | None = None, manifest: Manifest | str | Path | None = None) -> list[Shard]:
+    """Return the shards that `source` stands for, in order.
+
+    Args:
+        source: a dataset's directory or its manifest (as a path or a URL), a ``.tar``, a brace pattern of these
+            (``data/cubes-train-{000000..000099}.tar``), a URL of webdataset's, or a list of all these. What begins
+            with a scheme (``pipe:data``) is a URL if it is a string, and a path if it is a `Path`.
+        split: take the shards of this split alone. Needs a manifest.
+        manifest: what is known of the shards, where it does not lie beside them.
+
+    Raises:
+        ShardError: there is no shard, no such split, or both files and URLs; a string may be a path or a URL.
+        ManifestError: a manifest that is needed is missing, or one that is there is not valid.
+    """
+    known = {} if manifest is None else _by_name(manifest)
+    given = [source] if isinstance(source, str | Path) else list(source)
+    shards = [shard for one in given for shard in _expand(one, known)]
+    if split is not None:
+        shards = _of_split(shards, split)
+    if not shards:
+        raise ShardError(f"{_shown(source)} holds no finished shard")
+    if len({shard.streamed for shard in shards}) > 1:
+        raise ShardError(f"{_shown(source)} mixes files and URLs; give the one or the other")
+    return shards
+
+
+def _shown(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+
+
+def listed(manifest: Manifest) -> dict[str, Shard]:
+    """Return a manifest's shards by name, in order, each at its bare name."""
+    members = frozenset(manifest.members) or None
+    return {info.name: Shard(info.name, info, members) for info in manifest.shards}
+
+
+def _by_name(manifest: Manifest | str | Path) -> dict[str, Shard]:
+    return listed(manifest if isinstance(manifest, Manifest) else Manifest.load(manifest))
+
+
+def _at(location: str, shard: Shard | None) -> Shard:
+    return Shard(location) if shard is None else replace(shard, location=location)
+
+
+def _expand(source: str | Path, known: Mapping[str, Shard]) -> list[Shard]:
+    location = str(source)
+    if location.startswith("file:"):
+        location = url2pathname(urlparse(location).path)
+    elif isinstance(source, str) and is_url(location):
+        _check_that_no_path_is_meant(location)
+        return _expand_url(location, known)
+    path = Path(location)
+    if path.is_dir() or path.name == FILE_NAME:
+        folder = path if path.is_dir() else path.parent
+        return [_at(_as_location(folder / name), shard) for name, shard in _by_name(path).items()]
+    paths = [path] if path.exists() else [Path(name) for name in _braces(location)]
+    beside = {folder: _beside(folder) for folder in {path.parent for path in paths}}
+    return [_at(_as_location(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+
+
+def _check_that_no_path_is_meant(url: str) -> None:
+    """Refuse what may be either: a folder's name must not run as a command.
+
+    Raises:
+        ShardError: a file or folder has the name that `url` begins with.
+    """
+    first = Path(url).parts[0]
+    try:
+        is_here = "://" not in url and Path(first).exists()
+    except OSError:  # a command that is too long for a name
+        return
+    if is_here:
+        raise ShardError(f"{url} is read as a URL, but {first} is here, too; write ./{url} for the path")
+
+
+def _beside(folder: Path) -> Mapping[str, Shard]:
+    return _by_name(folder) if (folder / FILE_NAME).is_file() else {}
+
+
+def _braces(pattern: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]  # braceexpand would take backslashes out of it
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:  # a brace without its partner
+        raise ShardError(f"{pattern}: {error}") from None
+
+
+def _expand_url(url: str, known: Mapping[str, Shard]) -> list[Shard]:
+    if not url.startswith("pipe:") and url.endswith(("/", f"/{FILE_NAME}")):
+        url = urljoin(url, FILE_NAME)
+        return [_at(urljoin(url, name), shard) for name, shard in listed(_manifest_at(url)).items()]
+    return [_at(one, known.get(shard_file_in(one))) for one in _braces(url)]
+
+
+def _manifest_at(url: str) -> Manifest:
+    try:
+        with opened(url) as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except ShardError as error:
+        raise ManifestError(f"no dataset at {error}") from None
+    if len(content) > MOST_BYTES:
+        raise ManifestError(f"no dataset at {url}: it has more than {MOST_BYTES} bytes")
+    return Manifest.from_json(content, url)
+
+
+def _of_split(shards: list[Shard], split: str) -> list[Shard]:
+    if unknown := [shard.location for shard in shards if shard.info is None]:
+        raise ShardError(f"{unknown[0]}: no manifest tells its split; leave split out or give manifest=")
+    chosen = [shard for shard in shards if shard.info and shard.info.split == split]
+    if not chosen:
+        splits = sorted({shard.info.split for shard in shards if shard.info})
+        raise ShardError(f"no shard of split {split!r}; there is {', '.join(splits) or 'none'}")
+    return chosen

@@ -1,0 +1,204 @@
+"""Listening at one address through refusals, cuts and silence, and what the listeners of a dataset tell each other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loaders._tee.client import Address, ConnectionLost, StreamCut, TeeConnection, TeeStatus
+from loaders.errors import LiveError, ShardError
+from loaders.shared import SharedArray
+from loaders.tarstream import Sample, TarStreamError
+
+_DIGEST_BYTES = 32
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How to listen."""
+
+    group: str
+    token: str | None
+    timeout_s: float
+    reconnect: bool
+    plan_digest: str | None
+    """That every tee must serve."""
+    max_bytes: int
+
+
+class TeeStates:
+    """What any worker has seen of the tees: the plan that each serves, and in which iteration its dataset ended."""
+
+    def __init__(self, tees: int) -> None:
+        self._plans = SharedArray(tees * _DIGEST_BYTES, torch.uint8)
+        self._ends = SharedArray(tees, torch.int64)
+
+    def plan(self, tee: int) -> str:
+        """Return the digest of the plan that a tee serves; empty where none was seen yet."""
+        digest = self._plan_bytes(tee)
+        return digest.tobytes().hex() if digest.any() else ""
+
+    def see_plan(self, tee: int, digest: str) -> None:
+        """Keep it as the one that the tee serves."""
+        self._plan_bytes(tee)[:] = list(bytes.fromhex(digest))
+
+    def ended_in(self, tee: int) -> int:
+        """Return the iteration in which a tee's dataset was seen to end; 0 for none."""
+        return int(self._ends.array[tee])
+
+    def see_end(self, tee: int, iteration: int) -> None:
+        """Keep that its dataset ended."""
+        self._ends.array[tee] = iteration
+
+    def _plan_bytes(self, tee: int) -> NDArray[np.uint8]:
+        plans: NDArray[np.uint8] = self._plans.array
+        return plans[tee * _DIGEST_BYTES : (tee + 1) * _DIGEST_BYTES]
+
+
+class _Stopped(Exception):
+    """Nobody wants the samples any more."""
+
+
+class Listener:
+    """Receives the samples of one tee for one iteration.
+
+    State: what the tee said last, whether its dataset has ended, when the present attempt began, and since when
+    nothing has worked.
+    """
+
+    def __init__(
+        self, address: Address, tee: int, terms: Terms, states: TeeStates, iteration: int, stop: threading.Event
+    ) -> None:
+        self.address = address
+        self.status: TeeStatus | None = None
+        """Set before the first sample comes."""
+        self.ended = False
+        self._tee, self._terms, self._states, self._iteration, self._stop = tee, terms, states, iteration, stop
+        self._began = 0.0
+        self._failing_since: float | None = None
+        self._pause_s = _FIRST_PAUSE_S
+        self._borne_s = terms.timeout_s
+
+    def listen(self, wanted: int | None) -> Iterator[Sample | ShardError]:
+        """Yield `wanted` samples, or all until the dataset ends (see `ended`), each as it arrives.
+
+        Where the stream is damaged, yield the error, and go on with a new connection if asked for more.
+
+        Raises:
+            LiveError: nothing comes for `timeout_s`, or nothing that may be taken.
+        """
+        received = 0
+        while not self._stop.is_set() and (wanted is None or received < wanted):
+            if self._states.ended_in(self._tee) == self._iteration:
+                self.ended = True
+                return
+            try:
+                for sample in self._stream(None if wanted is None else wanted - received):
+                    received += 1
+                    yield sample
+                if wanted is None or received < wanted:
+                    self._states.see_end(self._tee, self._iteration)
+            except _Stopped:
+                return
+            except ConnectionLost as loss:
+                self._bear(loss)
+            except TarStreamError as error:
+                yield ShardError(f"{self.address}: {error}")
+                self._bear(error)
+
+    def greet(self) -> TeeStatus:
+        """Wait for the tee and return what it says.
+
+        Raises:
+            LiveError: it does not come, or serves something else.
+        """
+        while True:
+            self._began = time.monotonic()
+            try:
+                return self._ask()
+            except ConnectionLost as loss:
+                self._bear(loss)
+
+    def has_finished(self) -> bool | None:
+        """Ask whether the last sample has been made; None where nobody answers."""
+        try:
+            return self._ask().finished
+        except (ConnectionLost, LiveError, _Stopped):
+            return None
+
+    def _stream(self, wanted: int | None) -> Iterator[Sample]:
+        self._began = time.monotonic()
+        with TeeConnection(self.address, self._terms.token, self._terms.timeout_s, self._watch) as connection:
+            self.status = self._recognized(connection.status())
+            for sample in connection.samples(self.status, self._terms.group, wanted, self._terms.max_bytes):
+                self._failing_since, self._pause_s, self._borne_s = None, _FIRST_PAUSE_S, self._terms.timeout_s
+                yield sample
+
+    def _watch(self, silence_s: float) -> None:
+        """Bear the silence of a tee that answers otherwise: rendering takes its time."""
+        if self._stop.is_set():
+            raise _Stopped
+        if silence_s < self._borne_s:
+            return
+        try:
+            self._ask()
+        except ConnectionLost as loss:
+            raise StreamCut(f"silent for {silence_s:.0f} s, and asked how it stands: {loss}") from None
+        self._borne_s = silence_s + self._terms.timeout_s
+
+    def _ask(self) -> TeeStatus:
+        with TeeConnection(self.address, self._terms.token, self._terms.timeout_s, self._check_stop) as connection:
+            return self._recognized(connection.status())
+
+    def _check_stop(self, _: float) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _recognized(self, status: TeeStatus) -> TeeStatus:
+        """Make sure that these are the samples that are meant: a port can change hands."""
+        seen = self._states.plan(self._tee)
+        expected = self._terms.plan_digest or seen
+        if expected and status.plan_digest != expected:
+            since = "as asked for" if self._terms.plan_digest else "as before"
+            raise LiveError(
+                f"{self.address} serves the plan {status.plan_digest[:16]}..., not {expected[:16]}... {since}: it is "
+                "another compiler, or one that was started with other settings"
+            )
+        if not seen:
+            self._states.see_plan(self._tee, status.plan_digest)
+        return status
+
+    def _bear(self, trouble: Exception) -> None:
+        """Pause before another attempt.
+
+        Raises:
+            LiveError: there were enough.
+        """
+        now, timeout_s = time.monotonic(), self._terms.timeout_s
+        if isinstance(trouble, StreamCut) and not self._terms.reconnect:
+            raise LiveError(f"{self.address}: the stream was cut before the dataset's end: {trouble}")
+        if self._failing_since is None:
+            unanswered = isinstance(trouble, ConnectionLost) and not isinstance(trouble, StreamCut)
+            self._failing_since = self._began if unanswered else now
+        left_s = self._failing_since + timeout_s - now
+        if left_s <= 0:
+            raise LiveError(self._farewell(trouble))
+        self._stop.wait(min(self._pause_s, left_s))
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def _farewell(self, trouble: Exception) -> str:
+        hint = f"start one there: compile-dataset --shards N --live {self.address}"
+        waited = f"in {self._terms.timeout_s:g} s ({trouble}); {hint}"
+        if self._states.ended_in(self._tee):
+            return f"{self.address}: its dataset ended in an earlier epoch, and no compiler came {waited}"
+        if self.status is not None:
+            return f"{self.address}: the stream was cut before the dataset's end and did not go on {waited}"
+        return f"no compiler at {self.address} {waited}"

@@ -1,0 +1,250 @@
+"""Samples that came live, written as ordinary shards while they come.
+
+    recording/
+      recording-train-000000.tar ...   in the order of arrival; each receiving process writes its own
+      dataset.json                     as any dataset's: `ShardDataset`, `IndexedShards` and webdataset read it
+      recording-<random>.tar.part      being written; its writer holds the lock of the same name
+
+No name here comes from the wire. A shard is whole when it has its name. What a writer that was killed has left is
+taken in by the next one in the directory, or by `finish_recording`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from loaders._tee.client import TeeStatus
+from loaders.content import content_digest
+from loaders.errors import SampleError, ShardError
+from loaders.files import strange_entry
+from loaders.format import SPLIT, sample_digest, shard_name
+from loaders.manifest import FILE_NAME, RECORDED, Manifest, ShardInfo
+from loaders.tarstream import (
+    END,
+    Sample,
+    TarStreamError,
+    read_samples,
+    sample_record,
+)
+
+_LOCK = ".recording.lock"
+_NAME = "recording"
+_PREFIX = f"{_NAME}-"
+_PART = ".tar.part"
+_SHARD_SAMPLES = 1000
+_SHARD_BYTES = 256 << 20
+_LOCK_TIMEOUT_S = 60.0
+
+
+def check_recording(folder: Path) -> None:
+    """Make sure that a recording can be begun or continued in `folder`.
+
+    Raises:
+        ShardError: it holds something else.
+        ManifestError: its manifest is damaged.
+    """
+    ours = (FILE_NAME, _PREFIX, _LOCK)  # and what is being written of them
+    if folder.is_dir() and (strange := strange_entry(folder, lambda name: name.startswith(ours))):
+        raise ShardError(f"{folder / strange[0]} is a {strange[1]}; record into another directory")
+    if (folder / FILE_NAME).exists():
+        if not Manifest.load(folder).recorded:
+            raise ShardError(f"{folder} holds a dataset that is no recording; record into another directory")
+    elif folder.exists():
+        if not folder.is_dir():
+            raise ShardError(f"{folder} is no directory; record into another one")
+        if strangers := [path.name for path in folder.iterdir() if not path.name.startswith(ours)]:
+            raise ShardError(f"{folder} holds something else ({min(strangers)}); record into another directory")
+
+
+def finish_recording(folder: str | Path) -> Manifest:
+    """Take in what writers that are gone have left, and return the recording's manifest.
+
+    Raises:
+        ManifestError: there is no recording.
+        ShardError: it cannot be written.
+    """
+    path = Path(folder)
+    Manifest.load(path)  # raises before anything is made
+    check_recording(path)
+    with _written(path), _locked(path):
+        check_recording(path)
+        _take_in_leftovers(path)
+        return Manifest.load(path)
+
+
+class Recorder:
+    """Writes samples into shards of its own, beside other processes' in one directory. Use as a context manager.
+
+    State: the dataset that is recorded, and the shard that is being written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._plan_digest = ""
+        self._part: _Part | None = None
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._commit()
+
+    def add(self, status: TeeStatus, sample: Sample, content: bytes) -> None:
+        """Append a sample.
+
+        Args:
+            status: what the tee says that it came from.
+            sample: the sample.
+            content: its `content_digest`.
+
+        Raises:
+            ShardError: the directory holds another dataset, or cannot be written.
+        """
+        with _written(self._folder):
+            if status.plan_digest != self._plan_digest:
+                _open(self._folder, status)
+                self._plan_digest = status.plan_digest
+            self._part = self._part or _Part(self._folder)
+            self._part.add(sample, content)
+        if self._part.full:
+            self._commit()
+
+    def _commit(self) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            with _written(self._folder), _locked(self._folder):
+                part.commit()
+
+
+class _Part:
+    """A shard that has no name yet.
+
+    State: the file, locked, with the digests of what is in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_PART}"
+        self._lock = _lock_of(self._path)
+        self._lock.acquire(timeout=0)
+        self._file = self._path.open("xb")
+        self._sha256, self._content = hashlib.sha256(), hashlib.sha256()
+        self._records: list[str] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self._records) >= _SHARD_SAMPLES or self._bytes >= _SHARD_BYTES
+
+    def add(self, sample: Sample, content: bytes) -> None:
+        try:
+            record = sample_record(sample.key, sample.members)
+        except ValueError as error:  # readers take folders in keys; what is recorded has none
+            raise ShardError(f"sample {sample.key!r} cannot be recorded: {error}") from None
+        self._append(record)
+        self._file.flush()  # if this process is killed, what it has received is there
+        self._content.update(content)
+        self._records.append(sample_digest(record))
+
+    def commit(self) -> None:
+        """Give the shard a name and enter it into the manifest. The directory must be locked."""
+        self._append(END)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        manifest = Manifest.load(self._folder)
+        number = max((shard.number for shard in manifest.shards), default=-1) + 1
+        name = shard_name(_NAME, number)
+        digests = self._sha256.hexdigest(), self._content.hexdigest()
+        self._path.replace(self._folder / name)
+        shard = ShardInfo(
+            name, SPLIT, number, len(self._records), self._bytes, *digests, sample_digests="".join(self._records)
+        )
+        manifest.with_shard(shard).save(self._folder)
+        _release(self._lock)
+
+    def _append(self, content: bytes) -> None:
+        self._file.write(content)
+        self._sha256.update(content)
+        self._bytes += len(content)
+
+
+def _open(folder: Path, status: TeeStatus) -> None:
+    """Begin or continue the recording of a dataset.
+
+    Raises:
+        ShardError: the directory holds another one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    check_recording(folder)  # before the lock, which is a file there
+    with _locked(folder):
+        check_recording(folder)
+        if not (folder / FILE_NAME).exists():
+            told = {RECORDED: "from a live tee, in the order of arrival"}
+            Manifest(status.name, status.plan, status.schema, told).save(folder)
+        there = Manifest.load(folder).plan_digest
+        if there != status.plan_digest:
+            raise ShardError(
+                f"{folder} holds a recording of the plan {there[:16]}..., what comes is of "
+                f"{status.plan_digest[:16]}...; record each dataset into a directory of its own"
+            )
+        _take_in_leftovers(folder)
+
+
+def _take_in_leftovers(folder: Path) -> None:
+    """Make shards of what writers that are gone have left. The directory must be locked."""
+    if not (folder / FILE_NAME).exists():
+        return
+    listed = {shard.name for shard in Manifest.load(folder).shards}
+    for path in [path for path in folder.glob(f"{_PREFIX}*.tar") if path.name not in listed]:
+        path.replace(path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_PART}"))  # named, but not entered
+    for path in folder.glob(f"{_PREFIX}*{_PART}"):
+        lock = _lock_of(path)
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            _take_in(folder, path)
+            path.unlink()
+            _release(lock)
+
+
+def _take_in(folder: Path, path: Path) -> None:
+    part, manifest = None, Manifest.load(folder)
+    with path.open("rb") as file, suppress(TarStreamError, SampleError):
+        for sample in read_samples(file, whole=manifest.members):
+            part = part or _Part(folder)
+            part.add(sample, content_digest(sample.key, sample.members, manifest.members))
+    if part is not None:
+        part.commit()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder / _LOCK, timeout=_LOCK_TIMEOUT_S):
+            yield
+    except Timeout:
+        raise ShardError(f"{folder} has been locked by another process for {_LOCK_TIMEOUT_S:g} s") from None
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(f"cannot record in {folder}: {error.strerror or error}") from None
+
+
+def _lock_of(part: Path) -> FileLock:
+    return FileLock(part.with_name(part.name + ".lock"))
+
+
+def _release(lock: FileLock) -> None:
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ from blender_jobs.targets import (
     spread,
 )
 
-__all__ = ["Copy", "Target", "View"]
+__all__ = ["View"]
 
 
 class View:

@@ -20,8 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import IndexedShards, Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
-from loaders._shards.lanes import in_turns
-from loaders._shards.split import Remainder
+from loaders._shards.plans import Remainder, in_turns
 from loaders.manifest import FILE_NAME
 from loaders.tarstream import BLOCK, read_places
 from tests import planned_dataset

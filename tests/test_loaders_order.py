@@ -11,8 +11,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders._shards.order import SampleOrder, permute, round_keys
-from loaders._shards.stream import Delays, delayed
+from loaders._shards.order import Delays, SampleOrder, delayed, permute, round_keys
 
 COUNTS = st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(sum)
 SEEDS = st.integers(-(2**70), 2**70)

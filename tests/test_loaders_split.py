@@ -12,9 +12,8 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders._shards.lanes import Lane, Lanes, in_turns, taken_in_turns
-from loaders._shards.split import Share, Split
-from loaders.ranks import resolve_rank
+from loaders._shards.plans import Lane, Lanes, Share, Split, in_turns, taken_in_turns
+from loaders._workers import resolve_rank
 
 SIZES = st.integers(0, 60)
 RANKS = st.integers(1, 4)

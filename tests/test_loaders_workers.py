@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from loaders import Loader, ShardDataset, ShardError, SkipWarning, collate
-from loaders._shards.slots import MainSlots, Packet, WorkerSlots
+from loaders._batches import MainSlots, Packet, WorkerSlots
 from loaders.tarstream import BLOCK
 from tests.synthetic import full_members, image_bytes, make_dataset, npy_bytes, pixels_of
 

@@ -8,17 +8,19 @@ NumPy's generators would do neither, and may change their streams between versio
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import isqrt
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
+T = TypeVar("T")
 
 _ROUNDS = 8
 _MIN_SIDE = 4
@@ -136,3 +138,43 @@ class SampleOrder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._groups = lru_cache(maxsize=2)(self._make_groups)
+
+
+class Delays:
+    """When each item of a lane comes out of the shuffle buffer.
+
+    Item `i` gets the time `i` plus a random part of the buffer's size, and items come out by time. That needs at most
+    the buffer's size of items held, and the order is known without reading any.
+    """
+
+    def __init__(self, buffer: int, *key: int | str) -> None:
+        """Take the buffer's size in items, and whatever the order shall depend on."""
+        self._buffer, self._salt = buffer, round_keys(*key)[0]
+        self._block = lru_cache(maxsize=4)(lambda block: self.times(block << 10, block + 1 << 10).tolist())
+
+    def times(self, first: int, behind: int) -> Ints:
+        """Return the times of the items in ``range(first, behind)``, in 1 / 2**32 of an item."""
+        items = np.arange(first, behind, dtype=np.uint64)
+        fractions = mix(items ^ self._salt) >> np.uint64(32)
+        return ((items << np.uint64(32)) + fractions * np.uint64(self._buffer)).astype(np.int64)
+
+    def time(self, item: int) -> int:
+        """Return the time of one item."""
+        return int(self._block(item >> 10)[item & 1023])
+
+    def seen(self, length: int, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which of the `length` items of a lane are among the first `count` that come out; (length,) bool."""
+        seen = np.zeros(length, np.bool_)
+        seen[np.argsort(self.times(0, length), kind="stable")[:count]] = True
+        return seen
+
+
+def delayed(items: Iterator[tuple[int, T]], time: Callable[[int], int]) -> Iterator[T]:
+    """Yield numbered items by their time (then by number), holding those whose time has not come."""
+    waiting: list[tuple[int, int, T]] = []
+    for number, item in items:
+        heapq.heappush(waiting, (time(number), number, item))
+        while waiting and waiting[0][0] <= number + 1 << 32:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]

@@ -9,66 +9,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from loaders._shards.lanes import Lane, Lanes, in_turns
-from loaders._shards.order import SampleOrder, shard_order
-from loaders._shards.sources import Shard
-from loaders._shards.split import Share, Split
+from loaders._shards.order import Delays, SampleOrder, delayed, shard_order
+from loaders._shards.plans import Lane, Lanes, Raw, Seen, Share, Split, identity_of, in_turns, positions_identity
+from loaders._shards.sources import Shard, opened
 from loaders._shards.store import LocalShards
-from loaders._shards.stream import Delays, delayed, stream_shard
+from loaders._workers import SharedArray, Skips
 from loaders.errors import ShardError
-from loaders.format import canonical_json
-from loaders.shared import SharedArray
-from loaders.skips import Skips
-from loaders.tarstream import Sample
-
-Raw = tuple[str, Sample] | None
-"""Where a sample comes from (a path or URL) and what it holds; None for one that is skipped."""
-
-Seen = int | Sequence[Sequence[int]]
-"""What of an epoch has been seen: a position of its order, or lanes as (number, samples seen)."""
+from loaders.manifest import ShardInfo
+from loaders.tarstream import (
+    DEFAULT_MAX_BYTES,
+    Readable,
+    Sample,
+    TarStreamError,
+    read_samples,
+)
 
 _PERMUTED_AT_ONCE = 4096
 """Positions; a permutation costs 70 us a call and 0.1 us a position."""
 
-
-class Plan(Protocol):
-    """One rank's batches of an epoch."""
-
-    @property
-    def epoch(self) -> int:
-        """Return which epoch, from 0."""
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-
-    def seen_after(self, batches: int) -> Seen:
-        """Return what has been seen when each rank has had this many of them."""
-
-    def over_after(self, batches: int) -> bool:
-        """Tell whether no rank has any left when each has had this many of them."""
-
-
-PlanT = TypeVar("PlanT", bound=Plan)
-
-
-class Reader(Protocol[PlanT]):
-    """Plans an epoch for one rank and reads a worker's part of it."""
-
-    size: int | None
-    """Samples in an epoch, all ranks together, where that is known."""
-    identity: str
-    """Changes with anything that changes the order: a place in it means nothing in another."""
-
-    def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> PlanT:
-        """Return the batches of one rank, from `seen` on."""
-
-    def read(self, plan: PlanT, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
-        """Yield the batches of one of `workers` workers, but the first `skip`."""
+_PADDING_BYTES = 1 << 20
+"""How much is read behind a tar's end mark: tar programs pad their files, and a command that is cut off fails."""
 
 
 class LocalReader:
@@ -101,6 +65,58 @@ class LocalReader:
         return None if sample is None else (self._store.path_of(number), sample)
 
 
+class _Measured:
+    """A stream that counts and hashes what is read from it."""
+
+    def __init__(self, stream: Readable, hashed: bool) -> None:
+        self._stream = stream
+        self.bytes = 0
+        self.sha256 = hashlib.sha256() if hashed else None
+
+    def read(self, size: int, /) -> bytes:
+        part = self._stream.read(size)
+        self.bytes += len(part)
+        if self.sha256:
+            self.sha256.update(part)
+        return part
+
+    def check(self, info: ShardInfo | None) -> None:
+        """Compare what has been read with what a manifest says.
+
+        Raises:
+            TarStreamError: the length or the digest is another.
+        """
+        if info and self.bytes != info.bytes:
+            raise TarStreamError(f"{self.bytes} bytes long, its manifest says {info.bytes}")
+        if info and self.sha256 and (found := self.sha256.hexdigest()) != info.sha256:
+            raise TarStreamError(f"sha256 is {found}, its manifest says {info.sha256}")
+
+
+def stream_shard(shard: Shard, *, verify: bool = False, max_bytes: int = DEFAULT_MAX_BYTES) -> Iterator[Sample]:
+    """Yield a streamed shard's samples and hold them against its manifest.
+
+    Args:
+        shard: what to read.
+        verify: compare its sha256, too. A digest that does not fit shows only at the end of the shard.
+        max_bytes: largest sum of member sizes in one sample.
+
+    Raises:
+        ShardError: the shard cannot be opened, is damaged or cut, or is not what its manifest says.
+    """
+    count, info = 0, shard.info
+    with opened(shard.location) as stream:
+        measured = _Measured(stream, hashed=verify)
+        for sample in read_samples(measured, usual=shard.members, max_bytes=max_bytes):
+            count += 1
+            if info and count > info.samples:
+                raise TarStreamError(f"holds more samples than the {info.samples} that its manifest says")
+            yield sample
+        if info and count < info.samples:
+            raise TarStreamError(f"holds {count} samples, its manifest says {info.samples}")
+        measured.read(_PADDING_BYTES)
+        measured.check(info)
+
+
 class StreamReader:
     """Shards in a permuted order, each from its start, through a shuffle buffer."""
 
@@ -121,7 +137,7 @@ class StreamReader:
         self._counts = [info.samples for info in infos] if len(infos) == len(shards) else None
         self.size = None if self._counts is None else sum(self._counts)
         counts: Sequence[int | str] = self._counts or [shard.location for shard in shards]
-        self.identity = _identity("lanes", seed, shuffle, buffer, counts)
+        self.identity = identity_of("lanes", seed, shuffle, buffer, counts)
 
     def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> Lanes:
         """Return the batches of one rank. A fresh epoch has a lane for each worker, a resumed one those it had.
@@ -204,12 +220,3 @@ class StreamReader:
             self._skips.report(str(error))
             if self._counts is None:
                 self._skips.add(1)  # at least: nothing tells how many there were
-
-
-def positions_identity(order: SampleOrder) -> str:
-    """Return the identity of a `LocalReader` of shards in this order."""
-    return _identity("positions", order.seed, order.shuffle, order.window, order.counts.tolist())
-
-
-def _identity(*parts: object) -> str:
-    return hashlib.sha256(canonical_json(parts)).hexdigest()

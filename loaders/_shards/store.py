@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -18,19 +18,66 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loaders._shards.index import sample_spans
 from loaders._shards.sources import Shard
 from loaders.errors import ShardError, located
 from loaders.files import file_sha256, open_regular
 from loaders.format import SampleKey
-from loaders.tarstream import BLOCK, DEFAULT_MAX_BYTES, Sample, TarStreamError, parse_sample
+from loaders.tarstream import (
+    BLOCK,
+    DEFAULT_MAX_BYTES,
+    MemberPlace,
+    Sample,
+    TarStreamError,
+    UsualMembers,
+    parse_sample,
+    read_places,
+)
 
 if TYPE_CHECKING:
-    from loaders.shared import SharedArray
+    from loaders._workers import SharedArray
+
+Span = tuple[str, int, int]
+"""The key, first byte and byte behind of a sample."""
 
 _OPEN_FILES = 128
 _SEEKING = Lock()
 """For the systems that cannot read at an offset, none of which forks."""
+
+
+def sample_spans(path: str, max_bytes: int, usual: Collection[str] | None = None) -> Iterator[Span]:
+    """Yield the span of each whole sample in a shard, in order; the one just before damage included.
+
+    Args:
+        path: the shard.
+        max_bytes: largest record of one sample.
+        usual: the member names that samples have, if not what the first one shows.
+
+    Raises:
+        TarStreamError: the shard is damaged or cut, or a sample's record is larger than `max_bytes`.
+        OSError: the file cannot be read.
+    """
+    names, places = UsualMembers(usual), list[MemberPlace]()
+    with open_regular(path) as file:
+        try:
+            for place in read_places(file, Path(path).stat().st_size):
+                if places and place.key != places[0].key:
+                    names.note([one.member for one in places])
+                    yield _span(places, max_bytes)
+                    places = []
+                places.append(place)
+        except (TarStreamError, OSError):
+            if places and names.are([one.member for one in places]):
+                yield _span(places, max_bytes)
+            raise
+        if places:
+            yield _span(places, max_bytes)
+
+
+def _span(places: list[MemberPlace], max_bytes: int) -> Span:
+    key, start, end = places[0].key, places[0].offset, places[-1].end
+    if end - start > max_bytes:
+        raise TarStreamError(f"sample {key!r} is larger than {max_bytes} bytes (byte {start})")
+    return key, start, end
 
 
 class _OpenFile:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack, overload
 
+from loaders._decode import Decoder, Decoding
 from loaders._shards.sources import Source, resolve
 from loaders._shards.store import LocalShards
-from loaders.decode import Decoder, Decoding
 from loaders.errors import ShardError, located
 from loaders.manifest import Manifest
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample

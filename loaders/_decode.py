@@ -1,9 +1,11 @@
-"""From a sample's bytes to arrays. What the bytes say is not trusted: nothing is unpickled, every size is bounded."""
+"""From bytes to arrays, and to what a transform makes of them. Nothing is unpickled, every size is bounded."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
@@ -21,6 +23,8 @@ ImageLayout = Literal["CHW", "HWC"]
 Output = Literal["torch", "numpy", "tv_tensors"]
 Integers = Literal["int32", "int64"]
 Floats = Literal["float32"]
+Transform = Callable[..., Any]
+"""Gets a sample, and ``epoch=`` if it has a parameter of that name; returns what is to be used, or None."""
 
 _IMAGES = {**IMAGES, "jpeg": IMAGES["jpg"]}
 """What Pillow calls the formats of images by the kinds of their members: ours, and what others call them."""
@@ -206,3 +210,30 @@ def decode_npy(content: bytes) -> NDArray[Any]:
     """Return the array of numbers in a ``.npy`` file, in native byte order and writable. Raises as `read_array`."""
     array = read_array(content)
     return array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
+
+
+class Transformed:
+    """A transform as a dataset calls it.
+
+    Args:
+        transform: the user's; None gives samples as they are.
+    """
+
+    def __init__(self, transform: Transform | None) -> None:
+        self._transform = transform
+        self._takes_epoch = transform is not None and _takes_epoch(transform)
+
+    def __call__(self, sample: dict[str, Any], epoch: int) -> Any:
+        """Return what is to be used in a sample's place; None leaves it out."""
+        if self._transform is None:
+            return sample
+        return self._transform(sample, epoch=epoch) if self._takes_epoch else self._transform(sample)
+
+
+def _takes_epoch(transform: Transform) -> bool:
+    if isinstance(transform, functools.partial) and "epoch" in transform.keywords:
+        return False  # it has been chosen
+    try:
+        return "epoch" in inspect.signature(transform).parameters
+    except (TypeError, ValueError):  # of a callable written in C
+        return False

@@ -14,21 +14,14 @@ from typing import Any, Unpack
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders._shards.allocation import keep_freed_memory
-from loaders._shards.iterations import Iterations
+from loaders._decode import Decoder, Decoding, Transform, Transformed
 from loaders._tee.client import Address, TeeStatus
-from loaders._tee.listener import Listener, TeeStates, Terms
-from loaders._tee.parent import check_parent
-from loaders._tee.reception import Arrival, Reception
+from loaders._tee.listener import Arrival, Listener, Reception, TeeStates, Terms
 from loaders._tee.recording import Recorder, check_recording
+from loaders._workers import Iterations, OnError, SharedArray, Skips, check_parent, keep_freed_memory, resolve_rank
 from loaders.content import content_digest
-from loaders.decode import Decoder, Decoding
 from loaders.errors import ShardError, located
-from loaders.ranks import resolve_rank
-from loaders.shared import SharedArray
-from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
-from loaders.transforms import Transform, Transformed
 
 TIMEOUT_S = 60.0
 

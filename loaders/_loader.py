@@ -13,14 +13,13 @@ import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from loaders._shards.allocation import keep_freed_memory
-from loaders._shards.readers import Plan, Seen
-from loaders._shards.slots import MainSlots, WorkerSlots
-from loaders.batches import collate as default_collate
+from loaders._batches import MainSlots, WorkerSlots
+from loaders._batches import collate as default_collate
+from loaders._dataset import OTHER_ORDER, EpochDataset
+from loaders._shards.plans import Plan, Seen
+from loaders._workers import SharedArray, keep_freed_memory
 from loaders.children import safe_path
-from loaders.epochs import OTHER_ORDER, EpochDataset
 from loaders.errors import SkipWarning
-from loaders.shared import SharedArray
 
 Collate = Callable[[list[Any]], Any]
 

@@ -9,24 +9,20 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Unpack
 
-from loaders._shards.iterations import Iterations
+from loaders._dataset import EpochDataset
+from loaders._decode import Decoder, Decoding, Transform
+from loaders._live import TIMEOUT_S, terms
 from loaders._shards.order import SampleOrder
-from loaders._shards.readers import LocalReader, Plan, Raw, Seen, positions_identity
-from loaders._shards.split import Remainder, Share
+from loaders._shards.plans import Plan, Raw, Remainder, Seen, Share, positions_identity
+from loaders._shards.readers import LocalReader
 from loaders._shards.store import LocalShards
 from loaders._tee.client import Address, TeeStatus
-from loaders._tee.first_epoch import FirstEpoch, FirstEpochPlan, Surroundings
-from loaders._tee.growing import Claims, GrowingShards
 from loaders._tee.listener import Listener, TeeStates
-from loaders.decode import Decoder, Decoding
-from loaders.epochs import EpochDataset
+from loaders._tee.live_epoch import Claims, FirstEpoch, FirstEpochPlan, GrowingShards, Surroundings
+from loaders._workers import Iterations, OnError, Skips, resolve_rank
 from loaders.errors import LiveError
 from loaders.layout import ShardLayout
-from loaders.live import TIMEOUT_S, terms
-from loaders.ranks import resolve_rank
-from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES
-from loaders.transforms import Transform
 
 _MOST_SAMPLES = 1 << 26
 _LOOK_EVERY_S = 0.5

@@ -1,9 +1,9 @@
 """Batches handed from workers to the main process in shared memory that is used again.
 
 A DataLoader gives every tensor shared memory of its own. To allocate it, fault it in and free it takes longer than to
-decode a small JPEG. Here each worker keeps a few slots. It copies a batch into a free one; the main process makes
-tensors on that memory, and when the last of them (or the last view of one) is gone, the slot is free again. Where no
-slot is free, because the consumer holds on to its batches, a batch goes the DataLoader's way.
+decode a small JPEG. Here each worker keeps a few buffers. It copies a batch into a free one; the main process makes
+tensors on that memory, and when the last of them (or the last view of one) is gone, the buffer is free again. Where no
+buffer is free, because the consumer holds on to its batches, a batch goes the DataLoader's way.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _stack_arrays(arrays: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where one tensor lies in a slot."""
+    """Where one tensor lies in a buffer."""
 
     offset: int
     shape: tuple[int, ...]
@@ -100,50 +100,50 @@ class _Layout:
         return flat.as_strided(self.shape, self.stride)
 
 
-class Packet:
+class SharedBatch:
     """A batch on its way: its tensors in one piece of memory, the rest as it is."""
 
     def __init__(
-        self, batch: dict[str, Any], memory: torch.Tensor, layouts: dict[str, _Layout], slot: tuple[int, int]
+        self, batch: dict[str, Any], memory: torch.Tensor, layouts: dict[str, _Layout], buffer: tuple[int, int]
     ) -> None:
-        self.batch, self.memory, self.layouts, self.slot = batch, memory, layouts, slot
+        self.batch, self.memory, self.layouts, self.buffer = batch, memory, layouts, buffer
 
-    def pin_memory(self) -> Packet:
+    def pin_memory(self) -> SharedBatch:
         """Return the packet in pinned memory of its own; called by the DataLoader's pinning thread."""
-        return Packet(self.batch, self.memory.pin_memory(), self.layouts, self.slot)
+        return SharedBatch(self.batch, self.memory.pin_memory(), self.layouts, self.buffer)
 
 
-class WorkerSlots:
-    """A worker's side: puts batches into slots."""
+class BatchSender:
+    """A worker's side: puts batches into buffers."""
 
     def __init__(self, worker: int, free: list[Semaphore]) -> None:
         self._worker, self._free = worker, free
         self._memories: list[torch.Tensor | None] = [None] * len(free)
 
     def pack(self, batch: Any) -> Any:
-        """Return a packet with `batch`, or `batch` itself where it does not pay or no slot is free."""
+        """Return a packet with `batch`, or `batch` itself where it does not pay or no buffer is free."""
         layouts, size = _layouts(batch)
         if size < _WORTH_BYTES:
             return batch
-        for slot, free in enumerate(self._free):
+        for buffer, free in enumerate(self._free):
             if free.acquire(block=False):
-                memory = self._memory(slot, size)
+                memory = self._memory(buffer, size)
                 for name, layout in layouts.items():
                     layout.of(memory).copy_(batch[name])
                 rest = {name: None if name in layouts else value for name, value in batch.items()}
-                return Packet(rest, memory, layouts, (self._worker, slot))
+                return SharedBatch(rest, memory, layouts, (self._worker, buffer))
         return batch
 
-    def _memory(self, slot: int, size: int) -> torch.Tensor:
-        memory = self._memories[slot]
+    def _memory(self, buffer: int, size: int) -> torch.Tensor:
+        memory = self._memories[buffer]
         if memory is None or len(memory) < size:
             memory = torch.empty(size, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-            self._memories[slot] = memory
+            self._memories[buffer] = memory
         return memory
 
 
 def _layouts(batch: Any) -> tuple[dict[str, _Layout], int]:
-    """Return where each tensor of a batch would lie in a slot, and the size of them all."""
+    """Return where each tensor of a batch would lie in a buffer, and the size of them all."""
     layouts: dict[str, _Layout] = {}
     size = 0
     for name, tensor in batch.items() if type(batch) is dict else ():
@@ -162,27 +162,27 @@ def _dense_stride(tensor: torch.Tensor) -> tuple[int, ...]:
     return tuple(torch.empty_like(tensor, device="meta").stride())
 
 
-class MainSlots:
+class BatchReceiver:
     """The main process's side: makes batches of packets, and knows when their memory is free."""
 
-    def __init__(self, workers: int, slots: int, context: BaseContext | None) -> None:
+    def __init__(self, workers: int, buffers: int, context: BaseContext | None) -> None:
         with safe_path():
-            self.free = [[context.Semaphore(1) for _ in range(slots)] for _ in range(workers)] if context else []
+            self.free = [[context.Semaphore(1) for _ in range(buffers)] for _ in range(workers)] if context else []
         self._kept: dict[tuple[int, int], torch.Tensor] = {}
         """What is mapped stays mapped: to map and fault in memory anew for each batch costs as much as to copy it."""
 
     def unpack(self, received: Any) -> Any:
         """Return the batch that a worker packed."""
-        if not isinstance(received, Packet):
+        if not isinstance(received, SharedBatch):
             return received
-        worker, slot = received.slot
+        worker, buffer = received.buffer
         memory = received.memory
         if memory.is_shared():  # type: ignore[no-untyped-call]
-            self._kept[received.slot] = memory
+            self._kept[received.buffer] = memory
             # The new tensor's storage, which all views of it share, holds this array: it lives as long as they do.
             array = memory.numpy()
-            weakref.finalize(array, self.free[worker][slot].release).atexit = False
+            weakref.finalize(array, self.free[worker][buffer].release).atexit = False
             memory = torch.from_numpy(array)
         else:
-            self.free[worker][slot].release()
+            self.free[worker][buffer].release()
         return received.batch | {name: layout.of(memory) for name, layout in received.layouts.items()}

@@ -11,12 +11,12 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from loaders._decode import Decoder, Decoding, Transform, Transformed
-from loaders._shards.order import SampleOrder
-from loaders._shards.plans import Plan, Raw, Reader, Remainder, Seen, Share
+from loaders._shards.order import EpochOrder
+from loaders._shards.plans import Batching, EpochPlan, EpochReader, Progress, RawSample, Remainder, Share
 from loaders._shards.readers import LocalReader, StreamReader
 from loaders._shards.sources import Source, resolve
 from loaders._shards.store import LocalShards
-from loaders._workers import OnError, SharedArray, Skips, resolve_rank
+from loaders._workers import ErrorPolicy, OnError, SharedArray, resolve_rank
 from loaders.errors import located
 from loaders.manifest import Manifest
 from loaders.tarstream import DEFAULT_MAX_BYTES
@@ -48,18 +48,18 @@ class EpochDataset(IterableDataset[Any]):
     Args:
         reader: knows the order of each epoch, and reads it.
         share: which rank's part this is.
-        skips: whether what cannot be read is left out; counts it.
+        policy: whether what cannot be read is left out; counts it.
         decode: makes arrays of a sample's members.
         transform: gets each sample and returns what is to be used in its place; None leaves the sample out.
             It gets the epoch as well, if it has a parameter `epoch`.
     """
 
     def __init__(
-        self, reader: Reader[Any], share: Share, skips: Skips, decode: Decoder, transform: Transform | None
+        self, reader: EpochReader[Any], share: Share, policy: ErrorPolicy, decode: Decoder, transform: Transform | None
     ) -> None:
         super().__init__()
         self.share = share
-        self._reader, self._skips, self._decode, self._transform = reader, skips, decode, Transformed(transform)
+        self._reader, self._policy, self._decode, self._transform = reader, policy, decode, Transformed(transform)
         self._epoch = SharedArray(1, torch.int64)
         self._iteration: _Iteration | None = None
         self._resumed: _Iteration | None = None
@@ -76,7 +76,7 @@ class EpochDataset(IterableDataset[Any]):
     @property
     def skipped(self) -> int:
         """Samples left out so far because they could not be read, in all workers and epochs."""
-        return self._skips.total
+        return self._policy.total
 
     @property
     def identity(self) -> str:
@@ -137,13 +137,13 @@ class EpochDataset(IterableDataset[Any]):
         return f"{self.share.rank} of {self.share.ranks}, remainder={self.share.remainder!r}"
 
     def plan(
-        self, epoch: int, *, seen: Seen | None = None, workers: int = 1, batch: int = 1, drop_last: bool = False
-    ) -> Plan:
-        """Return this rank's batches of an epoch, from what has been `seen` on: a `Split` or `Lanes`."""
-        planned: Plan = self._reader.plan(epoch, seen, self.share, workers, batch, drop_last)
+        self, epoch: int, *, seen: Progress | None = None, workers: int = 1, batch: int = 1, drop_last: bool = False
+    ) -> EpochPlan:
+        """Return this rank's batches of an epoch, from what has been `seen` on: a `IndexedPlan` or `StreamedPlan`."""
+        planned: EpochPlan = self._reader.plan(epoch, seen, Batching(self.share, workers, batch, drop_last))
         return planned
 
-    def read(self, plan: Plan, worker: int, workers: int, skip: int = 0) -> Iterator[list[Any]]:
+    def read(self, plan: EpochPlan, worker: int, workers: int, skip: int = 0) -> Iterator[list[Any]]:
         """Yield the batches of `plan` that one worker makes, but the first `skip`, decoded and transformed.
 
         Where samples were skipped a batch is smaller, or empty; it keeps its place.
@@ -152,7 +152,7 @@ class EpochDataset(IterableDataset[Any]):
             decoded = (self._load(raw, plan.epoch) for raw in batch)
             yield [sample for sample in decoded if sample is not None]
 
-    def _load(self, raw: Raw, epoch: int) -> Any:
+    def _load(self, raw: RawSample, epoch: int) -> Any:
         if raw is None:
             return None
         where, sample = raw
@@ -161,7 +161,7 @@ class EpochDataset(IterableDataset[Any]):
             with located(where):
                 return self._decode(sample.key, sample.members)
 
-        decoded = self._skips.attempt(decode)
+        decoded = self._policy.attempt(decode)
         return None if decoded is None else self._transform(decoded, epoch)
 
 
@@ -186,7 +186,7 @@ class ShardDataset(EpochDataset):
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, a URL as webdataset opens it
             (``http:``, ``gs:``, ``pipe:`` ...), or a list of these. ``pipe:`` runs a command: never from data.
         split: take the shards of this split alone.
-        shuffle: False gives the shards' own order (streams: lane by lane, see docs/how-to/loaders.md).
+        shuffle: False gives the shards' own order (streams: partition by partition, see docs/how-to/loaders.md).
         seed: any integer. The same seed, epoch and shards give the same order.
         window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
         buffer: for streams, the samples held to be mixed, in each worker.
@@ -231,17 +231,16 @@ class ShardDataset(EpochDataset):
     ) -> None:
         share = Share(*resolve_rank(rank, world_size), remainder)
         decode = Decoder(**decoding)
-        skips = Skips(on_error)
-        reader: Reader[Any]
+        policy = ErrorPolicy(on_error)
+        reader: EpochReader[Any]
         shards = resolve(source, split=split, manifest=manifest)
         if shards[0].streamed:
             reader = StreamReader(
-                shards, skips, seed=seed, shuffle=shuffle, buffer=buffer, verify=verify, max_bytes=max_bytes
+                shards, policy, seed=seed, shuffle=shuffle, buffer=buffer, verify=verify, max_bytes=max_bytes
             )
         else:
-            lenient = skips.report if skips.lenient else None
-            store = LocalShards(shards, lenient=lenient, verify=verify, max_bytes=max_bytes)
-            skips.add(store.damaged_uncounted)  # at least one sample each
-            order = SampleOrder(store.counts, seed=seed, shuffle=shuffle, window=window)
-            reader = LocalReader(store, order, skips)
-        super().__init__(reader, share, skips, decode, transform)
+            store = LocalShards(shards, lenient=policy.reporter, verify=verify, max_bytes=max_bytes)
+            policy.add(store.damaged_uncounted)  # at least one sample each
+            order = EpochOrder(store.counts, seed=seed, shuffle=shuffle, window=window)
+            reader = LocalReader(store, order, policy)
+        super().__init__(reader, share, policy, decode, transform)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,18 +14,22 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from loaders._decode import Decoder, Decoding, Transform, Transformed
 from loaders._tee.client import Address, TeeStatus
-from loaders._tee.listener import Arrival, Listener, Reception, TeeStates, Terms
+from loaders._tee.listener import TIMEOUT_S, Arrival, Inbox, Listener, TeeStates, listen_options
 from loaders._tee.recording import Recorder, check_recording
-from loaders._workers import Iterations, OnError, SharedArray, Skips, check_parent, keep_freed_memory, resolve_rank
+from loaders._workers import (
+    ErrorPolicy,
+    IterationCounter,
+    OnError,
+    SharedArray,
+    check_parent,
+    keep_freed_memory,
+    resolve_rank,
+)
 from loaders.content import content_digest
 from loaders.errors import ShardError, located
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
 
-TIMEOUT_S = 60.0
-
 _TICK_S = 1.0
-_GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TOKEN = re.compile(r"[!-~]+")
 
 
 class LiveDataset(IterableDataset[Any]):
@@ -89,22 +91,22 @@ class LiveDataset(IterableDataset[Any]):
         self._rank, self._ranks = resolve_rank(rank, world_size)
         if self._ranks > 1 and group is None:
             raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share, as group='a'")
-        self._terms = terms(group, token, timeout_s, reconnect, plan_digest, max_bytes)
-        self._skips = Skips(on_error)
+        self._options = listen_options(group, token, timeout_s, reconnect, plan_digest, max_bytes)
+        self._policy = ErrorPolicy(on_error)
         self._decode = Decoder(**decoding)
         self._transform = Transformed(transform)
         self._record = None if record is None else Path(record)
         if self._record is not None:
             check_recording(self._record)
         self._states = TeeStates(len(self._addresses))
-        self._iterations = Iterations()
+        self._iterations = IterationCounter()
         self._length = SharedArray(1, torch.int64)
         self._length.array[0] = -1
 
     @property
     def skipped(self) -> int:
         """Samples left out so far because they were damaged, in all workers and epochs; a broken stream counts once."""
-        return self._skips.total
+        return self._policy.total
 
     def stream_length(self, samples: int | None) -> LiveDataset:
         """End each iteration after so many samples, over all workers (and ranks) together; None takes all there are.
@@ -141,8 +143,8 @@ class LiveDataset(IterableDataset[Any]):
             ended = False
             while left != 0 and not ended:
                 listeners, stop = self._listeners(iteration)
-                with Reception(listeners, stop, left) as reception:
-                    for arrival in arrivals(reception):
+                with Inbox(listeners, stop, left) as inbox:
+                    for arrival in arrivals(inbox):
                         sample = self._load(arrival, recorder, iteration - 1)
                         if sample is None:
                             continue
@@ -157,7 +159,7 @@ class LiveDataset(IterableDataset[Any]):
     def _listeners(self, iteration: int) -> tuple[list[Listener], threading.Event]:
         stop = threading.Event()
         listeners = [
-            Listener(address, place, self._terms, self._states, iteration, stop)
+            Listener(address, place, self._options, self._states, iteration, stop)
             for place, address in enumerate(self._addresses)
         ]
         return listeners, stop
@@ -174,7 +176,7 @@ class LiveDataset(IterableDataset[Any]):
                 content = b"" if status is None else self._digest(status, sample)
             return decoded, sample, content
 
-        if (whole := self._skips.attempt(decode)) is None:
+        if (whole := self._policy.attempt(decode)) is None:
             return None
         decoded, received, content = whole
         if recorder is not None and status is not None:
@@ -186,32 +188,14 @@ class LiveDataset(IterableDataset[Any]):
         return content_digest(sample.key, sample.members, status.schema["members"], self._decode.max_pixels)
 
 
-def terms(
-    group: str | None, token: str | None, timeout_s: float, reconnect: bool, plan_digest: str | None, max_bytes: int
-) -> Terms:
-    """Return the terms with a group of their own where none is given.
-
-    Raises:
-        ValueError: a group or a token that no tee takes, a timeout that is none.
-    """
-    chosen = f"listener-{secrets.token_hex(8)}" if group is None else group
-    if not _GROUP.fullmatch(chosen):
-        raise ValueError(f"group must be 1 to 64 of A-Z a-z 0-9 . _ -, not {group!r}")
-    if token is not None and not _TOKEN.fullmatch(token):
-        raise ValueError("the token must be printable ASCII without spaces")
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s must be above 0, not {timeout_s}")
-    return Terms(chosen, token, timeout_s, reconnect, plan_digest, max_bytes)
-
-
-def arrivals(reception: Reception) -> Iterator[Arrival]:
+def arrivals(inbox: Inbox) -> Iterator[Arrival]:
     """Yield what arrives until nothing will.
 
     Raises:
         LiveError: a listener's; or the process that this is a worker of has died.
     """
-    while not reception.over:
-        arrival = reception.take(_TICK_S)
+    while not inbox.over:
+        arrival = inbox.take(_TICK_S)
         if arrival is not None:
             yield arrival
         else:

@@ -11,15 +11,14 @@ from typing import Any, Unpack
 
 from loaders._dataset import EpochDataset
 from loaders._decode import Decoder, Decoding, Transform
-from loaders._live import TIMEOUT_S, terms
-from loaders._shards.order import SampleOrder
-from loaders._shards.plans import Plan, Raw, Remainder, Seen, Share, positions_identity
+from loaders._shards.order import EpochOrder
+from loaders._shards.plans import Batching, EpochPlan, Progress, RawSample, Remainder, Share, positions_identity
 from loaders._shards.readers import LocalReader
 from loaders._shards.store import LocalShards
 from loaders._tee.client import Address, TeeStatus
-from loaders._tee.listener import Listener, TeeStates
-from loaders._tee.live_epoch import Claims, FirstEpoch, FirstEpochPlan, GrowingShards, Surroundings
-from loaders._workers import Iterations, OnError, Skips, resolve_rank
+from loaders._tee.listener import TIMEOUT_S, Listener, TeeStates, listen_options
+from loaders._tee.live_epoch import DeliveredSamples, LiveContext, LiveEpochReader, LivePlan, PartialDataset
+from loaders._workers import ErrorPolicy, IterationCounter, OnError, resolve_rank
 from loaders.errors import LiveError
 from loaders.layout import ShardLayout
 from loaders.tarstream import DEFAULT_MAX_BYTES
@@ -77,50 +76,50 @@ class LiveThenShards(EpochDataset):
         max_bytes: int = DEFAULT_MAX_BYTES,
         **decoding: Unpack[Decoding],
     ) -> None:
-        share, skips = Share(*resolve_rank(rank, world_size), remainder), Skips(on_error)
+        share, policy = Share(*resolve_rank(rank, world_size), remainder), ErrorPolicy(on_error)
         decode = Decoder(**decoding)
-        where, how = Address.parse(address), terms(None, token, timeout_s, True, None, max_bytes)
+        where, how = Address.parse(address), listen_options(token=token, timeout_s=timeout_s, max_bytes=max_bytes)
         states = TeeStates(1)
-        status = Listener(where, 0, how, states, 0, Event()).greet()
-        growing = _growing(Path(folder), status, where, timeout_s)
-        size = growing.shards * growing.per_shard
-        claims = Claims(size + share.ranks)
-        around = Surroundings(where, how, states, claims, skips, seed, shuffle, verify)
-        order = SampleOrder([growing.per_shard] * growing.shards, seed=seed, shuffle=shuffle, window=window)
-        super().__init__(_Reader(around, growing, order), share, skips, decode, transform)
+        status = Listener(where, 0, how, states, 0, Event()).wait_for_status()
+        dataset = _await_first(Path(folder), status, where, timeout_s)
+        size = dataset.shards * dataset.per_shard
+        delivered = DeliveredSamples(size + share.ranks)
+        context = LiveContext(where, how, states, delivered, policy, seed, shuffle, verify)
+        order = EpochOrder([dataset.per_shard] * dataset.shards, seed=seed, shuffle=shuffle, window=window)
+        super().__init__(_LiveThenLocalReader(context, dataset, order), share, policy, decode, transform)
 
 
-class _Reader:
+class _LiveThenLocalReader:
     """Reads epoch 0 as it comes, and all others from local shards.
 
     State: the reader of the finished shards, once they are.
     """
 
-    def __init__(self, around: Surroundings, growing: GrowingShards, order: SampleOrder) -> None:
+    def __init__(self, context: LiveContext, dataset: PartialDataset, order: EpochOrder) -> None:
         self.size: int | None = order.size
         self.identity = positions_identity(order)
-        self._around, self._growing, self._order = around, growing, order
-        self._iterations = Iterations()
+        self._context, self._dataset, self._order = context, dataset, order
+        self._iterations = IterationCounter()
         self._later: LocalReader | None = None
 
-    def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> Plan:
+    def plan(self, epoch: int, seen: Progress | None, batching: Batching) -> EpochPlan:
         """Return the batches of one rank."""
         if epoch == 0 and seen is None:
-            return FirstEpochPlan(self._order.size, share, workers, batch, drop_last)
-        return self._finished().plan(epoch, seen, share, workers, batch, drop_last)
+            return LivePlan(self._order.size, batching.share, batching.workers, batching.size, batching.drop_last)
+        return self._finished().plan(epoch, seen, batching)
 
-    def read(self, plan: Any, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
+    def read(self, plan: Any, worker: int, workers: int, skip: int) -> Iterator[list[RawSample]]:
         """Yield the batches of one of `workers` workers, but the first `skip`.
 
         Raises:
             TypeError: some of the first epoch are to be skipped.
         """
-        if not isinstance(plan, FirstEpochPlan):
+        if not isinstance(plan, LivePlan):
             yield from self._finished().read(plan, worker, workers, skip)
             return
         if skip:
-            plan.seen_after(skip)
-        samples = iter(FirstEpoch(plan, self._around, self._growing, self._iterations.begin()))
+            plan.progress_after(skip)
+        samples = iter(LiveEpochReader(plan, self._context, self._dataset, self._iterations.begin()))
         while batch := list(islice(samples, plan.batch)):
             if len(batch) < plan.batch and plan.drop_last:
                 return
@@ -129,16 +128,15 @@ class _Reader:
     def _finished(self) -> LocalReader:
         """Return the reader of the finished shards; wait until they are."""
         if self._later is None:
-            _await_all(self._growing, self._around)
-            skips = self._around.skips
-            lenient = skips.report if skips.lenient else None
-            shards, max_bytes = self._growing.all_shards(), self._around.terms.max_bytes
-            store = LocalShards(shards, lenient=lenient, verify=self._around.verify, max_bytes=max_bytes)
-            self._later = LocalReader(store, self._order, skips)
+            _await_all(self._dataset, self._context)
+            policy = self._context.policy
+            shards, max_bytes = self._dataset.all_shards(), self._context.options.max_bytes
+            store = LocalShards(shards, lenient=policy.reporter, verify=self._context.verify, max_bytes=max_bytes)
+            self._later = LocalReader(store, self._order, policy)
         return self._later
 
 
-def _growing(folder: Path, status: TeeStatus, address: Address, timeout_s: float) -> GrowingShards:
+def _await_first(folder: Path, status: TeeStatus, address: Address, timeout_s: float) -> PartialDataset:
     """Return the directory that a compiler writes to, once it has begun."""
     if not status.shards_wanted:
         raise LiveError(
@@ -150,33 +148,33 @@ def _growing(folder: Path, status: TeeStatus, address: Address, timeout_s: float
         raise LiveError(f"{address} does not tell how its dataset's samples are numbered: {error}") from None
     if per_shard * status.shards_wanted > _MOST_SAMPLES:
         raise LiveError(f"{address} serves more than {_MOST_SAMPLES} samples; use LiveDataset")
-    growing = GrowingShards(folder, status.plan_digest, status.shards_wanted, per_shard)
+    dataset = PartialDataset(folder, status.plan_digest, status.shards_wanted, per_shard)
     due = time.monotonic() + timeout_s
-    growing.look()
-    while not growing.begun:
+    dataset.refresh()
+    while not dataset.begun:
         if time.monotonic() > due:
             raise LiveError(f"there is no dataset at {folder}; give the directory that {address} writes to (its --out)")
         time.sleep(_LOOK_EVERY_S)
-        growing.look()
-    return growing
+        dataset.refresh()
+    return dataset
 
 
-def _await_all(growing: GrowingShards, around: Surroundings) -> None:
+def _await_all(dataset: PartialDataset, context: LiveContext) -> None:
     """Wait until all shards are there, for as long as somebody compiles them.
 
     Raises:
         LiveError: the compiler is gone or done, and shards are missing.
     """
-    listener = Listener(around.address, 0, around.terms, around.states, 0, Event())
+    listener = Listener(context.address, 0, context.options, context.states, 0, Event())
     due: float | None = None
-    growing.look()
-    while not growing.complete:
+    dataset.refresh()
+    while not dataset.complete:
         now = time.monotonic()
-        due = None if listener.has_finished() is False else due or now + around.terms.timeout_s
+        due = None if listener.has_finished() is False else due or now + context.options.timeout_s
         if due is not None and now > due:
             raise LiveError(
-                f"{around.address} compiles no more, but {growing.folder} lacks the shards {growing.lacking()}; "
+                f"{context.address} compiles no more, but {dataset.folder} lacks the shards {dataset.missing()}; "
                 "run the same compile-dataset again"
             )
         time.sleep(_LOOK_EVERY_S)
-        growing.look()
+        dataset.refresh()

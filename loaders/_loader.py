@@ -13,10 +13,10 @@ import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from loaders._batches import MainSlots, WorkerSlots
+from loaders._batches import BatchReceiver, BatchSender
 from loaders._batches import collate as default_collate
 from loaders._dataset import OTHER_ORDER, EpochDataset
-from loaders._shards.plans import Plan, Seen
+from loaders._shards.plans import EpochPlan, Progress
 from loaders._workers import SharedArray, keep_freed_memory
 from loaders.children import safe_path
 from loaders.errors import SkipWarning
@@ -24,7 +24,7 @@ from loaders.errors import SkipWarning
 Collate = Callable[[list[Any]], Any]
 
 _FORMAT = 1
-_SPARE_SLOTS = 2
+_SPARE_BUFFERS = 2
 """Beyond those that are prefetched: for the batch in the loop's hands and the one before it."""
 
 
@@ -80,10 +80,10 @@ class Loader:
             raise ValueError(f"batch_size must be at least 1, or None, not {batch_size}")
         self.dataset, self.batch_size, self.num_workers, self.drop_last = dataset, batch_size, num_workers, drop_last
         self._collate, self._epoch = collate, dataset.epoch
-        self._begin: Seen | None = None
+        self._begin: Progress | None = None
         self._run: _Run | None = None
         self._kept: _Workers | None = None
-        self._slots = prefetch_factor + _SPARE_SLOTS
+        self._buffers = prefetch_factor + _SPARE_BUFFERS
         self._persistent = persistent_workers and num_workers > 0
         self._options: dict[str, Any] = {"pin_memory": pin_memory, "timeout": timeout}
         if num_workers > 0:
@@ -130,9 +130,9 @@ class Loader:
             TypeError: in the middle of an epoch of streamed shards whose numbers of samples no manifest tells.
         """
         epoch, seen, run = self._epoch, self._begin, self._run
-        if run is not None and not run.plan.over_after(run.batches):
+        if run is not None and not run.plan.exhausted_after(run.batches):
             # Of this rank it may be over: the others, which this state must serve as well, then have one more batch.
-            epoch, seen = run.epoch, run.plan.seen_after(run.batches)
+            epoch, seen = run.epoch, run.plan.progress_after(run.batches)
         return {"format": _FORMAT, "dataset": self.dataset.identity, "epoch": epoch, "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ class Loader:
         if state["dataset"] != self.dataset.identity:
             raise ValueError(OTHER_ORDER)
         self._epoch, self._begin, self._run, self._kept = state["epoch"], state["seen"], None, None
-        if self._begin is not None and self._plan(self._epoch, self._begin).over_after(0):
+        if self._begin is not None and self._plan(self._epoch, self._begin).exhausted_after(0):
             self._epoch, self._begin = self._epoch + 1, None
 
     def __iter__(self) -> Iterator[Any]:
@@ -157,7 +157,7 @@ class Loader:
             if run.batches == run.length:
                 self._end(run)
             if not isinstance(received, _Nothing):
-                yield run.workers.slots.unpack(received)
+                yield run.workers.buffers.unpack(received)
             if run.is_left:
                 return
         self._end(run)
@@ -195,15 +195,15 @@ class Loader:
                 pass
             run.is_left, self._kept = True, run.workers
 
-    def _plan(self, epoch: int, seen: Seen | None) -> Plan:
+    def _plan(self, epoch: int, seen: Progress | None) -> EpochPlan:
         workers = max(1, self.num_workers)
         batch = self.batch_size or 1
         return self.dataset.plan(epoch, seen=seen, workers=workers, batch=batch, drop_last=self.drop_last)
 
     def _new_workers(self) -> _Workers:
-        slots = MainSlots(self.num_workers, self._slots, self._options.get("multiprocessing_context"))
-        batches = _Batches(self.dataset, self._collate, self.batch_size, self.drop_last, slots.free)
-        return _Workers(DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options), batches, slots)
+        buffers = BatchReceiver(self.num_workers, self._buffers, self._options.get("multiprocessing_context"))
+        batches = _Batches(self.dataset, self._collate, self.batch_size, self.drop_last, buffers.free)
+        return _Workers(DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options), batches, buffers)
 
 
 @dataclass
@@ -211,7 +211,7 @@ class _Run:
     """One loop over the loader."""
 
     epoch: int
-    plan: Plan
+    plan: EpochPlan
     length: int | None
     """Batches that it gives, where that is known before its end."""
     workers: _Workers
@@ -232,7 +232,7 @@ class _Workers:
 
     data_loader: DataLoader[Any]
     batches: _Batches
-    slots: MainSlots
+    buffers: BatchReceiver
 
 
 class _Nothing:
@@ -253,11 +253,11 @@ class _Batches(IterableDataset[Any]):
         super().__init__()
         self._dataset, self._collate, self._batch_size, self._drop_last = dataset, collate, batch_size, drop_last
         self._free = free
-        self._seen: Seen | None = None
+        self._seen: Progress | None = None
         self._start = SharedArray(2, torch.int64)
         """Epoch, and whether to begin at `_seen`: persistent workers see no other change."""
 
-    def begin(self, epoch: int, seen: Seen | None) -> None:
+    def begin(self, epoch: int, seen: Progress | None) -> None:
         """Set what the next iteration gives. Once workers run, `seen` must be None."""
         self._seen = seen
         self._start.array[:] = epoch, seen is not None
@@ -265,10 +265,10 @@ class _Batches(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        slots = None
+        buffers = None
         if info is not None:
             keep_freed_memory()
-            slots = WorkerSlots(worker, self._free[worker])
+            buffers = BatchSender(worker, self._free[worker])
         epoch, resumed = self._start.array.tolist()
         seen = self._seen if resumed else None
         plan = self._dataset.plan(
@@ -276,7 +276,7 @@ class _Batches(IterableDataset[Any]):
         )
         for samples in self._dataset.read(plan, worker, workers):
             batch = self._made(samples)
-            yield slots.pack(batch) if slots else batch
+            yield buffers.pack(batch) if buffers else batch
 
     def _made(self, samples: list[Any]) -> Any:
         if not samples:
@@ -284,7 +284,7 @@ class _Batches(IterableDataset[Any]):
         return samples[0] if self._batch_size is None else self._collate(samples)
 
 
-def _length(plan: Plan) -> int | None:
+def _length(plan: EpochPlan) -> int | None:
     try:
         return len(plan)
     except TypeError:  # of streams that no manifest describes

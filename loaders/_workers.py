@@ -63,7 +63,7 @@ class SharedArray:
         return array
 
 
-class Skips:
+class ErrorPolicy:
     """Decides what an unreadable sample does, and counts over all workers."""
 
     def __init__(self, on_error: OnError = "raise") -> None:
@@ -72,6 +72,11 @@ class Skips:
         self.lenient = on_error == "skip"
         self._counts = SharedArray(_SLOTS, torch.int64)
         self._reported: set[str] = set()
+
+    @property
+    def reporter(self) -> Callable[[str], None] | None:
+        """Where to report damage that is skipped; None where it is to be raised."""
+        return self.report if self.lenient else None
 
     @property
     def total(self) -> int:
@@ -105,7 +110,7 @@ class Skips:
             warnings.warn(f"skipped: {message}", SkipWarning, stacklevel=2)
 
 
-class Iterations:
+class IterationCounter:
     """Counts the iterations over a dataset, from 1, in all its workers together.
 
     A DataLoader tells its workers nothing of a new epoch. But each of them begins an iteration once: the first to

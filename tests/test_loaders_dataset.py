@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import IndexedShards, Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
-from loaders._shards.plans import Remainder, in_turns
+from loaders._shards.plans import Remainder, round_robin
 from loaders.manifest import FILE_NAME
 from loaders.tarstream import BLOCK, read_places
 from tests import planned_dataset
@@ -66,7 +66,7 @@ def frames_of(dataset: Any) -> list[int]:
 def batches_of(dataset: ShardDataset, workers: int, batch: int, epoch: int = 0, seen: Any = None) -> list[list[int]]:
     """Return a rank's batches as a DataLoader with `workers` gives them, without starting any."""
     plan = dataset.plan(epoch, seen=seen, workers=workers, batch=batch)
-    made = in_turns([dataset.read(plan, worker, workers) for worker in range(workers)])
+    made = round_robin([dataset.read(plan, worker, workers) for worker in range(workers)])
     return [[frame(sample) for sample in samples] for samples in made]
 
 
@@ -183,7 +183,7 @@ def test_ranks_are_equal_in_number_where_that_is_asked(tiny: Path, ranks: int) -
         given_out = [frames_of(dataset) for dataset in datasets]
         assert [len(frames) for frames in given_out] == [len(dataset) for dataset in datasets] == [each] * ranks
         order = frames_of(ShardDataset(tiny))
-        assert list(in_turns(list(map(iter, given_out)))) == (order + order)[: each * ranks], "the first ones again"
+        assert list(round_robin(list(map(iter, given_out)))) == (order + order)[: each * ranks], "the first ones again"
 
 
 # Loader: batches, state
@@ -202,7 +202,7 @@ def test_a_state_saved_at_any_step_continues_with_exactly_the_rest(
         return made
 
     def in_order(loaders: list[Loader]) -> list[int]:
-        return [frame for some in in_turns([iter(loader) for loader in loaders]) for frame in frames_in(some)]
+        return [frame for some in round_robin([iter(loader) for loader in loaders]) for frame in frames_in(some)]
 
     whole = in_order(loaders(ranks, batch))
     first = data.draw(st.integers(0, ranks - 1))
@@ -244,7 +244,7 @@ def test_streams_resume_anywhere_with_other_ranks_and_workers(
     whole = [batches_of(dataset(rank, ranks), workers, batch) for rank in range(ranks)]
     done = data.draw(st.integers(0, max(map(len, whole))))
     plan = dataset(0, ranks).plan(0, workers=workers, batch=batch)
-    seen = plan.seen_after(done)
+    seen = plan.progress_after(done)
     rest = [[frame for some in batches[done:] for frame in some] for batches in whole]
     same = [batches_of(dataset(rank, ranks), workers, batch, seen=seen) for rank in range(ranks)]
     assert [[frame for some in batches for frame in some] for batches in same] == rest, "in the same order"

@@ -1,9 +1,14 @@
-"""How streamed shards fall to ranks, workers and batches: arithmetic alone, no data.
+"""How an epoch is divided among ranks, workers and batches: arithmetic, no data.
 
-A stream can only be read from its start, so a shard belongs to one reader. An epoch's shards are dealt out to lanes,
-one for each worker of each rank, and each lane gives its batches by itself. What has been seen is then a number of
-samples by lane. A run that resumes keeps the lanes of the one that was interrupted, in the order in which their next
-batches were due, and deals them out to the ranks and workers that there are now.
+Indexed shards: the ranks' batches, taken round-robin, are consecutive runs of the epoch's order. What has been seen
+after `k` batches a rank is a prefix of that order, so one number records it, and any other number of ranks can continue
+from it. The number of workers does not matter: worker `w` of `W` makes the batches `w`, `w + W`, ..., and a DataLoader
+takes its workers' batches round-robin.
+
+Streamed shards: a stream can only be read from its start, so each shard belongs to one reader. An epoch's shards are
+dealt out to partitions, one for each worker of each rank, and each partition makes its own batches. What has been seen
+is a number of samples for each partition. A run that resumes keeps the partitions of the interrupted one, in the order
+in which their next batches were due, and deals them out to its own ranks and workers.
 """
 
 from __future__ import annotations
@@ -14,62 +19,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from loaders._shards.order import SampleOrder
+from loaders._shards.order import EpochOrder
 from loaders.format import canonical_json
 from loaders.tarstream import Sample
 
-Raw = tuple[str, Sample] | None
-"""Where a sample comes from (a path or URL) and what it holds; None for one that is skipped."""
+RawSample = tuple[str, Sample] | None
+"""A sample's path or URL and its members; None where it was skipped."""
 
-Seen = int | Sequence[Sequence[int]]
-"""What of an epoch has been seen: a position of its order, or lanes as (number, samples seen)."""
+Progress = int | Sequence[Sequence[int]]
+"""How much of an epoch has been seen: a position in its order, or (number, samples seen) of each partition."""
 
 Remainder = Literal["keep", "pad", "drop"]
 T = TypeVar("T")
-
-
-class Plan(Protocol):
-    """One rank's batches of an epoch."""
-
-    @property
-    def epoch(self) -> int:
-        """Return which epoch, from 0."""
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-
-    def seen_after(self, batches: int) -> Seen:
-        """Return what has been seen when each rank has had this many of them."""
-
-    def over_after(self, batches: int) -> bool:
-        """Tell whether no rank has any left when each has had this many of them."""
-
-
-PlanT = TypeVar("PlanT", bound=Plan)
-
-
-class Reader(Protocol[PlanT]):
-    """Plans an epoch for one rank and reads a worker's part of it."""
-
-    size: int | None
-    """Samples in an epoch, all ranks together, where that is known."""
-    identity: str
-    """Changes with anything that changes the order: a place in it means nothing in another."""
-
-    def plan(self, epoch: int, seen: Seen | None, share: Share, workers: int, batch: int, drop_last: bool) -> PlanT:
-        """Return the batches of one rank, from `seen` on."""
-
-    def read(self, plan: PlanT, worker: int, workers: int, skip: int) -> Iterator[list[Raw]]:
-        """Yield the batches of one of `workers` workers, but the first `skip`."""
-
-
-def positions_identity(order: SampleOrder) -> str:
-    """Return the identity of a `LocalReader` of shards in this order."""
-    return identity_of("positions", order.seed, order.shuffle, order.window, order.counts.tolist())
-
-
-def identity_of(*parts: object) -> str:
-    return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,8 +40,8 @@ class Share:
     rank: int = 0
     ranks: int = 1
     remainder: Remainder = "keep"
-    """What becomes of the samples by which the ranks' numbers would differ: "keep" them (every sample exactly once),
-    "pad" with the epoch's first ones, or "drop" them (ranks equal in number)."""
+    """What happens when the samples do not divide evenly: "keep" gives each sample exactly once, "pad" repeats the
+    epoch's first ones, "drop" leaves out its last ones; after "pad" and "drop" all ranks have equally many."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.ranks:
@@ -90,7 +51,64 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Split:
+class Batching:
+    """How a rank's samples become batches."""
+
+    share: Share
+    workers: int = 1
+    """Processes that make them."""
+    size: int = 1
+    """Samples in a batch."""
+    drop_last: bool = False
+    """Whether to leave out batches that are not full."""
+
+
+class EpochPlan(Protocol):
+    """One rank's batches of an epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """Return which epoch, from 0."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def progress_after(self, batches: int) -> Progress:
+        """Return the progress after this many batches of each rank."""
+
+    def exhausted_after(self, batches: int) -> bool:
+        """Tell whether no rank has any left after this many batches of each."""
+
+
+PlanT = TypeVar("PlanT", bound=EpochPlan)
+
+
+class EpochReader(Protocol[PlanT]):
+    """Plans an epoch for one rank and reads a worker's part of it."""
+
+    size: int | None
+    """Samples in an epoch over all ranks, if known."""
+    identity: str
+    """Changes with anything that changes the order of samples: progress in one order means nothing in another."""
+
+    def plan(self, epoch: int, seen: Progress | None, batching: Batching) -> PlanT:
+        """Return the batches of one rank, after what has been `seen`."""
+
+    def read(self, plan: PlanT, worker: int, workers: int, skip: int) -> Iterator[list[RawSample]]:
+        """Yield the batches of one of `workers` workers, without the first `skip`."""
+
+
+def positions_identity(order: EpochOrder) -> str:
+    """Return the identity of a `LocalReader` of shards in this order."""
+    return identity_of("positions", order.seed, order.shuffle, order.window, order.counts.tolist())
+
+
+def identity_of(*parts: object) -> str:
+    return hashlib.sha256(canonical_json(parts)).hexdigest()
+
+
+@dataclass(frozen=True)
+class IndexedPlan:
     """One rank's batches of an epoch of indexed samples."""
 
     epoch: int
@@ -106,7 +124,7 @@ class Split:
 
     @property
     def total(self) -> int:
-        """Positions from `start` on that all ranks share out; beyond `size` they begin anew (see `span`)."""
+        """Positions from `start` on for all ranks together; beyond `size` they start over (see `span`)."""
         rest, ranks = max(self.size - self.start, 0), self.share.ranks
         if self.drop_last:
             return rest - rest % (ranks * self.batch)
@@ -125,114 +143,114 @@ class Split:
 
     @property
     def _last(self) -> tuple[int, int]:
-        """First position and position behind this rank's even part of what full batches leave over."""
+        """First and end position of this rank's even part of what full batches leave over."""
         done = self._full * self.share.ranks * self.batch
         first, rest = self.start + done, self.total - done
         rank, ranks = self.share.rank, self.share.ranks
         return first + rest * rank // ranks, first + rest * (rank + 1) // ranks
 
     def span(self, number: int) -> tuple[int, int]:
-        """Return the first position and the position behind batch `number`; modulo `size` where they exceed it."""
+        """Return the first and the end position of batch `number`; take them modulo `size`."""
         if number >= self._full:
             return self._last
         first = self.start + (number * self.share.ranks + self.share.rank) * self.batch
         return first, first + self.batch
 
-    def seen_after(self, batches: int) -> int:
-        """Return the first position that no rank has seen when each has had this many batches more."""
+    def progress_after(self, batches: int) -> int:
+        """Return the first position that no rank has seen after this many more batches of each."""
         return min(self.start + batches * self.share.ranks * self.batch, max(self.size, self.start))
 
-    def over_after(self, batches: int) -> bool:
-        """Tell whether no rank has any left when each has had this many batches."""
+    def exhausted_after(self, batches: int) -> bool:
+        """Tell whether no rank has any left after this many batches of each."""
         return batches * self.share.ranks * self.batch >= self.total
 
 
 @dataclass(frozen=True)
-class Lane:
+class Partition:
     """One sequence of samples that one worker reads."""
 
     number: int
-    """Which of the epoch's lanes: says which shards it reads."""
+    """Its index among the epoch's partitions, which determines its shards."""
     seen: int
-    """Samples of it that have been seen."""
+    """Samples of it seen so far."""
     length: int | None
-    """Samples of it, where a manifest tells."""
+    """Samples in it, if a manifest says."""
 
     def batches(self, batch: int, drop_last: bool) -> int:
         """Return how many batches are left in it.
 
         Raises:
-            TypeError: no manifest tells how many samples there are.
+            TypeError: no manifest says how many samples there are.
         """
         if self.length is None:
-            raise TypeError("the number of samples in these streams is not known; give the dataset's manifest=")
+            raise TypeError("the number of samples in these streams is unknown; pass the dataset's manifest=")
         rest = self.length - self.seen
         return rest // batch if drop_last else -(-rest // batch)
 
     def after(self, batches: int, batch: int) -> tuple[int, int]:
-        """Return its number and the samples seen of it after some more batches."""
+        """Return its number and the samples seen after some more batches."""
         return self.number, min(self.seen + batches * batch, self.length or 0)
 
 
 @dataclass(frozen=True)
-class Lanes:
+class StreamedPlan:
     """One rank's batches of an epoch of streamed samples."""
 
     epoch: int
-    lanes: tuple[Lane, ...]
-    """Of all ranks, in the order of their next turns."""
+    partitions: tuple[Partition, ...]
+    """Of all ranks, in the order in which their next batches are due."""
     share: Share
     workers: int = 1
     batch: int = 1
     drop_last: bool = False
 
-    def of_worker(self, worker: int, rank: int | None = None) -> tuple[Lane, ...]:
-        """Return the lanes that one worker of a rank (this one by default) reads."""
-        return self.lanes[self.share.rank if rank is None else rank :: self.share.ranks][worker :: self.workers]
+    def of_worker(self, worker: int, rank: int | None = None) -> tuple[Partition, ...]:
+        """Return the partitions that one worker of a rank (this one by default) reads."""
+        return self.partitions[self.share.rank if rank is None else rank :: self.share.ranks][worker :: self.workers]
 
     def quota(self, worker: int) -> int | None:
-        """Return the batches that a worker makes, where they are fewer than its lanes have."""
+        """Return how many batches a worker makes, if fewer than its partitions have."""
         if self.share.remainder != "drop":
             return None
-        return taken_in_turns(self._by_worker(self.share.rank), len(self))[worker]
+        return round_robin_counts(self._by_worker(self.share.rank), len(self))[worker]
 
     def __len__(self) -> int:
         """Return the batches of this rank.
 
         Raises:
-            TypeError: no manifest tells how many samples there are.
+            TypeError: no manifest says how many samples there are.
         """
         totals = self._by_rank()
         return min(totals) if self.share.remainder == "drop" else totals[self.share.rank]
 
-    def over_after(self, batches: int) -> bool:
+    def exhausted_after(self, batches: int) -> bool:
         """Tell whether no rank has any left when each has had this many batches.
 
         Raises:
-            TypeError: no manifest tells how many samples there are.
+            TypeError: no manifest says how many samples there are.
         """
         totals = self._by_rank()
         return batches >= (min(totals) if self.share.remainder == "drop" else max(totals))
 
-    def seen_after(self, batches: int) -> list[tuple[int, int]]:
-        """Return number and samples seen of all lanes when each rank has had this many batches more, or all it has.
+    def progress_after(self, batches: int) -> list[tuple[int, int]]:
+        """Return (number, samples seen) of all partitions after this many more batches of each rank, or all it has.
 
         Raises:
-            TypeError: no manifest tells how many samples there are.
+            TypeError: no manifest says how many samples there are.
         """
-        return list(in_turns([iter(self._rank_after(rank, batches)) for rank in range(self.share.ranks)]))
+        return list(round_robin([iter(self._rank_after(rank, batches)) for rank in range(self.share.ranks)]))
 
     def _rank_after(self, rank: int, batches: int) -> list[tuple[int, int]]:
         totals = self._by_worker(rank)
-        taken = taken_in_turns(totals, min(batches, sum(totals)))
-        workers = [self._worker_after(rank, worker, taken[worker]) for worker in next_turns(taken, totals)]
-        return list(in_turns([iter(lanes) for lanes in workers]))
+        taken = round_robin_counts(totals, min(batches, sum(totals)))
+        workers = [self._worker_after(rank, worker, taken[worker]) for worker in round_robin_order(taken, totals)]
+        return list(round_robin([iter(partitions) for partitions in workers]))
 
     def _worker_after(self, rank: int, worker: int, batches: int) -> list[tuple[int, int]]:
-        lanes = self.of_worker(worker, rank)
-        totals = [lane.batches(self.batch, self.drop_last) for lane in lanes]
-        taken = taken_in_turns(totals, batches)
-        return [lanes[place].after(taken[place], self.batch) for place in next_turns(taken, totals)]
+        partitions = self.of_worker(worker, rank)
+        totals = [partition.batches(self.batch, self.drop_last) for partition in partitions]
+        taken = round_robin_counts(totals, batches)
+        return [partitions[place].after(taken[place], self.batch) for place in round_robin_order(taken, totals)]
 
     def _by_rank(self) -> list[int]:
         return [sum(self._by_worker(rank)) for rank in range(self.share.ranks)]
@@ -240,15 +258,15 @@ class Lanes:
     def _by_worker(self, rank: int) -> list[int]:
         """Return the batches of each worker of a rank."""
         return [
-            sum(lane.batches(self.batch, self.drop_last) for lane in self.of_worker(worker, rank))
+            sum(partition.batches(self.batch, self.drop_last) for partition in self.of_worker(worker, rank))
             for worker in range(self.workers)
         ]
 
 
-def taken_in_turns(lengths: Iterable[int], taken: int) -> list[int]:
-    """Return how many of the first `taken` items each sequence gives where they are taken in turns.
+def round_robin_counts(lengths: Iterable[int], taken: int) -> list[int]:
+    """Return how many of the first `taken` items come from each sequence when they are taken round-robin.
 
-    A sequence that has ended is left out of the turns. `taken` is at most the sum of `lengths`.
+    Sequences that have ended are passed over. `taken` is at most the sum of `lengths`.
     """
     lengths = list(lengths)
     rounds = range(max(lengths, default=0) + 1)
@@ -262,13 +280,13 @@ def taken_in_turns(lengths: Iterable[int], taken: int) -> list[int]:
     return counts
 
 
-def next_turns(taken: Sequence[int], lengths: Sequence[int]) -> list[int]:
-    """Return the places of the sequences in the order of their next turns; the ended ones come last."""
+def round_robin_order(taken: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """Return the indices of the sequences in the order of their next turns; ended ones come last."""
     return sorted(range(len(taken)), key=lambda place: (taken[place] == lengths[place], taken[place]))
 
 
-def in_turns(sequences: Sequence[Iterator[T]]) -> Iterator[T]:
-    """Yield from each in turns, leaving out the ones that have ended."""
+def round_robin(sequences: Sequence[Iterator[T]]) -> Iterator[T]:
+    """Yield from each in turn, passing over those that have ended."""
     waiting = list(sequences)
     while waiting:
         for sequence in list(waiting):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import threading
 import time
 from collections import deque
@@ -15,9 +17,14 @@ from numpy.typing import NDArray
 from loaders._tee.client import Address, ConnectionLost, StreamCut, TeeConnection, TeeStatus
 from loaders._workers import SharedArray
 from loaders.errors import LiveError, ShardError
-from loaders.tarstream import Sample, TarStreamError
+from loaders.tarstream import DEFAULT_MAX_BYTES, Sample, TarStreamError
+
+TIMEOUT_S = 60.0
+"""How long to wait for a compiler that does not answer."""
 
 _DIGEST_BYTES = 32
+_GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TOKEN = re.compile(r"[!-~]+")
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _ROOM = 2
@@ -29,7 +36,7 @@ _JOIN_S = 2.0
 
 
 @dataclass(frozen=True)
-class Terms:
+class ListenOptions:
     """How to listen."""
 
     group: str
@@ -39,6 +46,29 @@ class Terms:
     plan_digest: str | None
     """That every tee must serve."""
     max_bytes: int
+
+
+def listen_options(
+    group: str | None = None,
+    token: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+    reconnect: bool = True,
+    plan_digest: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> ListenOptions:
+    """Return checked options; without a group, with a group of their own.
+
+    Raises:
+        ValueError: no tee accepts the group or the token, or the timeout is not positive.
+    """
+    chosen = f"listener-{secrets.token_hex(8)}" if group is None else group
+    if not _GROUP.fullmatch(chosen):
+        raise ValueError(f"group must be 1 to 64 of A-Z a-z 0-9 . _ -, not {group!r}")
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise ValueError("the token must be printable ASCII without spaces")
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s must be above 0, not {timeout_s}")
+    return ListenOptions(chosen, token, timeout_s, reconnect, plan_digest, max_bytes)
 
 
 class TeeStates:
@@ -82,17 +112,23 @@ class Listener:
     """
 
     def __init__(
-        self, address: Address, tee: int, terms: Terms, states: TeeStates, iteration: int, stop: threading.Event
+        self,
+        address: Address,
+        tee: int,
+        options: ListenOptions,
+        states: TeeStates,
+        iteration: int,
+        stop: threading.Event,
     ) -> None:
         self.address = address
         self.status: TeeStatus | None = None
         """Set before the first sample comes."""
         self.ended = False
-        self._tee, self._terms, self._states, self._iteration, self._stop = tee, terms, states, iteration, stop
+        self._tee, self._options, self._states, self._iteration, self._stop = tee, options, states, iteration, stop
         self._began = 0.0
         self._failing_since: float | None = None
         self._pause_s = _FIRST_PAUSE_S
-        self._borne_s = terms.timeout_s
+        self._patience_s = options.timeout_s
 
     def listen(self, wanted: int | None) -> Iterator[Sample | ShardError]:
         """Yield `wanted` samples, or all until the dataset ends (see `ended`), each as it arrives.
@@ -116,12 +152,12 @@ class Listener:
             except _Stopped:
                 return
             except ConnectionLost as loss:
-                self._bear(loss)
+                self._back_off(loss)
             except TarStreamError as error:
                 yield ShardError(f"{self.address}: {error}")
-                self._bear(error)
+                self._back_off(error)
 
-    def greet(self) -> TeeStatus:
+    def wait_for_status(self) -> TeeStatus:
         """Wait for the tee and return what it says.
 
         Raises:
@@ -132,7 +168,7 @@ class Listener:
             try:
                 return self._ask()
             except ConnectionLost as loss:
-                self._bear(loss)
+                self._back_off(loss)
 
     def has_finished(self) -> bool | None:
         """Ask whether the last sample has been made; None where nobody answers."""
@@ -143,38 +179,38 @@ class Listener:
 
     def _stream(self, wanted: int | None) -> Iterator[Sample]:
         self._began = time.monotonic()
-        with TeeConnection(self.address, self._terms.token, self._terms.timeout_s, self._watch) as connection:
-            self.status = self._recognized(connection.status())
-            for sample in connection.samples(self.status, self._terms.group, wanted, self._terms.max_bytes):
-                self._failing_since, self._pause_s, self._borne_s = None, _FIRST_PAUSE_S, self._terms.timeout_s
+        with TeeConnection(self.address, self._options.token, self._options.timeout_s, self._watch) as connection:
+            self.status = self._verified(connection.status())
+            for sample in connection.samples(self.status, self._options.group, wanted, self._options.max_bytes):
+                self._failing_since, self._pause_s, self._patience_s = None, _FIRST_PAUSE_S, self._options.timeout_s
                 yield sample
 
     def _watch(self, silence_s: float) -> None:
         """Bear the silence of a tee that answers otherwise: rendering takes its time."""
         if self._stop.is_set():
             raise _Stopped
-        if silence_s < self._borne_s:
+        if silence_s < self._patience_s:
             return
         try:
             self._ask()
         except ConnectionLost as loss:
             raise StreamCut(f"silent for {silence_s:.0f} s, and asked how it stands: {loss}") from None
-        self._borne_s = silence_s + self._terms.timeout_s
+        self._patience_s = silence_s + self._options.timeout_s
 
     def _ask(self) -> TeeStatus:
-        with TeeConnection(self.address, self._terms.token, self._terms.timeout_s, self._check_stop) as connection:
-            return self._recognized(connection.status())
+        with TeeConnection(self.address, self._options.token, self._options.timeout_s, self._check_stop) as connection:
+            return self._verified(connection.status())
 
     def _check_stop(self, _: float) -> None:
         if self._stop.is_set():
             raise _Stopped
 
-    def _recognized(self, status: TeeStatus) -> TeeStatus:
+    def _verified(self, status: TeeStatus) -> TeeStatus:
         """Make sure that these are the samples that are meant: a port can change hands."""
         seen = self._states.plan(self._tee)
-        expected = self._terms.plan_digest or seen
+        expected = self._options.plan_digest or seen
         if expected and status.plan_digest != expected:
-            since = "as asked for" if self._terms.plan_digest else "as before"
+            since = "as asked for" if self._options.plan_digest else "as before"
             raise LiveError(
                 f"{self.address} serves the plan {status.plan_digest[:16]}..., not {expected[:16]}... {since}: it is "
                 "another compiler, or one that was started with other settings"
@@ -183,27 +219,27 @@ class Listener:
             self._states.see_plan(self._tee, status.plan_digest)
         return status
 
-    def _bear(self, trouble: Exception) -> None:
+    def _back_off(self, trouble: Exception) -> None:
         """Pause before another attempt.
 
         Raises:
             LiveError: there were enough.
         """
-        now, timeout_s = time.monotonic(), self._terms.timeout_s
-        if isinstance(trouble, StreamCut) and not self._terms.reconnect:
+        now, timeout_s = time.monotonic(), self._options.timeout_s
+        if isinstance(trouble, StreamCut) and not self._options.reconnect:
             raise LiveError(f"{self.address}: the stream was cut before the dataset's end: {trouble}")
         if self._failing_since is None:
             unanswered = isinstance(trouble, ConnectionLost) and not isinstance(trouble, StreamCut)
             self._failing_since = self._began if unanswered else now
         left_s = self._failing_since + timeout_s - now
         if left_s <= 0:
-            raise LiveError(self._farewell(trouble))
+            raise LiveError(self._gave_up(trouble))
         self._stop.wait(min(self._pause_s, left_s))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
-    def _farewell(self, trouble: Exception) -> str:
+    def _gave_up(self, trouble: Exception) -> str:
         hint = f"start one there: compile-dataset --shards N --live {self.address}"
-        waited = f"in {self._terms.timeout_s:g} s ({trouble}); {hint}"
+        waited = f"in {self._options.timeout_s:g} s ({trouble}); {hint}"
         if self._states.ended_in(self._tee):
             return f"{self.address}: its dataset ended in an earlier epoch, and no compiler came {waited}"
         if self.status is not None:
@@ -214,7 +250,7 @@ class Listener:
 Arrival = tuple[Listener, Sample | ShardError]
 
 
-class Reception:
+class Inbox:
     """Receives for as long as it is entered.
 
     An iteration that is not asked for its next sample leaves its inbox full, and then one sample on the way from the
@@ -237,7 +273,7 @@ class Reception:
         """Those whose tees make no more samples."""
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Reception:
+    def __enter__(self) -> Inbox:
         for listener in self._listeners:
             thread = threading.Thread(target=self._receive, args=(listener,), name=f"live {listener.address}")
             thread.daemon = True

@@ -1,9 +1,9 @@
-"""Batches handed from workers to the main process in shared memory that is used again.
+"""Samples collated into batches, and batches sent from workers to the main process in reused shared memory.
 
-A DataLoader gives every tensor shared memory of its own. To allocate it, fault it in and free it takes longer than to
-decode a small JPEG. Here each worker keeps a few buffers. It copies a batch into a free one; the main process makes
-tensors on that memory, and when the last of them (or the last view of one) is gone, the buffer is free again. Where no
-buffer is free, because the consumer holds on to its batches, a batch goes the DataLoader's way.
+A DataLoader gives each tensor its own shared memory. Allocating it, faulting it in and freeing it takes longer than
+decoding a small JPEG. Here each worker keeps a few buffers and copies a batch into a free one. The main process makes
+tensors on that memory, and once the last of them (or the last view of one) is gone, the buffer is free again. If no
+buffer is free because the consumer keeps its batches, a batch is sent as the DataLoader would send it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _WORTH_BYTES = 1 << 16
 
 
 def collate(samples: Sequence[dict[str, Any]], *, lists: Collection[str] = ()) -> dict[str, Any]:
-    """Return a batch: what can be stacked is stacked, what cannot is a list in the samples' order.
+    """Return a batch: values that can be stacked are stacked, others become lists in the samples' order.
 
     Tensors and arrays of one shape and dtype are stacked along a new first axis, and numbers become one tensor. Keys,
-    annotations, bytes and ragged arrays (keypoints, where the number of objects changes) become lists.
+    annotations, bytes and ragged arrays (keypoints, if the number of objects varies) become lists.
 
     Args:
         samples: dicts with the same names.
-        lists: names that are lists in every batch, for arrays that are ragged in some batches and not in others.
+        lists: names that become lists in every batch, for arrays that are ragged in some batches only.
 
     Raises:
         SampleError: the samples have different names.
@@ -67,7 +67,7 @@ def _alike(values: list[Any]) -> bool:
 
 
 def _stack_tensors(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Stack (3, H, W) views of (H, W, 3) memory as what they are, which is three times as fast."""
+    """Stack (3, H, W) views of (H, W, 3) memory without transposing it, which is three times as fast."""
     if tensors[0].dim() == 3 and not tensors[0].is_contiguous() and tensors[0].permute(1, 2, 0).is_contiguous():
         return torch.stack([tensor.permute(1, 2, 0) for tensor in tensors]).permute(0, 3, 1, 2)
     return torch.stack(tensors)
@@ -83,7 +83,7 @@ def _stack_arrays(arrays: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where one tensor lies in a buffer."""
+    """Where one tensor is in a buffer."""
 
     offset: int
     shape: tuple[int, ...]
@@ -95,13 +95,13 @@ class _Layout:
         return self.dtype.itemsize * torch.Size(self.shape).numel()
 
     def of(self, memory: torch.Tensor) -> torch.Tensor:
-        """Return the tensor that lies in `memory` ((n,) uint8)."""
+        """Return the tensor in `memory`, which is (n,) uint8."""
         flat = memory[self.offset : self.offset + self.bytes].view(self.dtype)
         return flat.as_strided(self.shape, self.stride)
 
 
 class SharedBatch:
-    """A batch on its way: its tensors in one piece of memory, the rest as it is."""
+    """A batch in transit: its tensors in one buffer, the rest unchanged."""
 
     def __init__(
         self, batch: dict[str, Any], memory: torch.Tensor, layouts: dict[str, _Layout], buffer: tuple[int, int]
@@ -109,19 +109,19 @@ class SharedBatch:
         self.batch, self.memory, self.layouts, self.buffer = batch, memory, layouts, buffer
 
     def pin_memory(self) -> SharedBatch:
-        """Return the packet in pinned memory of its own; called by the DataLoader's pinning thread."""
+        """Return the batch in its own pinned memory; called by the DataLoader's pinning thread."""
         return SharedBatch(self.batch, self.memory.pin_memory(), self.layouts, self.buffer)
 
 
 class BatchSender:
-    """A worker's side: puts batches into buffers."""
+    """A worker's side: copies batches into buffers."""
 
     def __init__(self, worker: int, free: list[Semaphore]) -> None:
         self._worker, self._free = worker, free
         self._memories: list[torch.Tensor | None] = [None] * len(free)
 
     def pack(self, batch: Any) -> Any:
-        """Return a packet with `batch`, or `batch` itself where it does not pay or no buffer is free."""
+        """Return `batch` in a buffer, or `batch` itself if it is too small to gain or no buffer is free."""
         layouts, size = _layouts(batch)
         if size < _WORTH_BYTES:
             return batch
@@ -143,7 +143,7 @@ class BatchSender:
 
 
 def _layouts(batch: Any) -> tuple[dict[str, _Layout], int]:
-    """Return where each tensor of a batch would lie in a buffer, and the size of them all."""
+    """Return where each tensor of a batch goes in a buffer, and the size of all together."""
     layouts: dict[str, _Layout] = {}
     size = 0
     for name, tensor in batch.items() if type(batch) is dict else ():
@@ -163,13 +163,13 @@ def _dense_stride(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 class BatchReceiver:
-    """The main process's side: makes batches of packets, and knows when their memory is free."""
+    """The main process's side: makes batches from buffers, and frees a buffer once its tensors are gone."""
 
     def __init__(self, workers: int, buffers: int, context: BaseContext | None) -> None:
         with safe_path():
             self.free = [[context.Semaphore(1) for _ in range(buffers)] for _ in range(workers)] if context else []
         self._kept: dict[tuple[int, int], torch.Tensor] = {}
-        """What is mapped stays mapped: to map and fault in memory anew for each batch costs as much as to copy it."""
+        """Buffers stay mapped: mapping memory and faulting it in for each batch costs as much as copying it."""
 
     def unpack(self, received: Any) -> Any:
         """Return the batch that a worker packed."""
@@ -179,7 +179,7 @@ class BatchReceiver:
         memory = received.memory
         if memory.is_shared():  # type: ignore[no-untyped-call]
             self._kept[received.buffer] = memory
-            # The new tensor's storage, which all views of it share, holds this array: it lives as long as they do.
+            # The new tensor's storage, which all its views share, keeps this array alive.
             array = memory.numpy()
             weakref.finalize(array, self.free[worker][buffer].release).atexit = False
             memory = torch.from_numpy(array)

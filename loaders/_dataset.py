@@ -22,8 +22,8 @@ from loaders.manifest import Manifest
 from loaders.tarstream import DEFAULT_MAX_BYTES
 
 OTHER_ORDER = (
-    "the state belongs to another order of samples: split, shards and their numbers of samples, seed, "
-    "shuffle, window and buffer must be as they were"
+    "the state belongs to another order of samples: split, shards and their sample counts, seed, "
+    "shuffle, window and buffer must be the same as when it was saved"
 )
 
 _FORMAT = 1
@@ -31,27 +31,26 @@ _FORMAT = 1
 
 @dataclass
 class _Iteration:
-    """How far one worker has come in an epoch."""
+    """One worker's progress in an epoch."""
 
     epoch: int
     worker: int
     workers: int
     given: int = 0
-    """Samples, those included that were skipped or that the transform left out."""
+    """Samples so far, including those that were skipped or that the transform dropped."""
 
 
 class EpochDataset(IterableDataset[Any]):
-    """Samples in epochs, shared out over ranks and DataLoader workers, decoded and transformed.
+    """Samples in epochs, divided among ranks and DataLoader workers, decoded and transformed.
 
-    `loaders.Loader` makes batches of it. Users make a `loaders.ShardDataset` or a `loaders.LiveThenShards`.
+    The base of `loaders.ShardDataset` and `loaders.LiveThenShards`; `loaders.Loader` makes batches of it.
 
     Args:
-        reader: knows the order of each epoch, and reads it.
-        share: which rank's part this is.
-        policy: whether what cannot be read is left out; counts it.
-        decode: makes arrays of a sample's members.
-        transform: gets each sample and returns what is to be used in its place; None leaves the sample out.
-            It gets the epoch as well, if it has a parameter `epoch`.
+        reader: plans each epoch and reads it.
+        share: this rank's part.
+        policy: what happens to samples that cannot be read.
+        decode: turns a sample's members into arrays.
+        transform: see `ShardDataset`.
     """
 
     def __init__(
@@ -66,39 +65,39 @@ class EpochDataset(IterableDataset[Any]):
 
     @property
     def epoch(self) -> int:
-        """The epoch whose order plain iteration gives."""
+        """The epoch that the next iteration reads."""
         return int(self._epoch.array[0])
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the iterations that begin from now on; persistent workers hear of it, too."""
+        """Set the epoch, and so the order, of the next iterations; persistent workers see it, too."""
         self._epoch.array[0] = epoch
 
     @property
     def skipped(self) -> int:
-        """Samples left out so far because they could not be read, in all workers and epochs."""
+        """Samples skipped so far because they could not be read, in all workers and epochs."""
         return self._policy.total
 
     @property
     def identity(self) -> str:
-        """Equal for datasets with the same order of samples: what a saved place in an epoch is a place in."""
+        """Identifies the order of samples: a saved state fits datasets with the same identity."""
         return self._reader.identity
 
     def __len__(self) -> int:
         """Return the samples of this rank in an epoch.
 
         Raises:
-            TypeError: the shards are streamed, and no manifest tells.
+            TypeError: the shards are streamed, and there is no manifest.
         """
         return len(self.plan(self.epoch))  # in batches of one
 
     def __iter__(self) -> Iterator[Any]:
-        """Return this worker's part of the epoch, sample by sample, from where a loaded state is."""
+        """Iterate over this worker's samples of the epoch, from a loaded state if there is one."""
         worker, workers = _worker()
         resumed, self._resumed = self._resumed, None
         if resumed and (resumed.worker, resumed.workers) != (worker, workers):
             raise ValueError(
-                f"the state is that of worker {resumed.worker} of {resumed.workers}, this is {worker} of {workers}: "
-                "resume with as many workers, or use a loaders.Loader"
+                f"the state is worker {resumed.worker}'s of {resumed.workers}, but this is {worker} of {workers}: "
+                "resume with the same number of workers, or use a loaders.Loader"
             )
         self._iteration = resumed or _Iteration(self.epoch, worker, workers)
         return self._samples(self._iteration)
@@ -110,26 +109,26 @@ class EpochDataset(IterableDataset[Any]):
             yield from samples
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the last iteration has come: what torchdata's StatefulDataLoader saves, of each worker.
+        """Return the progress of the last iteration, as torchdata's StatefulDataLoader saves it for each worker.
 
-        Holds plain values. It serves the same worker of the same rank, of as many. A `loaders.Loader` saves less, and
-        its state serves any number of workers and ranks.
+        The state holds plain values. It fits the same worker and rank, with the same numbers of both. The state of a
+        `loaders.Loader` is smaller, and fits any number of workers and ranks.
         """
         place = self._resumed or self._iteration or _Iteration(self.epoch, *_worker())
         return {"format": _FORMAT, "dataset": self.identity, "share": self._share_shown, **asdict(place)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration go on where `state_dict` was taken, in the epoch that it was taken in.
+        """Let the next iteration continue where `state_dict` was called, in the same epoch.
 
         Raises:
-            ValueError: the state is of another version, another order of samples, or another rank.
+            ValueError: the state has another format, another order of samples, or another rank.
         """
         if state.get("format") != _FORMAT:
             raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
         if state["dataset"] != self.identity:
             raise ValueError(OTHER_ORDER)
         if state["share"] != self._share_shown:
-            raise ValueError(f"the state is that of rank {state['share']}, this is {self._share_shown}")
+            raise ValueError(f"the state is of rank {state['share']}, but this is {self._share_shown}")
         self._resumed = _Iteration(*(state[field.name] for field in fields(_Iteration)))
 
     @property
@@ -139,14 +138,14 @@ class EpochDataset(IterableDataset[Any]):
     def plan(
         self, epoch: int, *, seen: Progress | None = None, workers: int = 1, batch: int = 1, drop_last: bool = False
     ) -> EpochPlan:
-        """Return this rank's batches of an epoch, from what has been `seen` on: a `IndexedPlan` or `StreamedPlan`."""
+        """Return this rank's batches of an epoch, after what has been `seen`."""
         planned: EpochPlan = self._reader.plan(epoch, seen, Batching(self.share, workers, batch, drop_last))
         return planned
 
     def read(self, plan: EpochPlan, worker: int, workers: int, skip: int = 0) -> Iterator[list[Any]]:
-        """Yield the batches of `plan` that one worker makes, but the first `skip`, decoded and transformed.
+        """Yield one worker's batches of `plan`, decoded and transformed, without the first `skip`.
 
-        Where samples were skipped a batch is smaller, or empty; it keeps its place.
+        A batch whose samples were skipped is smaller, or empty; it keeps its place.
         """
         for batch in self._reader.read(plan, worker, workers, skip):
             decoded = (self._load(raw, plan.epoch) for raw in batch)
@@ -166,47 +165,46 @@ class EpochDataset(IterableDataset[Any]):
 
 
 def _worker() -> tuple[int, int]:
-    """Return which DataLoader worker this is, of how many."""
+    """Return this DataLoader worker's number, and how many there are."""
     info = get_worker_info()
     return (0, 1) if info is None else (info.id, info.num_workers)
 
 
 class ShardDataset(EpochDataset):
-    """Samples from shards, in an order that seed and epoch give, shared out over ranks and DataLoader workers.
+    """Samples from shards, in an order that depends on seed and epoch, divided among ranks and DataLoader workers.
 
-    Local shards are read at any place: the order is a permutation of all samples. Streamed ones (URLs) are read from
-    their starts: their order is permuted, and samples are mixed within a buffer. Every sample comes exactly once an
+    Local shards allow random access, so the order is a permutation of all samples. Streamed shards (URLs) are read from
+    start to end: the shards are permuted, and samples are shuffled within a buffer. Each sample comes exactly once an
     epoch, over all ranks and workers together (see `remainder`).
 
-    `loaders.Loader` makes batches of it and resumes in the middle of an epoch. With a plain DataLoader, which can do
-    neither that nor count epochs, call `set_epoch` before each epoch. torchdata's StatefulDataLoader resumes by way of
-    `state_dict`.
+    `loaders.Loader` makes batches of it and resumes in the middle of an epoch. A plain DataLoader neither resumes nor
+    counts epochs: call `set_epoch` before each. torchdata's StatefulDataLoader resumes through `state_dict`.
 
     Args:
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, a URL as webdataset opens it
             (``http:``, ``gs:``, ``pipe:`` ...), or a list of these. ``pipe:`` runs a command: never from data.
-        split: take the shards of this split alone.
-        shuffle: False gives the shards' own order (streams: partition by partition, see docs/how-to/loaders.md).
+        split: read only the shards of this split.
+        shuffle: False keeps the shards' order (streams: partition by partition, see docs/how-to/loaders.md).
         seed: any integer. The same seed, epoch and shards give the same order.
-        window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
-        buffer: for streams, the samples held to be mixed, in each worker.
-        transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
-            the sample out. It gets the epoch as well, if it has a parameter `epoch`.
-        rank: which process this is of `world_size`; by default torch.distributed's, RANK's and WORLD_SIZE's, or the
-            only one. Fixed when the dataset is made.
+        window: shuffle the samples of this many shards at a time instead of all; for disks that are slow to seek.
+        buffer: for streams, how many samples each worker holds to shuffle them.
+        transform: takes each sample (see `loaders.Decoder`) and returns what to use instead; None drops the sample.
+            It also gets the epoch if it has a parameter `epoch`.
+        rank: this process's number in `world_size`; by default torch.distributed's, else RANK and WORLD_SIZE from the
+            environment, else the only one. Fixed when the dataset is made.
         world_size: see `rank`.
-        remainder: "keep" gives every sample exactly once, and ranks may differ by one sample; "pad" repeats the
+        remainder: "keep" gives each sample exactly once, and ranks may differ by one sample; "pad" repeats the
             epoch's first samples, "drop" leaves out its last, so that all ranks have equally many.
-        on_error: "raise", or "skip" to leave out what cannot be read, warn of it and count it in `skipped`.
-        verify: compare sha256 with the manifest: local shards before the first sample, streamed ones as they pass.
-        manifest: of streamed shards that are given one by one, or of files with none beside them.
+        on_error: "raise", or "skip" to leave out what cannot be read, warn about it and count it in `skipped`.
+        verify: compare sha256 with the manifest: local shards before the first sample, streamed ones as they are read.
+        manifest: the manifest of streamed shards that are listed one by one, or of files without one in their folder.
         max_bytes: largest sample that is read.
-        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+        decoding: options of `Decoder`: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
             ``max_pixels``.
 
     Raises:
-        ManifestError: there is no valid manifest where one is needed.
-        ShardError: a local shard is missing or not as long as its manifest says; there is no shard to read. While
+        ManifestError: a manifest is needed, and there is no valid one.
+        ShardError: there are no shards; a local one is missing, or its length differs from the manifest. While
             iterating: a shard is damaged, or a sample cannot be decoded.
     """
 

@@ -33,39 +33,39 @@ _TICK_S = 1.0
 
 
 class LiveDataset(IterableDataset[Any]):
-    """Samples from live compilers (``compile-dataset --live http://127.0.0.1:5555``), as `ShardDataset` gives them.
+    """Samples from live compilers (``compile-dataset --live http://127.0.0.1:5555``), in the form of `ShardDataset`'s.
 
-    Each sample is given as it arrives. All DataLoader workers together get every sample once; the iteration ends
-    with the dataset. A DataLoader takes its workers' batches in turns; ``in_order=False`` takes them as they come::
+    Each sample is yielded as it arrives. All DataLoader workers together get every sample once; the iteration ends
+    with the dataset. A DataLoader takes its workers' batches in turn; ``in_order=False`` takes them as they come::
 
         dataset = loaders.LiveDataset("http://127.0.0.1:5555")
         for batch in DataLoader(dataset, batch_size=4, num_workers=4, collate_fn=loaders.collate):
             ...
 
     Args:
-        addresses: of one compiler, or of several whose samples are taken as they come.
-        group: who names the same group shares the samples: the ranks of a training must. By default the workers of
-            this dataset are a group of their own.
-        token: what the compilers want to be shown.
-        timeout_s: how long to wait for a compiler that is not there (yet, or any more), or that answers nothing.
-            There is no limit to how long a sample may take while the compiler answers ``GET /status``.
-        reconnect: go on with a compiler that comes back within `timeout_s` after a cut.
-        plan_digest: take samples of the dataset with this plan alone. In any case a tee must go on with the plan that
-            it was first seen with.
-        transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
-            the sample out. It gets the number of the iteration, from 0, as `epoch`, if it has such a parameter.
-        on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
-        record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders._tee.recording`).
-        rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
+        addresses: the address of one compiler, or of several whose samples are taken in the order of arrival.
+        group: datasets of the same group share the samples; the ranks of a training must name one. By default the
+            workers of this dataset form their own group.
+        token: the compilers' access token.
+        timeout_s: how long to wait for a compiler that has not started, is gone, or does not answer. A sample may take
+            any time while the compiler answers ``GET /status``.
+        reconnect: continue with a compiler that returns within `timeout_s` after its stream was cut.
+        plan_digest: accept only samples of the dataset with this plan. Without it, a tee must keep the plan that it was
+            first seen with.
+        transform: takes each sample (see `loaders.Decoder`) and returns what to use instead; None drops the sample. It
+            also gets the iteration's number, from 0, as `epoch` if it has such a parameter.
+        on_error: "raise", or "skip" to leave out what is damaged, warn about it and count it in `skipped`.
+        record: a directory to record the samples in, as shards that `ShardDataset` reads.
+        rank: this process's number in `world_size`, as in `ShardDataset`; used only by `stream_length`.
         world_size: see `rank`.
-        max_bytes: largest sample that is received. Each worker holds a few samples of each address at most.
-        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+        max_bytes: largest sample that is received. Each worker holds at most a few samples of each address.
+        decoding: options of `Decoder`: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
             ``max_pixels``.
 
     Raises:
-        ValueError: not an address, a group or a token that no tee takes, or ranks without a common group.
-        ShardError: `record` holds something else than a recording. While iterating: a sample is damaged.
-        LiveError: while iterating: no compiler is there, it serves something else, or its stream was cut.
+        ValueError: an address, a group or a token is invalid, or there are several ranks and no `group`.
+        ShardError: `record` holds something other than a recording. While iterating: a sample is damaged.
+        LiveError: while iterating: there is no compiler, it serves another dataset, or its stream was cut.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LiveDataset(IterableDataset[Any]):
         self._addresses = [Address.parse(address) for address in given]
         self._rank, self._ranks = resolve_rank(rank, world_size)
         if self._ranks > 1 and group is None:
-            raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share, as group='a'")
+            raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share: group='a'")
         self._options = listen_options(group, token, timeout_s, reconnect, plan_digest, max_bytes)
         self._policy = ErrorPolicy(on_error)
         self._decode = Decoder(**decoding)
@@ -105,14 +105,14 @@ class LiveDataset(IterableDataset[Any]):
 
     @property
     def skipped(self) -> int:
-        """Samples left out so far because they were damaged, in all workers and epochs; a broken stream counts once."""
+        """Samples skipped so far because they were damaged, in all workers and epochs; a broken stream counts once."""
         return self._policy.total
 
     def stream_length(self, samples: int | None) -> LiveDataset:
-        """End each iteration after so many samples, over all workers (and ranks) together; None takes all there are.
+        """End each iteration after this many samples, over all workers and ranks; None ends it with the dataset.
 
-        The next iteration goes on where the last one ended. Of several addresses, what the others have sent by then
-        is lost. Returns the dataset itself.
+        The next iteration continues where the last one ended. With several addresses, samples that have arrived and are
+        not yet taken are lost. Returns the dataset itself.
         """
         if samples is not None and samples < 0:
             raise ValueError(f"a stream cannot have {samples} samples")
@@ -127,7 +127,7 @@ class LiveDataset(IterableDataset[Any]):
         """
         length = int(self._length.array[0])
         if length < 0:
-            raise TypeError("a live dataset has no length but the one set by stream_length(n)")
+            raise TypeError("a live dataset has no length; set one with stream_length(n)")
         return _share(length, self._rank, self._ranks)
 
     def __iter__(self) -> Iterator[Any]:
@@ -154,7 +154,7 @@ class LiveDataset(IterableDataset[Any]):
                             return
                 ended = all(listener.ended for listener in listeners)
         if left:
-            warnings.warn(f"the dataset ended {left} samples before the stream_length that was set", stacklevel=2)
+            warnings.warn(f"the dataset ended {left} samples before the stream_length you set", stacklevel=2)
 
     def _listeners(self, iteration: int) -> tuple[list[Listener], threading.Event]:
         stop = threading.Event()
@@ -184,15 +184,15 @@ class LiveDataset(IterableDataset[Any]):
         return self._transform(decoded, epoch)
 
     def _digest(self, status: TeeStatus, sample: Sample) -> bytes:
-        """Return what a recording keeps of the sample's content."""
+        """Return the sample's content digest, which a recording keeps."""
         return content_digest(sample.key, sample.members, status.schema["members"], self._decode.max_pixels)
 
 
 def arrivals(inbox: Inbox) -> Iterator[Arrival]:
-    """Yield what arrives until nothing will.
+    """Yield arrivals until there will be no more.
 
     Raises:
-        LiveError: a listener's; or the process that this is a worker of has died.
+        LiveError: a listener failed, or this worker's parent process has died.
     """
     while not inbox.over:
         arrival = inbox.take(_TICK_S)
@@ -203,5 +203,5 @@ def arrivals(inbox: Inbox) -> Iterator[Arrival]:
 
 
 def _share(total: int, part: int, parts: int) -> int:
-    """Return the size of one of `parts` nearly equal parts; the first ones are the larger."""
+    """Return the size of one of `parts` nearly equal parts; the larger ones come first."""
     return total // parts + (part < total % parts)

@@ -1,4 +1,4 @@
-"""From the first sample to the last epoch: live while the dataset is compiled, then from the shards that it left."""
+"""Training from the first sample to the last epoch: live while the dataset is compiled, then from its shards."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _LOOK_EVERY_S = 0.5
 
 
 class LiveThenShards(EpochDataset):
-    """What a `ShardDataset` is, from before its shards are all compiled.
+    """A `ShardDataset` that you can use while its shards are still being compiled.
 
-    Epoch 0 gives every sample exactly once, over all ranks and workers together: from the tee what comes, from the
-    directory what was finished before, or what the tee dropped. Later epochs are those of a `ShardDataset` of the
-    finished directory; they wait for it if need be. With a plain DataLoader call `set_epoch` before each epoch; a
-    `loaders.Loader` does so itself, and resumes in the middle of any epoch but the first::
+    Epoch 0 yields each sample exactly once, over all ranks and workers together: from the tee as they come, and from
+    the directory those that were finished before or that the tee dropped. Later epochs equal those of a `ShardDataset`
+    of the finished directory, and wait for it if necessary. With a plain DataLoader, call `set_epoch` before each
+    epoch. A `loaders.Loader` does so itself, and resumes in the middle of any epoch but the first::
 
         dataset = loaders.LiveThenShards("falling_cubes", "http://127.0.0.1:5555")
         loader = loaders.Loader(dataset, batch_size=32, num_workers=2)
@@ -42,17 +42,17 @@ class LiveThenShards(EpochDataset):
                 ...
 
     Args:
-        folder: the directory that the compiler writes to (its ``--out``), on a disk that this machine sees.
-        address: the compiler's live tee. It must be there within `timeout_s` when the dataset is made.
-        token: what the compiler wants to be shown.
+        folder: the directory that the compiler writes to (its ``--out``), on a disk that this machine can read.
+        address: the compiler's live tee, which must answer within `timeout_s` when you make the dataset.
+        token: the compiler's access token.
         timeout_s: how long to wait for the compiler, and at its end for the last shards.
-        shuffle: as `ShardDataset`'s; in epoch 0 it concerns what is read from the directory.
-        seed: as `ShardDataset`'s, like all further ones.
-        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+        shuffle: as for `ShardDataset`; in epoch 0 it affects only what is read from the directory.
+        seed: as for `ShardDataset`, like all that follow.
+        decoding: options of `Decoder`: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
             ``max_pixels``.
 
     Raises:
-        LiveError: there is no compiler, it compiles without end, or it serves something else than `folder` holds.
+        LiveError: there is no compiler, it compiles without end, or it serves another dataset than `folder` holds.
             While iterating: it is gone, and shards are missing.
         ShardError: `folder` holds another dataset.
     """
@@ -90,9 +90,9 @@ class LiveThenShards(EpochDataset):
 
 
 class _LiveThenLocalReader:
-    """Reads epoch 0 as it comes, and all others from local shards.
+    """Reads epoch 0 live, and all others from local shards.
 
-    State: the reader of the finished shards, once they are.
+    State: the reader of the finished shards, once there is one.
     """
 
     def __init__(self, context: LiveContext, dataset: PartialDataset, order: EpochOrder) -> None:
@@ -109,10 +109,10 @@ class _LiveThenLocalReader:
         return self._finished().plan(epoch, seen, batching)
 
     def read(self, plan: Any, worker: int, workers: int, skip: int) -> Iterator[list[RawSample]]:
-        """Yield the batches of one of `workers` workers, but the first `skip`.
+        """Yield the batches of one of `workers` workers, without the first `skip`.
 
         Raises:
-            TypeError: some of the first epoch are to be skipped.
+            TypeError: batches of the live epoch would be skipped.
         """
         if not isinstance(plan, LivePlan):
             yield from self._finished().read(plan, worker, workers, skip)
@@ -126,7 +126,7 @@ class _LiveThenLocalReader:
             yield batch
 
     def _finished(self) -> LocalReader:
-        """Return the reader of the finished shards; wait until they are."""
+        """Return the reader of the finished shards; wait for them."""
         if self._later is None:
             _await_all(self._dataset, self._context)
             policy = self._context.policy
@@ -137,15 +137,13 @@ class _LiveThenLocalReader:
 
 
 def _await_first(folder: Path, status: TeeStatus, address: Address, timeout_s: float) -> PartialDataset:
-    """Return the directory that a compiler writes to, once it has begun."""
+    """Return the directory that a compiler writes to, once it has a manifest."""
     if not status.shards_wanted:
-        raise LiveError(
-            f"{address} compiles without end; use LiveDataset, or give compile-dataset a number of --shards"
-        )
+        raise LiveError(f"{address} compiles without end; use LiveDataset, or start compile-dataset with --shards N")
     try:
         per_shard = ShardLayout.parse(status.plan).samples_per_shard
     except ValueError as error:
-        raise LiveError(f"{address} does not tell how its dataset's samples are numbered: {error}") from None
+        raise LiveError(f"{address} does not say how its dataset's samples are numbered: {error}") from None
     if per_shard * status.shards_wanted > _MOST_SAMPLES:
         raise LiveError(f"{address} serves more than {_MOST_SAMPLES} samples; use LiveDataset")
     dataset = PartialDataset(folder, status.plan_digest, status.shards_wanted, per_shard)
@@ -153,17 +151,17 @@ def _await_first(folder: Path, status: TeeStatus, address: Address, timeout_s: f
     dataset.refresh()
     while not dataset.begun:
         if time.monotonic() > due:
-            raise LiveError(f"there is no dataset at {folder}; give the directory that {address} writes to (its --out)")
+            raise LiveError(f"there is no dataset in {folder}; pass the directory {address} writes to (its --out)")
         time.sleep(_LOOK_EVERY_S)
         dataset.refresh()
     return dataset
 
 
 def _await_all(dataset: PartialDataset, context: LiveContext) -> None:
-    """Wait until all shards are there, for as long as somebody compiles them.
+    """Wait until all shards are finished, as long as a compiler is working on them.
 
     Raises:
-        LiveError: the compiler is gone or done, and shards are missing.
+        LiveError: the compiler is gone or has finished, and shards are missing.
     """
     listener = Listener(context.address, 0, context.options, context.states, 0, Event())
     due: float | None = None
@@ -173,7 +171,7 @@ def _await_all(dataset: PartialDataset, context: LiveContext) -> None:
         due = None if listener.has_finished() is False else due or now + context.options.timeout_s
         if due is not None and now > due:
             raise LiveError(
-                f"{context.address} compiles no more, but {dataset.folder} lacks the shards {dataset.missing()}; "
+                f"{context.address} no longer compiles, but {dataset.folder} lacks shards {dataset.missing()}; "
                 "run the same compile-dataset again"
             )
         time.sleep(_LOOK_EVERY_S)

@@ -1,4 +1,4 @@
-"""What the processes of a training share: ranks, shared memory, counts over DataLoader workers, a parent."""
+"""What ranks and DataLoader workers share: who they are, memory, counts, what to do about errors."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from loaders.errors import LiveError, ShardError, SkipWarning
 OnError = Literal["raise", "skip"]
 T = TypeVar("T")
 
-_SLOTS = 1024
-"""One count for each worker, as they cannot add to one without losing some; workers beyond share them."""
-
 _WORKERS = 1024
+"""Each worker has its own counter, as adding to a shared one could lose counts; workers beyond these share counters."""
+
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 
 def resolve_rank(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
-    """Return (rank, number of ranks): as given, else torch.distributed's, else the environment's, else (0, 1).
+    """Return (rank, world size): the arguments, else torch.distributed's, else the environment's, else (0, 1).
 
     Raises:
-        ValueError: one of the two is given without the other, or RANK or WORLD_SIZE is no number.
+        ValueError: only one of the two is given, or RANK or WORLD_SIZE is not a number.
     """
     if (rank is None) != (world_size is None):
-        raise ValueError("give both rank and world_size, or neither")
+        raise ValueError("pass both rank and world_size, or neither")
     if rank is not None and world_size is not None:
         return rank, world_size
     import torch.distributed as dist
@@ -58,19 +57,19 @@ class SharedArray:
 
     @property
     def array(self) -> NDArray[Any]:
-        """The values, as they are now and will be."""
+        """The live values; (size,), of the dtype it was made with."""
         array: NDArray[Any] = self._tensor.numpy()
         return array
 
 
 class ErrorPolicy:
-    """Decides what an unreadable sample does, and counts over all workers."""
+    """What happens to a sample that cannot be read: an error, or a reported skip, counted over all workers."""
 
     def __init__(self, on_error: OnError = "raise") -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         self.lenient = on_error == "skip"
-        self._counts = SharedArray(_SLOTS, torch.int64)
+        self._counts = SharedArray(_WORKERS, torch.int64)
         self._reported: set[str] = set()
 
     @property
@@ -80,14 +79,14 @@ class ErrorPolicy:
 
     @property
     def total(self) -> int:
-        """Samples that this process and its workers have left out so far."""
+        """Samples skipped so far by this process and its workers."""
         return int(self._counts.array.sum())
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """Return what `action` does; None where it fails and that is to be skipped.
+        """Return the result of `action`; None if it fails and errors are skipped.
 
         Raises:
-            ShardError: it fails, and errors are not to be skipped.
+            ShardError: it fails, and errors are raised.
         """
         try:
             return action()
@@ -99,9 +98,9 @@ class ErrorPolicy:
             return None
 
     def add(self, samples: int) -> None:
-        """Count samples that are left out."""
+        """Count skipped samples."""
         worker = get_worker_info()
-        self._counts.array[0 if worker is None else 1 + worker.id % (_SLOTS - 1)] += samples
+        self._counts.array[0 if worker is None else 1 + worker.id % (_WORKERS - 1)] += samples
 
     def report(self, message: str) -> None:
         """Warn of damage, once in each process: all samples of a lost shard share one message."""
@@ -111,21 +110,21 @@ class ErrorPolicy:
 
 
 class IterationCounter:
-    """Counts the iterations over a dataset, from 1, in all its workers together.
+    """Numbers the iterations over a dataset, from 1, so that all workers of one loop get the same number.
 
-    A DataLoader tells its workers nothing of a new epoch. But each of them begins an iteration once: the first to
-    come with its loop's tag, or to come again, begins a new one, and the others of the loop join it.
+    A DataLoader does not tell its workers that a new epoch begins. But each of them begins an iteration once: the first
+    worker with its loop's tag, or the first to begin again, starts a new iteration, and the loop's others join it.
     """
 
     def __init__(self) -> None:
         self._state = SharedArray(2 + _WORKERS, torch.int64)
-        """The number of the last iteration, its loop's tag, and whether each worker has joined it."""
+        """The last iteration's number, its loop's tag, and for each worker whether it has joined."""
         self._lock = shared_lock()
         self._begun = 0
-        """By this process: the second loop of persistent workers has the seed of the first."""
+        """Iterations begun by this process: persistent workers have the same seed in each loop."""
 
     def begin(self) -> int:
-        """Return the number of the iteration that this worker begins."""
+        """Begin an iteration in this worker, and return its number."""
         info = get_worker_info()
         worker = 0 if info is None else 1 + info.id % (_WORKERS - 1)
         loop = (0, 0) if info is None else (info.seed - info.id, info.num_workers)
@@ -141,11 +140,10 @@ class IterationCounter:
 
 
 def keep_freed_memory() -> None:
-    """Tell the C library to keep what is freed for the next image, where it is glibc.
+    """Make glibc keep freed memory for the next image; other C libraries are left alone.
 
-    By its own rules it may give the system back every image's memory and then fault it in again, page by page: for
-    640x480 that takes longer than to decode the JPEG. For worker processes alone, as it holds for the whole process,
-    which then stays as large as it once was.
+    By default it may return each image's memory to the system and fault it in again, page by page: for 640x480 that
+    takes longer than decoding the JPEG. Call it in worker processes only: the process never shrinks again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -156,7 +154,7 @@ def keep_freed_memory() -> None:
 
 
 def check_parent() -> None:
-    """Raise LiveError if the process that this is a worker of has died: nobody would end a worker that waits."""
+    """Raise LiveError if this worker's parent process has died: nothing else would end a waiting worker."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
-        raise LiveError("the process that started this worker is gone")
+        raise LiveError("the process that started this worker has died")

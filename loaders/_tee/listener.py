@@ -1,4 +1,4 @@
-"""Listening at one address through refusals, cuts and silence, and what the listeners of a dataset tell each other."""
+"""Listening to live tees through refusals, cuts and silence: one listener a tee, and an inbox for what they receive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TOKEN = re.compile(r"[!-~]+")
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _ROOM = 2
-"""Samples of each tee that wait to be taken."""
+"""Samples of each tee that may wait to be taken."""
 
 _FIRST_LOOK_S = 0.25
 _LONGEST_LOOK_S = 2.0
@@ -37,14 +37,14 @@ _JOIN_S = 2.0
 
 @dataclass(frozen=True)
 class ListenOptions:
-    """How to listen."""
+    """How to listen to a tee."""
 
     group: str
     token: str | None
     timeout_s: float
     reconnect: bool
     plan_digest: str | None
-    """That every tee must serve."""
+    """The plan that every tee must serve; None accepts any."""
     max_bytes: int
 
 
@@ -72,19 +72,19 @@ def listen_options(
 
 
 class TeeStates:
-    """What any worker has seen of the tees: the plan that each serves, and in which iteration its dataset ended."""
+    """What the workers know of the tees: the plan each one serves, and the iteration in which its dataset ended."""
 
     def __init__(self, tees: int) -> None:
         self._plans = SharedArray(tees * _DIGEST_BYTES, torch.uint8)
         self._ends = SharedArray(tees, torch.int64)
 
     def plan(self, tee: int) -> str:
-        """Return the digest of the plan that a tee serves; empty where none was seen yet."""
+        """Return the digest of the plan that a tee serves; empty if it has not been seen yet."""
         digest = self._plan_bytes(tee)
         return digest.tobytes().hex() if digest.any() else ""
 
     def see_plan(self, tee: int, digest: str) -> None:
-        """Keep it as the one that the tee serves."""
+        """Remember the plan that the tee serves."""
         self._plan_bytes(tee)[:] = list(bytes.fromhex(digest))
 
     def ended_in(self, tee: int) -> int:
@@ -92,7 +92,7 @@ class TeeStates:
         return int(self._ends.array[tee])
 
     def see_end(self, tee: int, iteration: int) -> None:
-        """Keep that its dataset ended."""
+        """Remember that the tee's dataset ended in this iteration."""
         self._ends.array[tee] = iteration
 
     def _plan_bytes(self, tee: int) -> NDArray[np.uint8]:
@@ -101,14 +101,14 @@ class TeeStates:
 
 
 class _Stopped(Exception):
-    """Nobody wants the samples any more."""
+    """The iteration has ended, so no more samples are wanted."""
 
 
 class Listener:
     """Receives the samples of one tee for one iteration.
 
-    State: what the tee said last, whether its dataset has ended, when the present attempt began, and since when
-    nothing has worked.
+    State: the tee's last status, whether its dataset has ended, when the current attempt began, and since when attempts
+    have failed.
     """
 
     def __init__(
@@ -133,10 +133,10 @@ class Listener:
     def listen(self, wanted: int | None) -> Iterator[Sample | ShardError]:
         """Yield `wanted` samples, or all until the dataset ends (see `ended`), each as it arrives.
 
-        Where the stream is damaged, yield the error, and go on with a new connection if asked for more.
+        If the stream is damaged, yield the error, and reconnect if asked for more.
 
         Raises:
-            LiveError: nothing comes for `timeout_s`, or nothing that may be taken.
+            LiveError: there was no connection for `timeout_s`, or the tee serves another dataset.
         """
         received = 0
         while not self._stop.is_set() and (wanted is None or received < wanted):
@@ -158,10 +158,10 @@ class Listener:
                 self._back_off(error)
 
     def wait_for_status(self) -> TeeStatus:
-        """Wait for the tee and return what it says.
+        """Wait for the tee and return its status.
 
         Raises:
-            LiveError: it does not come, or serves something else.
+            LiveError: it does not answer in time, or serves another dataset.
         """
         while True:
             self._began = time.monotonic()
@@ -171,7 +171,7 @@ class Listener:
                 self._back_off(loss)
 
     def has_finished(self) -> bool | None:
-        """Ask whether the last sample has been made; None where nobody answers."""
+        """Ask whether the last sample has been made; None without an answer."""
         try:
             return self._ask().finished
         except (ConnectionLost, LiveError, _Stopped):
@@ -186,7 +186,7 @@ class Listener:
                 yield sample
 
     def _watch(self, silence_s: float) -> None:
-        """Bear the silence of a tee that answers otherwise: rendering takes its time."""
+        """Wait on while the tee answers status requests: a sample may take long to render."""
         if self._stop.is_set():
             raise _Stopped
         if silence_s < self._patience_s:
@@ -194,7 +194,7 @@ class Listener:
         try:
             self._ask()
         except ConnectionLost as loss:
-            raise StreamCut(f"silent for {silence_s:.0f} s, and asked how it stands: {loss}") from None
+            raise StreamCut(f"silent for {silence_s:.0f} s, and a status request failed: {loss}") from None
         self._patience_s = silence_s + self._options.timeout_s
 
     def _ask(self) -> TeeStatus:
@@ -206,24 +206,24 @@ class Listener:
             raise _Stopped
 
     def _verified(self, status: TeeStatus) -> TeeStatus:
-        """Make sure that these are the samples that are meant: a port can change hands."""
+        """Check that the tee serves the expected plan: another compiler may have taken its port."""
         seen = self._states.plan(self._tee)
         expected = self._options.plan_digest or seen
         if expected and status.plan_digest != expected:
-            since = "as asked for" if self._options.plan_digest else "as before"
+            since = "as requested" if self._options.plan_digest else "as before"
             raise LiveError(
-                f"{self.address} serves the plan {status.plan_digest[:16]}..., not {expected[:16]}... {since}: it is "
-                "another compiler, or one that was started with other settings"
+                f"{self.address} serves plan {status.plan_digest[:16]}..., not {expected[:16]}... {since}: it is "
+                "another compiler, or one started with other settings"
             )
         if not seen:
             self._states.see_plan(self._tee, status.plan_digest)
         return status
 
     def _back_off(self, trouble: Exception) -> None:
-        """Pause before another attempt.
+        """Pause before the next attempt.
 
         Raises:
-            LiveError: there were enough.
+            LiveError: attempts have failed for `timeout_s`.
         """
         now, timeout_s = time.monotonic(), self._options.timeout_s
         if isinstance(trouble, StreamCut) and not self._options.reconnect:
@@ -241,9 +241,9 @@ class Listener:
         hint = f"start one there: compile-dataset --shards N --live {self.address}"
         waited = f"in {self._options.timeout_s:g} s ({trouble}); {hint}"
         if self._states.ended_in(self._tee):
-            return f"{self.address}: its dataset ended in an earlier epoch, and no compiler came {waited}"
+            return f"{self.address}: its dataset ended in an earlier epoch, and no compiler answered {waited}"
         if self.status is not None:
-            return f"{self.address}: the stream was cut before the dataset's end and did not go on {waited}"
+            return f"{self.address}: the stream was cut before the dataset's end and did not resume {waited}"
         return f"no compiler at {self.address} {waited}"
 
 
@@ -251,18 +251,18 @@ Arrival = tuple[Listener, Sample | ShardError]
 
 
 class Inbox:
-    """Receives for as long as it is entered.
+    """Samples of several tees, in the order of arrival: a thread for each tee. Use as a context manager.
 
-    An iteration that is not asked for its next sample leaves its inbox full, and then one sample on the way from the
-    tee. At the end of the dataset the tee waits for that one before it lets anybody else of the group go, while a
-    DataLoader may wait for just these others. So a thread that finds no room asks the tee now and then whether the
-    last sample has been made, and if so takes in what there is, which is no more than the tee's queue held.
+    An iteration that is not asked for its next sample leaves its inbox full and one sample in transit. At the end of
+    the dataset the tee waits until that sample is taken before it releases the rest of the group, while a DataLoader
+    may be waiting for just these. So a thread that finds the inbox full asks the tee now and then whether the last
+    sample has been made. If so, it takes in all that is left, at most what the tee's queue held.
 
-    State, under one lock: what has arrived, how many threads still listen, and the first error of theirs.
+    State, under one lock: what has arrived, how many threads still listen, and their first error.
     """
 
     def __init__(self, listeners: Sequence[Listener], stop: threading.Event, wanted: int | None) -> None:
-        """Take listeners that heed `stop`; each shall receive as many as are `wanted`."""
+        """Take listeners that end when `stop` is set, and the number of samples that each receives."""
         self._listeners, self._stop, self._wanted = listeners, stop, wanted
         self._changed = threading.Condition()
         self._arrived: deque[Arrival] = deque()
@@ -270,7 +270,7 @@ class Inbox:
         self._listening = len(listeners)
         self._error: BaseException | None = None
         self._over: set[Listener] = set()
-        """Those whose tees make no more samples."""
+        """Those whose tees will send no more samples."""
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Inbox:
@@ -290,15 +290,15 @@ class Inbox:
 
     @property
     def over(self) -> bool:
-        """Whether nothing has arrived and nothing will."""
+        """Whether all samples have been taken and no more will arrive."""
         with self._changed:
             return not self._arrived and not self._listening and self._error is None
 
     def take(self, timeout_s: float) -> Arrival | None:
-        """Return what has arrived next, or None if nothing does within the time.
+        """Return the next arrival, or None if there is none within the time.
 
         Raises:
-            LiveError: a listener's, once all that had arrived is taken.
+            LiveError: a listener failed, and all that had arrived before has been taken.
         """
         with self._changed:
             if not self._arrived and self._listening and self._error is None:
@@ -324,7 +324,7 @@ class Inbox:
             self._changed.notify_all()
 
     def _put(self, arrival: Arrival) -> bool:
-        """Wait for room; False when nobody wants it any more."""
+        """Add an arrival when there is room; False if the iteration has ended."""
         listener, look_s = arrival[0], _FIRST_LOOK_S
         while True:
             with self._changed:

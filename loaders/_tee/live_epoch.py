@@ -109,10 +109,9 @@ class PartialDataset:
 
 
 class DeliveredSamples:
-    """Who gives which sample: the worker that delivered it first.
+    """Which samples have been delivered in an epoch, over all workers.
 
-    A sample can reach two workers, one from the tee and one from the disk. Each delivered what it is about to give, and
-    what is claimed already is not given again.
+    A sample can reach two workers, one through the tee and one from the disk. The first to add it delivers it.
     """
 
     def __init__(self, size: int) -> None:
@@ -130,7 +129,7 @@ class DeliveredSamples:
             return True
 
     def pending(self, iteration: int) -> NDArray[np.bool_]:
-        """Return which positions nobody has claimed."""
+        """Return which positions have not been delivered yet; (n,) bool."""
         pending: NDArray[np.bool_] = self._delivered_in.array != iteration
         return pending
 

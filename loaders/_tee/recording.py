@@ -1,12 +1,12 @@
-"""Samples that came live, written as ordinary shards while they come.
+"""Live samples recorded as ordinary shards, and a recording sorted back into the compiler's own shards.
 
     recording/
       recording-train-000000.tar ...   in the order of arrival; each receiving process writes its own
       dataset.json                     as any dataset's: `ShardDataset`, `IndexedShards` and webdataset read it
       recording-<random>.tar.part      being written; its writer holds the lock of the same name
 
-No name here comes from the wire. A shard is whole when it has its name. What a writer that was killed has left is
-taken in by the next one in the directory, or by `finish_recording`.
+No name here comes from the wire. A shard with its final name is complete. What a killed writer left is recovered by the
+next writer in the directory, or by `finish_recording`.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ _LOCK_TIMEOUT_S = 60.0
 
 
 def check_recording(folder: Path) -> None:
-    """Make sure that a recording can be begun or continued in `folder`.
+    """Check that a recording can be started or continued in `folder`.
 
     Raises:
         ShardError: it holds something else.
         ManifestError: its manifest is damaged.
     """
-    ours = (FILE_NAME, _PREFIX, _LOCK)  # and what is being written of them
+    ours = (FILE_NAME, _PREFIX, _LOCK)  # and their part files
     if folder.is_dir() and (strange := strange_entry(folder, lambda name: name.startswith(ours))):
         raise ShardError(f"{folder / strange[0]} is a {strange[1]}; record into another directory")
     if (folder / FILE_NAME).exists():
         if not Manifest.load(folder).recorded:
-            raise ShardError(f"{folder} holds a dataset that is no recording; record into another directory")
+            raise ShardError(f"{folder} holds a dataset that is not a recording; record into another directory")
     elif folder.exists():
         if not folder.is_dir():
-            raise ShardError(f"{folder} is no directory; record into another one")
+            raise ShardError(f"{folder} is not a directory; record into another one")
         if strangers := [path.name for path in folder.iterdir() if not path.name.startswith(ours)]:
-            raise ShardError(f"{folder} holds something else ({min(strangers)}); record into another directory")
+            raise ShardError(f"{folder} holds other files ({min(strangers)}); record into another directory")
 
 
 def finish_recording(folder: str | Path) -> Manifest:
-    """Take in what writers that are gone have left, and return the recording's manifest.
+    """Recover what killed writers left, and return the recording's manifest.
 
     Raises:
         ManifestError: there is no recording.
@@ -83,14 +83,14 @@ def finish_recording(folder: str | Path) -> Manifest:
     check_recording(path)
     with _written(path), _locked(path):
         check_recording(path)
-        _take_in_leftovers(path)
+        _recover_leftovers(path)
         return Manifest.load(path)
 
 
 class Recorder:
-    """Writes samples into shards of its own, beside other processes' in one directory. Use as a context manager.
+    """Writes samples into its own shards; several processes may record into one directory. Use as a context manager.
 
-    State: the dataset that is recorded, and the shard that is being written.
+    State: the dataset being recorded, and the shard being written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,7 +108,7 @@ class Recorder:
         """Append a sample.
 
         Args:
-            status: what the tee says that it came from.
+            status: of the tee that it came from.
             sample: the sample.
             content: its `content_digest`.
 
@@ -132,9 +132,9 @@ class Recorder:
 
 
 class _Part:
-    """A shard that has no name yet.
+    """A shard that is being written.
 
-    State: the file, locked, with the digests of what is in it.
+    State: the locked file, and the digests of its content.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -154,15 +154,15 @@ class _Part:
     def add(self, sample: Sample, content: bytes) -> None:
         try:
             record = sample_record(sample.key, sample.members)
-        except ValueError as error:  # readers take folders in keys; what is recorded has none
+        except ValueError as error:  # readers accept folders in keys, recordings have none
             raise ShardError(f"sample {sample.key!r} cannot be recorded: {error}") from None
         self._append(record)
-        self._file.flush()  # if this process is killed, what it has received is there
+        self._file.flush()  # if this process is killed, what it has received stays
         self._content.update(content)
         self._records.append(sample_digest(record))
 
     def commit(self) -> None:
-        """Give the shard a name and enter it into the manifest. The directory must be locked."""
+        """Give the shard its name and add it to the manifest. The directory must be locked."""
         self._append(END)
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -185,44 +185,44 @@ class _Part:
 
 
 def _open(folder: Path, status: TeeStatus) -> None:
-    """Begin or continue the recording of a dataset.
+    """Start or continue the recording of a dataset.
 
     Raises:
-        ShardError: the directory holds another one.
+        ShardError: the directory holds another dataset.
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_recording(folder)  # before the lock, which is a file there
     with _locked(folder):
         check_recording(folder)
         if not (folder / FILE_NAME).exists():
-            told = {RECORDED: "from a live tee, in the order of arrival"}
-            Manifest(status.name, status.plan, status.schema, told).save(folder)
-        there = Manifest.load(folder).plan_digest
-        if there != status.plan_digest:
+            provenance = {RECORDED: "from a live tee, in the order of arrival"}
+            Manifest(status.name, status.plan, status.schema, provenance).save(folder)
+        found = Manifest.load(folder).plan_digest
+        if found != status.plan_digest:
             raise ShardError(
-                f"{folder} holds a recording of the plan {there[:16]}..., what comes is of "
-                f"{status.plan_digest[:16]}...; record each dataset into a directory of its own"
+                f"{folder} holds a recording of plan {found[:16]}..., but the tee serves "
+                f"{status.plan_digest[:16]}...; record each dataset into its own directory"
             )
-        _take_in_leftovers(folder)
+        _recover_leftovers(folder)
 
 
-def _take_in_leftovers(folder: Path) -> None:
-    """Make shards of what writers that are gone have left. The directory must be locked."""
+def _recover_leftovers(folder: Path) -> None:
+    """Turn what killed writers left into shards. The directory must be locked."""
     if not (folder / FILE_NAME).exists():
         return
     listed = {shard.name for shard in Manifest.load(folder).shards}
     for path in [path for path in folder.glob(f"{_PREFIX}*.tar") if path.name not in listed]:
-        path.replace(path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_PART}"))  # named, but not entered
+        path.replace(path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_PART}"))  # named, but not in the manifest
     for path in folder.glob(f"{_PREFIX}*{_PART}"):
         lock = _lock_of(path)
         with suppress(Timeout):
             lock.acquire(timeout=0)
-            _take_in(folder, path)
+            _recover(folder, path)
             path.unlink()
             _release(lock)
 
 
-def _take_in(folder: Path, path: Path) -> None:
+def _recover(folder: Path, path: Path) -> None:
     part, manifest = None, Manifest.load(folder)
     with path.open("rb") as file, suppress(TarStreamError, SampleError):
         for sample in read_samples(file, whole=manifest.members):
@@ -270,25 +270,25 @@ class _Place(NamedTuple):
 
 
 def rebuild_shards(recording: str | Path, out: str | Path) -> Manifest:
-    """Sort a recording's samples into the shards that they came from, and return their manifest.
+    """Sort a recording's samples into the shards that they came from, and return the manifest of these.
 
-    The shards are the compiler's, byte for byte. A shard of which a sample is missing is left out with a warning. A
-    sample that was recorded more than once counts once.
+    The shards equal the compiler's, byte for byte. A shard that lacks a sample is left out with a warning. A sample
+    that was recorded more than once is written once.
 
     Args:
-        recording: what ``LiveDataset(..., record=...)`` has written; `finish_recording` comes first where a writer was
-            killed.
-        out: a directory that is empty, or does not exist yet.
+        recording: what ``LiveDataset(..., record=...)`` wrote; call `finish_recording` first if a writer was killed.
+        out: a directory that is empty or does not exist yet.
 
     Raises:
-        ManifestError: there is no recording, or it does not tell how many samples a shard has.
-        ShardError: a shard of it is damaged, or two samples have one key; `out` is not empty.
+        ManifestError: there is no recording.
+        ShardError: its plan does not say how samples are numbered, a shard is damaged, different samples have the same
+            key, or `out` is not empty.
     """
     recorded, target = Manifest.load(recording), Path(out)
     try:
         layout = ShardLayout.parse(recorded.plan)
     except ValueError as error:
-        raise ShardError(f"{recording} does not tell how its dataset's samples are numbered: {error}") from None
+        raise ShardError(f"{recording} does not say how its dataset's samples are numbered: {error}") from None
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ShardError(f"{target} is not empty; rebuild into another directory")
@@ -306,14 +306,14 @@ def rebuild_shards(recording: str | Path, out: str | Path) -> Manifest:
 
 
 def _by_shard(folder: Path, recorded: Manifest) -> Mapping[int, Mapping[int, list[_Place]]]:
-    """Return where the samples lie, by shard and by number in it."""
+    """Return the places of the samples, by shard and by number in the shard."""
     found: defaultdict[int, defaultdict[int, list[_Place]]] = defaultdict(lambda: defaultdict(list))
     for shard in recorded.shards:
         path = folder / shard.name
         with located(str(path)):
             for key, start, end in sample_spans(str(path), DEFAULT_MAX_BYTES):
                 if (parsed := SampleKey.parse(key)) is None:
-                    raise ShardError(f"{path}: the key {key!r} does not tell which shard it belongs to")
+                    raise ShardError(f"{path}: the key {key!r} does not name its shard")
                 found[parsed.shard][parsed.sample].append(_Place(path, start, end))
     return found
 
@@ -322,7 +322,7 @@ def _in_order(places: Mapping[int, list[_Place]]) -> Iterator[Sample]:
     for _, copies in sorted(places.items()):
         first, *others = [place.read() for place in copies]
         if any((other.key, other.members) != (first.key, first.members) for other in others):
-            raise ShardError(f"{copies[0].path}: there are different samples with the key {first.key!r}")
+            raise ShardError(f"{copies[0].path}: different samples have the key {first.key!r}")
         yield first
 
 

@@ -1,4 +1,4 @@
-"""Batches in an order that the number of workers does not change, from any place in an epoch."""
+"""A DataLoader whose order does not depend on the number of workers, and which resumes anywhere in an epoch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ Collate = Callable[[list[Any]], Any]
 
 _FORMAT = 1
 _SPARE_BUFFERS = 2
-"""Beyond those that are prefetched: for the batch in the loop's hands and the one before it."""
+"""In addition to those for prefetched batches: for the batch that the loop is using and the one before it."""
 
 
 class Loader:
     """A DataLoader of a `ShardDataset` or `LiveThenShards` that resumes where the training loop was.
 
-    For a seed and an epoch the batches are the same ones in the same order for any number of workers. The loader
-    counts the batches that it hands out, not what workers have prefetched, so a checkpoint that is saved in the loop
-    holds exactly what the loop has got::
+    Seed and epoch determine the batches and their order, for any number of workers. The loader counts the batches that
+    the loop has received, not those that workers have prefetched, so a checkpoint saved in the loop is exact::
 
         loader = loaders.Loader(loaders.ShardDataset("falling_cubes"), batch_size=32, num_workers=4)
         if checkpoint:
@@ -44,21 +43,22 @@ class Loader:
                 ...
                 torch.save({"loader": loader.state_dict(), ...}, path)
 
-    An epoch is over when its last batch has been handed out, whether or not the loop asks for more: `epoch` is then
-    the next one, with another order. A loop that is left before begins its epoch again, as a DataLoader's does.
+    An epoch is over once its last batch has been yielded, whether or not the loop asks for more: `epoch` is then the
+    next one, with another order. If you leave the loop earlier, the next loop starts the same epoch again, as with a
+    DataLoader.
 
     Args:
         dataset: what to read.
-        batch_size: samples in a batch of one rank; None gives samples one by one, as the dataset makes them.
-        num_workers: processes that read and decode; 0 does it in the loop.
+        batch_size: samples in a batch of one rank; None yields single samples.
+        num_workers: processes that read and decode; 0 reads in the loop's own process.
         drop_last: leave out batches that are not full.
-        collate: makes a batch of a list of samples; `loaders.collate` by default.
-        pin_memory: as the DataLoader's.
+        collate: makes a batch from a list of samples; `loaders.collate` by default.
+        pin_memory: as for a DataLoader.
         prefetch_factor: batches that each worker makes ahead.
         persistent_workers: keep the workers from epoch to epoch.
         multiprocessing_context: how workers are started: "fork", "spawn", "forkserver".
-        timeout: seconds to wait for a batch; 0 for ever.
-        worker_init_fn: as the DataLoader's.
+        timeout: seconds to wait for a batch; 0 waits forever.
+        worker_init_fn: as for a DataLoader.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the current loop is in; once it has got its last batch, the epoch of the next loop."""
+        """The epoch of the current loop; once it has received its last batch, that of the next loop."""
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next loop. The one that a loaded state is in goes on where the state is."""
+        """Set the epoch of the next loop. If it is a loaded state's epoch, the loop continues from that state."""
         if self._run is not None and (self._run.is_over or epoch != self._epoch):
             self._leave()
         if epoch != self._epoch:
@@ -109,37 +109,37 @@ class Loader:
 
     @property
     def sampler(self) -> Self:
-        """The loader itself: where Lightning looks for `set_epoch`, which it calls before each epoch."""
+        """The loader itself: Lightning calls its `set_epoch` before each epoch."""
         return self
 
     def __len__(self) -> int:
-        """Return the batches of this rank in a whole epoch; of one that comes live, the most that there can be.
+        """Return the batches of this rank in a whole epoch; for a live epoch, the largest possible number.
 
         Raises:
-            TypeError: the shards are streamed, and no manifest tells.
+            TypeError: the shards are streamed, and there is no manifest.
         """
         return len(self._plan(self._epoch, None))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place of the training loop: what it has been given is behind it, all else lies ahead.
+        """Return the progress of the training loop: which epoch it is in, and what it has received of it.
 
-        Holds plain values, some of them lists. It is the same on all ranks that have had equally many batches, so
-        that rank 0's serves any number of ranks, with any batch size and number of workers.
+        The state holds plain values and lists. It is equal on all ranks that have received equally many batches, so
+        rank 0's state fits any number of ranks, with any batch size and number of workers.
 
         Raises:
-            TypeError: in the middle of an epoch of streamed shards whose numbers of samples no manifest tells.
+            TypeError: in the middle of an epoch that is live, or of streamed shards without a manifest.
         """
         epoch, seen, run = self._epoch, self._begin, self._run
         if run is not None and not run.plan.exhausted_after(run.batches):
-            # Of this rank it may be over: the others, which this state must serve as well, then have one more batch.
+            # This rank may be done while others, which the state must fit as well, have one more batch.
             epoch, seen = run.epoch, run.plan.progress_after(run.batches)
         return {"format": _FORMAT, "dataset": self.dataset.identity, "epoch": epoch, "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to the place that `state_dict` returned: the next loop begins there.
+        """Let the next loop continue where `state_dict` was called.
 
         Raises:
-            ValueError: the state is of another version, or of another order of samples.
+            ValueError: the state has another format or another order of samples.
         """
         if state.get("format") != _FORMAT:
             raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
@@ -150,7 +150,7 @@ class Loader:
             self._epoch, self._begin = self._epoch + 1, None
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the epoch's batches, from where a loaded state is."""
+        """Yield the epoch's batches, from a loaded state if there is one."""
         run = self._run = self._new_run()
         for received in run.batches_made:
             run.batches += 1
@@ -165,7 +165,7 @@ class Loader:
             self._leave()
 
     def _new_run(self) -> _Run:
-        """Begin a loop, with the workers of the last one if they are kept."""
+        """Start a loop, with the last one's workers if they persist."""
         if self._run is not None and self._run.is_over:
             self._leave()
         workers, self._kept = self._kept or self._new_workers(), None
@@ -176,7 +176,7 @@ class Loader:
         return _Run(self._epoch, plan, _length(plan), workers, batches, skipped)
 
     def _end(self, run: _Run) -> None:
-        """Note that a loop has been given its last batch."""
+        """Note that a loop has received its last batch."""
         if run.is_over:
             return
         run.is_over = True
@@ -186,12 +186,12 @@ class Loader:
             self._epoch, self._begin = run.epoch + 1, None
 
     def _leave(self) -> None:
-        """Let the current loop give nothing more; keep its workers if they have ended their epoch and shall persist."""
+        """End the current loop; keep its workers if they persist and have finished their epoch."""
         run, self._run = self._run, None
         if run is None:
             return
         if run.is_over and self._persistent:
-            for _ in run.batches_made:  # the loop did not ask whether there are more, so the workers' end was not seen
+            for _ in run.batches_made:  # the loop did not ask for more, so the end of the workers' epoch was not seen
                 pass
             run.is_left, self._kept = True, run.workers
 
@@ -213,17 +213,17 @@ class _Run:
     epoch: int
     plan: EpochPlan
     length: int | None
-    """Batches that it gives, where that is known before its end."""
+    """Batches that it yields, if known before its end."""
     workers: _Workers
     batches_made: Iterator[Any]
     skipped_before: int
-    """The dataset's count when the loop began."""
+    """The dataset's count of skipped samples when the loop began."""
     batches: int = 0
-    """Handed out so far, empty ones included."""
+    """Yielded so far, including empty ones."""
     is_over: bool = False
-    """Whether that was all of them."""
+    """Whether these were all."""
     is_left: bool = False
-    """Whether its workers are another loop's now."""
+    """Whether another loop has its workers now."""
 
 
 @dataclass(frozen=True)
@@ -236,11 +236,11 @@ class _Workers:
 
 
 class _Nothing:
-    """Stands for a batch of which every sample was skipped."""
+    """In place of a batch whose samples were all skipped."""
 
 
 class _Batches(IterableDataset[Any]):
-    """The batches of a dataset, made whole in the workers, so that each knows which are its own."""
+    """The batches of a dataset, collated in the workers: each plans which batches are its own."""
 
     def __init__(
         self,
@@ -255,10 +255,10 @@ class _Batches(IterableDataset[Any]):
         self._free = free
         self._seen: Progress | None = None
         self._start = SharedArray(2, torch.int64)
-        """Epoch, and whether to begin at `_seen`: persistent workers see no other change."""
+        """The epoch, and whether to start after `_seen`: persistent workers see no other change."""
 
     def begin(self, epoch: int, seen: Progress | None) -> None:
-        """Set what the next iteration gives. Once workers run, `seen` must be None."""
+        """Set the next iteration's epoch and start. Once workers run, `seen` must be None."""
         self._seen = seen
         self._start.array[:] = epoch, seen is not None
 
@@ -287,12 +287,12 @@ class _Batches(IterableDataset[Any]):
 def _length(plan: EpochPlan) -> int | None:
     try:
         return len(plan)
-    except TypeError:  # of streams that no manifest describes
+    except TypeError:  # streams without a manifest
         return None
 
 
 def _as_it_is(batch: Any) -> Any:
-    """Stand in for the DataLoader's own conversion, which makes tensors of arrays."""
+    """Replace the DataLoader's own conversion, which turns arrays into tensors."""
     return batch
 
 

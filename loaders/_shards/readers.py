@@ -1,7 +1,7 @@
 """The two ways to read an epoch: local shards by position, streamed shards by partition.
 
-Both turn a plan (which samples, in which batches) into raw samples; a sample that could not be read and is to be
-skipped is None, so that those behind it keep their places.
+Both turn a plan (which samples are in which batches) into raw samples. A skipped sample becomes None, so that those
+after it keep their places.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _PERMUTED_AT_ONCE = 4096
 """Positions; a permutation costs 70 us a call and 0.1 us a position."""
 
 _PADDING_BYTES = 1 << 20
-"""How much is read behind a tar's end mark: tar programs pad their files, and a command that is cut off fails."""
+"""Bytes read after a tar's end mark: tar programs pad their files, and a command that is cut off fails."""
 
 
 class LocalReader:
-    """Any sample at any time."""
+    """Reads local shards: any sample at any time."""
 
     def __init__(self, store: LocalShards, order: EpochOrder, policy: ErrorPolicy) -> None:
         store.share_index(SharedArray(len(store), torch.int32))
@@ -56,7 +56,7 @@ class LocalReader:
         self.identity = positions_identity(order)
 
     def plan(self, epoch: int, seen: Progress | None, batching: Batching) -> IndexedPlan:
-        """Return the batches of one rank; `workers` changes nothing."""
+        """Return the batches of one rank, for any number of workers."""
         start = seen if isinstance(seen, int) else 0
         return IndexedPlan(epoch, len(self._store), batching.share, batching.size, start, batching.drop_last)
 
@@ -92,27 +92,27 @@ class _Measured:
         return part
 
     def check(self, info: ShardInfo | None) -> None:
-        """Compare what has been read with what a manifest says.
+        """Compare what has been read with the manifest.
 
         Raises:
-            TarStreamError: the length or the digest is another.
+            TarStreamError: the length or the digest differs.
         """
         if info and self.bytes != info.bytes:
-            raise TarStreamError(f"{self.bytes} bytes long, its manifest says {info.bytes}")
+            raise TarStreamError(f"{self.bytes} bytes long, but its manifest says {info.bytes}")
         if info and self.sha256 and (found := self.sha256.hexdigest()) != info.sha256:
-            raise TarStreamError(f"sha256 is {found}, its manifest says {info.sha256}")
+            raise TarStreamError(f"sha256 is {found}, but its manifest says {info.sha256}")
 
 
 def stream_shard(shard: Shard, *, verify: bool = False, max_bytes: int = DEFAULT_MAX_BYTES) -> Iterator[Sample]:
-    """Yield a streamed shard's samples and hold them against its manifest.
+    """Yield a streamed shard's samples, and compare it with its manifest.
 
     Args:
         shard: what to read.
-        verify: compare its sha256, too. A digest that does not fit shows only at the end of the shard.
+        verify: also compare its sha256. A mismatch shows only at the end of the shard.
         max_bytes: largest sum of member sizes in one sample.
 
     Raises:
-        ShardError: the shard cannot be opened, is damaged or cut, or is not what its manifest says.
+        ShardError: the shard cannot be opened, is damaged or cut, or differs from its manifest.
     """
     count, info = 0, shard.info
     with opened(shard.location) as stream:
@@ -120,16 +120,16 @@ def stream_shard(shard: Shard, *, verify: bool = False, max_bytes: int = DEFAULT
         for sample in read_samples(measured, usual=shard.members, max_bytes=max_bytes):
             count += 1
             if info and count > info.samples:
-                raise TarStreamError(f"holds more samples than the {info.samples} that its manifest says")
+                raise TarStreamError(f"holds more than the {info.samples} samples that its manifest says")
             yield sample
         if info and count < info.samples:
-            raise TarStreamError(f"holds {count} samples, its manifest says {info.samples}")
+            raise TarStreamError(f"holds {count} samples, but its manifest says {info.samples}")
         measured.read(_PADDING_BYTES)
         measured.check(info)
 
 
 class StreamReader:
-    """Shards in a permuted order, each from its start, through a shuffle buffer."""
+    """Reads streamed shards: in a permuted order, each from start to end, through a shuffle buffer."""
 
     def __init__(
         self,
@@ -151,10 +151,10 @@ class StreamReader:
         self.identity = identity_of("lanes", seed, shuffle, buffer, counts)
 
     def plan(self, epoch: int, seen: Progress | None, batching: Batching) -> StreamedPlan:
-        """Return the batches of one rank. A fresh epoch has a partition for each worker, a resumed one those it had.
+        """Return the batches of one rank. A new epoch has a partition for each worker, a resumed one keeps its own.
 
         Raises:
-            ValueError: the ranks cannot be given equal shares of these streams.
+            ValueError: these streams cannot be divided equally among the ranks.
         """
         share, workers = batching.share, batching.workers
         self._check(share)
@@ -165,11 +165,11 @@ class StreamReader:
 
     def _check(self, share: Share) -> None:
         if share.remainder == "pad":
-            raise ValueError("streamed shards cannot be padded: use remainder='keep' or 'drop'")
+            raise ValueError("streamed shards cannot be padded; use remainder='keep' or 'drop'")
         if share.remainder == "drop" and self._counts is None:
-            raise ValueError("remainder='drop' needs the number of samples: give the dataset's manifest=")
+            raise ValueError("remainder='drop' needs the number of samples; pass the dataset's manifest=")
         if share.remainder == "drop" and len(self._shards) < share.ranks:
-            raise ValueError(f"{len(self._shards)} streamed shards cannot feed {share.ranks} ranks equally")
+            raise ValueError(f"{len(self._shards)} streamed shards cannot be divided equally among {share.ranks} ranks")
 
     def _length(self, epoch: int, partition: int, partitions: int) -> int | None:
         counts = self._counts
@@ -179,7 +179,7 @@ class StreamReader:
         return list(shard_order(len(self._shards), self._seed, epoch, self._shuffle).tolist()[partition::partitions])
 
     def read(self, plan: StreamedPlan, worker: int, workers: int, skip: int) -> Iterator[list[RawSample]]:
-        """Yield the batches of a worker's partitions in turns. What is skipped is streamed, but not decoded."""
+        """Yield the batches of a worker's partitions in turn. Skipped batches are streamed, but not decoded."""
         partitions = [self._batches(plan, partition) for partition in plan.of_worker(worker)]
         yield from islice(round_robin(partitions), skip, plan.quota(worker))
 
@@ -203,7 +203,7 @@ class StreamReader:
     def _unseen(
         self, shards: list[int], counts: list[int], seen: np.ndarray[tuple[int], np.dtype[np.bool_]]
     ) -> Iterator[tuple[int, RawSample]]:
-        """Yield each sample that has not been seen with its number in the partition; open no shard without such."""
+        """Yield each unseen sample with its number in the partition; open only shards that hold some."""
         firsts = accumulate((counts[shard] for shard in shards), initial=0)
         for first, shard in zip(firsts, shards, strict=False):
             wanted = ~seen[first : first + counts[shard]]
@@ -221,7 +221,7 @@ class StreamReader:
         yield from enumerate(raw for shard in shards for raw in self._samples(shard))
 
     def _samples(self, shard: int) -> Iterator[RawSample]:
-        """Yield a shard's samples up to its end or to where it is damaged."""
+        """Yield a shard's samples, up to where it is damaged if that is skipped."""
         location = self._shards[shard].location
         try:
             for sample in stream_shard(self._shards[shard], verify=self._verify, max_bytes=self._max_bytes):
@@ -231,4 +231,4 @@ class StreamReader:
                 raise
             self._policy.report(str(error))
             if self._counts is None:
-                self._policy.add(1)  # at least: nothing tells how many there were
+                self._policy.add(1)  # at least one: the number of samples is unknown

@@ -1,4 +1,4 @@
-"""Training from shards and from the live tee. Names are imported when first used: a manifest needs no torch."""
+"""Train from shards and from the live tee. Names are imported when first used, so reading a manifest needs no torch."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ __all__ = [
 
 
 _EXTRA = ("braceexpand", "torch", "webdataset")
-"""What the extra ``loaders`` brings."""
+"""The packages of the extra ``loaders``."""
 
 
 def __getattr__(name: str) -> Any:
@@ -79,7 +79,7 @@ def __getattr__(name: str) -> Any:
             raise
         from loaders.installing import install_command
 
-        what = f"loaders.{name} needs {error.name}, which the extra 'loaders' brings; try: {install_command('loaders')}"
+        what = f"loaders.{name} needs {error.name}, part of the extra 'loaders'; try: {install_command('loaders')}"
         raise ModuleNotFoundError(what, name=error.name) from None
 
 

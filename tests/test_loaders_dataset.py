@@ -110,7 +110,7 @@ def test_a_split_is_chosen(dataset: Path) -> None:
     assert sorted(frames_of(ShardDataset(dataset, split="val"))) == [5]
     assert len(ShardDataset(dataset, split="train")) == 16
     (dataset / FILE_NAME).unlink()
-    with pytest.raises(ShardError, match="no manifest tells its split"):
+    with pytest.raises(ShardError, match="its split is unknown without a manifest"):
         ShardDataset(shards_of(dataset), split="val")
 
 
@@ -123,7 +123,7 @@ def test_a_folder_named_like_a_url_is_no_url(
     tars = f"{name}/cubes-{{train-000000,val-000001,train-000002,val-000003,train-000004}}.tar"
     manifest = f"{name}/{FILE_NAME}"
     for source in (name, tars, manifest, [tars, tars]):
-        said = rf"^{name}.* is read as a URL, but {name} is here, too; write \./{name}.* for the path$"
+        said = rf"^{name}.* is read as a URL, but there is a file or folder {name}; write \./{name}.* for the path$"
         for kind in (ShardDataset, IndexedShards):
             with pytest.raises(ShardError, match=said):
                 kind(source)
@@ -407,7 +407,7 @@ def test_streams_without_a_manifest_are_read_but_not_resumed(tiny: Path) -> None
     loader.state_dict()
     next(iter(loader))
     for question in (lambda: len(dataset), lambda: len(loader), loader.state_dict):
-        with pytest.raises(TypeError, match="give the dataset's manifest="):
+        with pytest.raises(TypeError, match="pass the dataset's manifest="):
             question()
 
 
@@ -417,8 +417,11 @@ def test_streams_are_shared_out_equally_where_that_can_be(tiny: Path) -> None:
     assert len(lengths) == 1
     for options, message in (
         ({"remainder": "pad", "manifest": tiny}, "cannot be padded: use remainder='keep' or 'drop'"),
-        ({"remainder": "drop"}, "needs the number of samples: give the dataset's manifest="),
-        ({"remainder": "drop", "manifest": tiny, "world_size": 6, "rank": 0}, "5 streamed shards cannot feed 6 ranks"),
+        ({"remainder": "drop"}, "needs the number of samples: pass the dataset's manifest="),
+        (
+            {"remainder": "drop", "manifest": tiny, "world_size": 6, "rank": 0},
+            "5 streamed shards cannot be divided equally among 6 ranks",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             list(ShardDataset(piped(tiny), **options))
@@ -427,8 +430,8 @@ def test_streams_are_shared_out_equally_where_that_can_be(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("pipe:exit 3", r"cut short: no end mark \(byte 0\); what reads it ended with exit status 3"),
-        ("pipe:cat {path}; exit 4", "what reads it ended with exit status 4"),
+        ("pipe:exit 3", r"cut short: no end mark \(byte 0\); the command that reads it ended with exit status 3"),
+        ("pipe:cat {path}; exit 4", "the command that reads it ended with exit status 4"),
         ("pipe:head -c 3000 {path}", "cut short"),
         ("pipe:head -c 512 /dev/urandom", "not a tar header"),
         ("nosuch://a/b.tar", "no gopen handler defined"),
@@ -460,7 +463,7 @@ def test_a_stream_is_held_against_its_manifest(dataset: Path) -> None:
     with pytest.raises(ShardError, match=f"pipe:cat {path}: sha256 is .*, its manifest says"):
         list(ShardDataset(f"pipe:cat {path}", manifest=manifest, verify=True))
     path.write_bytes(content + bytes(BLOCK))
-    with pytest.raises(ShardError, match=f"{len(content) + BLOCK} bytes long, its manifest says {len(content)}"):
+    with pytest.raises(ShardError, match=f"{len(content) + BLOCK} bytes long, but its manifest says {len(content)}"):
         list(ShardDataset(f"pipe:cat {path}", manifest=manifest))
     info = manifest.shards[0]
     for said in (4, 6):

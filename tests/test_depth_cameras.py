@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import loaders
-from loaders.transforms import Transformed
+from loaders._decode import Transformed
 from tests.synthetic import image_bytes, key_of, make_dataset, npy_bytes
 
 FOCAL = 400.0

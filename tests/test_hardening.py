@@ -28,9 +28,9 @@ from compiler.live.groups import Groups, TooManyGroups
 from compiler.live.options import QueueLimits
 from compiler.terminal import plain
 from compiler.verification.verify_report import look_around
+from loaders._decode import decode_npy
 from loaders._tee import recording
 from loaders._tee.client import Address, ConnectionLost, TeeConnection
-from loaders.decode import decode_npy
 from loaders.errors import LiveError, SampleError, ShardError
 from loaders.files import open_regular, read_regular
 from loaders.manifest import FILE_NAME, Manifest, ManifestError

@@ -124,8 +124,8 @@ def test_what_is_in_a_package_is_built_up_in_one_direction(package: str, level: 
 def test_a_circle_is_seen_also_inside_a_function_and_inside_a_folder() -> None:
     """Else the test above could hold nothing."""
     files = {
-        Path("loaders/_shards/order.py"): "def late():\n    from loaders._shards.split import Share",
-        Path("loaders/_shards/split.py"): "from loaders._shards import order",
+        Path("loaders/_shards/order.py"): "def late():\n    from loaders._shards.plans import Share",
+        Path("loaders/_shards/plans.py"): "from loaders._shards import order",
     }
     assert _needs(files, level=2) == {"loaders._shards": set()}
     circle = _needs(files, level=9)

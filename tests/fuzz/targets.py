@@ -15,8 +15,8 @@ from blender_jobs import orders, wire
 from blender_jobs._render import exr, metadata
 from blender_jobs._worker.fields import json_value, resolve_fields
 from blender_jobs.job import Job, JobError
+from loaders._decode import Decoder, decode_npy
 from loaders.content import content_digest
-from loaders.decode import Decoder, decode_npy
 from loaders.errors import SampleError
 from loaders.manifest import Manifest, ManifestError
 from loaders.tarstream import TarStreamError, read_samples, sample_record

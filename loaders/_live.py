@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,63 +12,60 @@ from typing import Any, Unpack
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loaders._shards.allocation import keep_freed_memory
-from loaders._shards.iterations import Iterations
+from loaders._decode import Decoder, Decoding, Transform, Transformed
 from loaders._tee.client import Address, TeeStatus
-from loaders._tee.listener import Listener, TeeStates, Terms
-from loaders._tee.parent import check_parent
-from loaders._tee.reception import Arrival, Reception
+from loaders._tee.listener import TIMEOUT_S, Arrival, Inbox, Listener, TeeStates, listen_options
 from loaders._tee.recording import Recorder, check_recording
+from loaders._workers import (
+    ErrorPolicy,
+    IterationCounter,
+    OnError,
+    SharedArray,
+    check_parent,
+    keep_freed_memory,
+    resolve_rank,
+)
 from loaders.content import content_digest
-from loaders.decode import Decoder, Decoding
 from loaders.errors import ShardError, located
-from loaders.ranks import resolve_rank
-from loaders.shared import SharedArray
-from loaders.skips import OnError, Skips
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
-from loaders.transforms import Transform, Transformed
-
-TIMEOUT_S = 60.0
 
 _TICK_S = 1.0
-_GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TOKEN = re.compile(r"[!-~]+")
 
 
 class LiveDataset(IterableDataset[Any]):
-    """Samples from live compilers (``compile-dataset --live http://127.0.0.1:5555``), as `ShardDataset` gives them.
+    """Samples from live compilers (``compile-dataset --live http://127.0.0.1:5555``), in the form of `ShardDataset`'s.
 
-    Each sample is given as it arrives. All DataLoader workers together get every sample once; the iteration ends
-    with the dataset. A DataLoader takes its workers' batches in turns; ``in_order=False`` takes them as they come::
+    Each sample is yielded as it arrives. All DataLoader workers together get every sample once; the iteration ends
+    with the dataset. A DataLoader takes its workers' batches in turn; ``in_order=False`` takes them as they come::
 
         dataset = loaders.LiveDataset("http://127.0.0.1:5555")
         for batch in DataLoader(dataset, batch_size=4, num_workers=4, collate_fn=loaders.collate):
             ...
 
     Args:
-        addresses: of one compiler, or of several whose samples are taken as they come.
-        group: who names the same group shares the samples: the ranks of a training must. By default the workers of
-            this dataset are a group of their own.
-        token: what the compilers want to be shown.
-        timeout_s: how long to wait for a compiler that is not there (yet, or any more), or that answers nothing.
-            There is no limit to how long a sample may take while the compiler answers ``GET /status``.
-        reconnect: go on with a compiler that comes back within `timeout_s` after a cut.
-        plan_digest: take samples of the dataset with this plan alone. In any case a tee must go on with the plan that
-            it was first seen with.
-        transform: gets each sample (see `loaders.Decoder`) and returns what is to be used in its place; None leaves
-            the sample out. It gets the number of the iteration, from 0, as `epoch`, if it has such a parameter.
-        on_error: "raise", or "skip" to leave out what is damaged, warn of it and count it in `skipped`.
-        record: a directory to write the samples to, as shards that `ShardDataset` reads (see `loaders._tee.recording`).
-        rank: which process this is of `world_size`, as in `ShardDataset`. Matters for `stream_length` alone.
+        addresses: the address of one compiler, or of several whose samples are taken in the order of arrival.
+        group: datasets of the same group share the samples; the ranks of a training must name one. By default the
+            workers of this dataset form their own group.
+        token: the compilers' access token.
+        timeout_s: how long to wait for a compiler that has not started, is gone, or does not answer. A sample may take
+            any time while the compiler answers ``GET /status``.
+        reconnect: continue with a compiler that returns within `timeout_s` after its stream was cut.
+        plan_digest: accept only samples of the dataset with this plan. Without it, a tee must keep the plan that it was
+            first seen with.
+        transform: takes each sample (see `loaders.Decoder`) and returns what to use instead; None drops the sample. It
+            also gets the iteration's number, from 0, as `epoch` if it has such a parameter.
+        on_error: "raise", or "skip" to leave out what is damaged, warn about it and count it in `skipped`.
+        record: a directory to record the samples in, as shards that `ShardDataset` reads.
+        rank: this process's number in `world_size`, as in `ShardDataset`; used only by `stream_length`.
         world_size: see `rank`.
-        max_bytes: largest sample that is received. Each worker holds a few samples of each address at most.
-        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+        max_bytes: largest sample that is received. Each worker holds at most a few samples of each address.
+        decoding: options of `Decoder`: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
             ``max_pixels``.
 
     Raises:
-        ValueError: not an address, a group or a token that no tee takes, or ranks without a common group.
-        ShardError: `record` holds something else than a recording. While iterating: a sample is damaged.
-        LiveError: while iterating: no compiler is there, it serves something else, or its stream was cut.
+        ValueError: an address, a group or a token is invalid, or there are several ranks and no `group`.
+        ShardError: `record` holds something other than a recording. While iterating: a sample is damaged.
+        LiveError: while iterating: there is no compiler, it serves another dataset, or its stream was cut.
     """
 
     def __init__(
@@ -95,29 +90,29 @@ class LiveDataset(IterableDataset[Any]):
         self._addresses = [Address.parse(address) for address in given]
         self._rank, self._ranks = resolve_rank(rank, world_size)
         if self._ranks > 1 and group is None:
-            raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share, as group='a'")
-        self._terms = terms(group, token, timeout_s, reconnect, plan_digest, max_bytes)
-        self._skips = Skips(on_error)
+            raise ValueError(f"this is rank {self._rank} of {self._ranks}: name the group that all share: group='a'")
+        self._options = listen_options(group, token, timeout_s, reconnect, plan_digest, max_bytes)
+        self._policy = ErrorPolicy(on_error)
         self._decode = Decoder(**decoding)
         self._transform = Transformed(transform)
         self._record = None if record is None else Path(record)
         if self._record is not None:
             check_recording(self._record)
         self._states = TeeStates(len(self._addresses))
-        self._iterations = Iterations()
+        self._iterations = IterationCounter()
         self._length = SharedArray(1, torch.int64)
         self._length.array[0] = -1
 
     @property
     def skipped(self) -> int:
-        """Samples left out so far because they were damaged, in all workers and epochs; a broken stream counts once."""
-        return self._skips.total
+        """Samples skipped so far because they were damaged, in all workers and epochs; a broken stream counts once."""
+        return self._policy.total
 
     def stream_length(self, samples: int | None) -> LiveDataset:
-        """End each iteration after so many samples, over all workers (and ranks) together; None takes all there are.
+        """End each iteration after this many samples, over all workers and ranks; None ends it with the dataset.
 
-        The next iteration goes on where the last one ended. Of several addresses, what the others have sent by then
-        is lost. Returns the dataset itself.
+        The next iteration continues where the last one ended. With several addresses, samples that have arrived and are
+        not yet taken are lost. Returns the dataset itself.
         """
         if samples is not None and samples < 0:
             raise ValueError(f"a stream cannot have {samples} samples")
@@ -132,7 +127,7 @@ class LiveDataset(IterableDataset[Any]):
         """
         length = int(self._length.array[0])
         if length < 0:
-            raise TypeError("a live dataset has no length but the one set by stream_length(n)")
+            raise TypeError("a live dataset has no length; set one with stream_length(n)")
         return _share(length, self._rank, self._ranks)
 
     def __iter__(self) -> Iterator[Any]:
@@ -148,8 +143,8 @@ class LiveDataset(IterableDataset[Any]):
             ended = False
             while left != 0 and not ended:
                 listeners, stop = self._listeners(iteration)
-                with Reception(listeners, stop, left) as reception:
-                    for arrival in arrivals(reception):
+                with Inbox(listeners, stop, left) as inbox:
+                    for arrival in arrivals(inbox):
                         sample = self._load(arrival, recorder, iteration - 1)
                         if sample is None:
                             continue
@@ -159,12 +154,12 @@ class LiveDataset(IterableDataset[Any]):
                             return
                 ended = all(listener.ended for listener in listeners)
         if left:
-            warnings.warn(f"the dataset ended {left} samples before the stream_length that was set", stacklevel=2)
+            warnings.warn(f"the dataset ended {left} samples before the stream_length you set", stacklevel=2)
 
     def _listeners(self, iteration: int) -> tuple[list[Listener], threading.Event]:
         stop = threading.Event()
         listeners = [
-            Listener(address, place, self._terms, self._states, iteration, stop)
+            Listener(address, place, self._options, self._states, iteration, stop)
             for place, address in enumerate(self._addresses)
         ]
         return listeners, stop
@@ -181,7 +176,7 @@ class LiveDataset(IterableDataset[Any]):
                 content = b"" if status is None else self._digest(status, sample)
             return decoded, sample, content
 
-        if (whole := self._skips.attempt(decode)) is None:
+        if (whole := self._policy.attempt(decode)) is None:
             return None
         decoded, received, content = whole
         if recorder is not None and status is not None:
@@ -189,36 +184,18 @@ class LiveDataset(IterableDataset[Any]):
         return self._transform(decoded, epoch)
 
     def _digest(self, status: TeeStatus, sample: Sample) -> bytes:
-        """Return what a recording keeps of the sample's content."""
+        """Return the sample's content digest, which a recording keeps."""
         return content_digest(sample.key, sample.members, status.schema["members"], self._decode.max_pixels)
 
 
-def terms(
-    group: str | None, token: str | None, timeout_s: float, reconnect: bool, plan_digest: str | None, max_bytes: int
-) -> Terms:
-    """Return the terms with a group of their own where none is given.
+def arrivals(inbox: Inbox) -> Iterator[Arrival]:
+    """Yield arrivals until there will be no more.
 
     Raises:
-        ValueError: a group or a token that no tee takes, a timeout that is none.
+        LiveError: a listener failed, or this worker's parent process has died.
     """
-    chosen = f"listener-{secrets.token_hex(8)}" if group is None else group
-    if not _GROUP.fullmatch(chosen):
-        raise ValueError(f"group must be 1 to 64 of A-Z a-z 0-9 . _ -, not {group!r}")
-    if token is not None and not _TOKEN.fullmatch(token):
-        raise ValueError("the token must be printable ASCII without spaces")
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s must be above 0, not {timeout_s}")
-    return Terms(chosen, token, timeout_s, reconnect, plan_digest, max_bytes)
-
-
-def arrivals(reception: Reception) -> Iterator[Arrival]:
-    """Yield what arrives until nothing will.
-
-    Raises:
-        LiveError: a listener's; or the process that this is a worker of has died.
-    """
-    while not reception.over:
-        arrival = reception.take(_TICK_S)
+    while not inbox.over:
+        arrival = inbox.take(_TICK_S)
         if arrival is not None:
             yield arrival
         else:
@@ -226,5 +203,5 @@ def arrivals(reception: Reception) -> Iterator[Arrival]:
 
 
 def _share(total: int, part: int, parts: int) -> int:
-    """Return the size of one of `parts` nearly equal parts; the first ones are the larger."""
+    """Return the size of one of `parts` nearly equal parts; the larger ones come first."""
     return total // parts + (part < total % parts)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack, overload
 
+from loaders._decode import Decoder, Decoding
 from loaders._shards.sources import Source, resolve
 from loaders._shards.store import LocalShards
-from loaders.decode import Decoder, Decoding
 from loaders.errors import ShardError, located
 from loaders.manifest import Manifest
 from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
@@ -17,21 +17,21 @@ from loaders.tarstream import DEFAULT_MAX_BYTES, Sample
 class IndexedShards:
     """Random access to the samples of local shards.
 
-    ``shards[7]``, ``shards[-1]``, ``shards["000003-000042"]``; ``shards[10:20]`` is a list. Decodes as `ShardDataset`
-    does. May be used from several threads; a pickled one opens its files anew.
+    ``shards[7]``, ``shards[-1]``, ``shards["000003-000042"]``; ``shards[10:20]`` is a list. Samples are decoded as by
+    `ShardDataset`. You can use it from several threads, and pickle it.
 
     Args:
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, or a list of these.
-        split: take the shards of this split alone.
+        split: read only the shards of this split.
         verify: compare every shard's sha256 with the manifest first.
-        manifest: of files with none beside them.
+        manifest: the manifest of files without one in their folder.
         max_bytes: largest sample that is read.
-        decoding: what `Decoder` takes: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
+        decoding: options of `Decoder`: ``image_layout``, ``output``, ``integers``, ``floats``, ``members``,
             ``max_pixels``.
 
     Raises:
-        ManifestError: there is no valid manifest where one is needed.
-        ShardError: a shard is missing, damaged, or not what its manifest says; or it is not a local file.
+        ManifestError: a manifest is needed, and there is no valid one.
+        ShardError: a shard is missing, damaged, differs from its manifest, or is not a local file.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class IndexedShards:
         """Return one sample by number or key, or a list of them.
 
         Raises:
-            IndexError, KeyError: there is none.
+            IndexError, KeyError: there is no such sample.
             ShardError: it cannot be read; the message names the file.
         """
         if isinstance(place, slice):
@@ -77,7 +77,7 @@ class IndexedShards:
             return self._decode(raw.key, raw.members)
 
     def record(self, place: int | str) -> Sample:
-        """Return one sample's members as they lie in the shard, undecoded."""
+        """Return one sample's members as stored in the shard, undecoded."""
         return self._store.read(self._number(place))
 
     def _number(self, place: int | str) -> int:

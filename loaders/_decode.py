@@ -1,9 +1,11 @@
-"""From a sample's bytes to arrays. What the bytes say is not trusted: nothing is unpickled, every size is bounded."""
+"""Samples decoded from bytes to arrays, and transformed. Nothing is unpickled, every size is bounded."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
@@ -21,13 +23,15 @@ ImageLayout = Literal["CHW", "HWC"]
 Output = Literal["torch", "numpy", "tv_tensors"]
 Integers = Literal["int32", "int64"]
 Floats = Literal["float32"]
+Transform = Callable[..., Any]
+"""Takes a sample, and ``epoch=`` if it has a parameter of that name; returns what to use instead, or None."""
 
 _IMAGES = {**IMAGES, "jpeg": IMAGES["jpg"]}
-"""What Pillow calls the formats of images by the kinds of their members: ours, and what others call them."""
+"""Pillow's names of image formats by member kind: ours, and ``jpeg`` as other datasets have it."""
 
 
 class Decoding(TypedDict, total=False):
-    """How samples are decoded: the arguments of `Decoder`, which says what they are. All datasets take them, too."""
+    """How samples are decoded: the arguments of `Decoder`, which all datasets take, too."""
 
     image_layout: ImageLayout
     output: Output
@@ -40,26 +44,25 @@ class Decoding(TypedDict, total=False):
 class Decoder:
     """Turns a key and named bytes into a sample.
 
-    A sample is a dict with ``key`` (str) and, by member:
+    A sample is a dict with ``key`` (str) and, for each member:
 
     - ``png``, ``jpg``, ``jpeg``, ``webp``: ``image``, uint8, RGB, (3, H, W) or (H, W, 3). EXIF is ignored. "CHW" is a
-      view of (H, W, 3) memory (torch's channels_last): transposing it would cost more than reading it.
+      view of (H, W, 3) memory (torch's channels_last), as transposing it would cost more than reading it.
     - ``json``: ``annotations``, a dict.
     - ``<name>.npy``: ``<name>``: ``keypoints`` float32 (K, 4): x, y in pixels from the outer corner of the top-left
       pixel, visibility, depth in metres; ``depth`` float32 (H, W); ``segmentation`` int32 (H, W) ...
     - anything else: its bytes under its own name.
 
-    Where a dataset has several cameras, their names come first: ``left.png`` gives ``left.image``.
+    If a dataset has several cameras, their names come first: ``left.png`` becomes ``left.image``.
 
     Args:
         image_layout: "CHW" or "HWC".
-        output: "torch" for tensors, "numpy" for arrays (torch is not imported then), "tv_tensors" for what
-            torchvision's transforms v2 take (see `loaders.tv`).
-        integers: "int32" or "int64": what arrays of integers are widened to, but those of bytes; uint32 becomes int64
-            in any case. By default int32, as torch can do next to nothing with uint16; with "numpy" as they are stored.
-        floats: "float32" widens float16; as stored by default.
-        members: the names (``image``, ``keypoints``, ``annotations`` ...) to decode; the others are left out. All
-            that there are by default.
+        output: "torch" for tensors, "numpy" for arrays (torch is not imported then), "tv_tensors" for the input of
+            torchvision's transforms v2 (see `loaders.tv`).
+        integers: "int32" or "int64" to widen arrays of integers, except bytes; uint32 always becomes int64. By default
+            int32, as torch supports few operations on uint16; with "numpy", as stored.
+        floats: "float32" widens float16; by default as stored.
+        members: the names (``image``, ``keypoints``, ``annotations`` ...) to decode; by default all.
         max_pixels: largest width times height of an image.
     """
 
@@ -96,7 +99,8 @@ class Decoder:
         """Decode one sample.
 
         Raises:
-            SampleError: a member is not what its name says, is too large, or is missing; the message names it.
+            SampleError: a member is not of the kind that its name says, is too large, or is missing; the message names
+                it.
         """
         sample: dict[str, Any] = {"key": key}
         for member, content in members.items():
@@ -132,16 +136,16 @@ class Decoder:
         return self._converted(self._widened(array))
 
     def _widened(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the array in a dtype that was asked for, or in one that holds all that both hold.
+        """Return the array in the requested dtype, or in one that holds all values of both.
 
         Raises:
-            SampleError: there are numbers beyond int64.
+            SampleError: a value does not fit int64.
         """
         if array.dtype.kind in "iu" and array.dtype.itemsize > 1 and self._integers:
             if array.dtype != np.uint64:
                 return array.astype(np.promote_types(array.dtype, self._integers), copy=False)
             if array.size and int(array.max()) > np.iinfo(np.int64).max:
-                raise SampleError(f"the array holds {array.max()}, which is more than int64 can; read it with numpy")
+                raise SampleError(f"the array holds {array.max()}, which int64 cannot hold; use output='numpy'")
             return array.astype(np.int64)
         if array.dtype.kind == "f" and self._floats:
             return array.astype(np.promote_types(array.dtype, self._floats), copy=False)
@@ -165,7 +169,7 @@ def _check(name: str, value: object, kinds: Any, *others: object) -> None:
 
 @lru_cache(maxsize=256)
 def field_name(member: str) -> str:
-    """Return the name in a decoded sample of what the tar calls `member`."""
+    """Return a member's name in a decoded sample."""
     prefix, dot, kind = member.rpartition(".")
     if kind in _IMAGES:
         return f"{prefix}{dot}image"
@@ -206,3 +210,30 @@ def decode_npy(content: bytes) -> NDArray[Any]:
     """Return the array of numbers in a ``.npy`` file, in native byte order and writable. Raises as `read_array`."""
     array = read_array(content)
     return array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
+
+
+class Transformed:
+    """A user's transform, called with the epoch if it takes one.
+
+    Args:
+        transform: the user's; None leaves samples unchanged.
+    """
+
+    def __init__(self, transform: Transform | None) -> None:
+        self._transform = transform
+        self._takes_epoch = transform is not None and _takes_epoch(transform)
+
+    def __call__(self, sample: dict[str, Any], epoch: int) -> Any:
+        """Return what to use instead of a sample; None drops it."""
+        if self._transform is None:
+            return sample
+        return self._transform(sample, epoch=epoch) if self._takes_epoch else self._transform(sample)
+
+
+def _takes_epoch(transform: Transform) -> bool:
+    if isinstance(transform, functools.partial) and "epoch" in transform.keywords:
+        return False  # the user has set it
+    try:
+        return "epoch" in inspect.signature(transform).parameters
+    except (TypeError, ValueError):  # a callable written in C
+        return False

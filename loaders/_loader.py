@@ -1,4 +1,4 @@
-"""Batches in an order that the number of workers does not change, from any place in an epoch."""
+"""A DataLoader whose order does not depend on the number of workers, and which resumes anywhere in an epoch."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from loaders._shards.allocation import keep_freed_memory
-from loaders._shards.readers import Plan, Seen
-from loaders._shards.slots import MainSlots, WorkerSlots
-from loaders.batches import collate as default_collate
+from loaders._batches import BatchReceiver, BatchSender
+from loaders._batches import collate as default_collate
+from loaders._dataset import OTHER_ORDER, EpochDataset
+from loaders._shards.plans import EpochPlan, Progress
+from loaders._workers import SharedArray, keep_freed_memory
 from loaders.children import safe_path
-from loaders.epochs import OTHER_ORDER, EpochDataset
 from loaders.errors import SkipWarning
-from loaders.shared import SharedArray
 
 Collate = Callable[[list[Any]], Any]
 
 _FORMAT = 1
-_SPARE_SLOTS = 2
-"""Beyond those that are prefetched: for the batch in the loop's hands and the one before it."""
+_SPARE_BUFFERS = 2
+"""In addition to those for prefetched batches: for the batch that the loop is using and the one before it."""
 
 
 class Loader:
     """A DataLoader of a `ShardDataset` or `LiveThenShards` that resumes where the training loop was.
 
-    For a seed and an epoch the batches are the same ones in the same order for any number of workers. The loader
-    counts the batches that it hands out, not what workers have prefetched, so a checkpoint that is saved in the loop
-    holds exactly what the loop has got::
+    Seed and epoch determine the batches and their order, for any number of workers. The loader counts the batches that
+    the loop has received, not those that workers have prefetched, so a checkpoint saved in the loop is exact::
 
         loader = loaders.Loader(loaders.ShardDataset("falling_cubes"), batch_size=32, num_workers=4)
         if checkpoint:
@@ -45,21 +43,22 @@ class Loader:
                 ...
                 torch.save({"loader": loader.state_dict(), ...}, path)
 
-    An epoch is over when its last batch has been handed out, whether or not the loop asks for more: `epoch` is then
-    the next one, with another order. A loop that is left before begins its epoch again, as a DataLoader's does.
+    An epoch is over once its last batch has been yielded, whether or not the loop asks for more: `epoch` is then the
+    next one, with another order. If you leave the loop earlier, the next loop starts the same epoch again, as with a
+    DataLoader.
 
     Args:
         dataset: what to read.
-        batch_size: samples in a batch of one rank; None gives samples one by one, as the dataset makes them.
-        num_workers: processes that read and decode; 0 does it in the loop.
+        batch_size: samples in a batch of one rank; None yields single samples.
+        num_workers: processes that read and decode; 0 reads in the loop's own process.
         drop_last: leave out batches that are not full.
-        collate: makes a batch of a list of samples; `loaders.collate` by default.
-        pin_memory: as the DataLoader's.
+        collate: makes a batch from a list of samples; `loaders.collate` by default.
+        pin_memory: as for a DataLoader.
         prefetch_factor: batches that each worker makes ahead.
         persistent_workers: keep the workers from epoch to epoch.
         multiprocessing_context: how workers are started: "fork", "spawn", "forkserver".
-        timeout: seconds to wait for a batch; 0 for ever.
-        worker_init_fn: as the DataLoader's.
+        timeout: seconds to wait for a batch; 0 waits forever.
+        worker_init_fn: as for a DataLoader.
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class Loader:
             raise ValueError(f"batch_size must be at least 1, or None, not {batch_size}")
         self.dataset, self.batch_size, self.num_workers, self.drop_last = dataset, batch_size, num_workers, drop_last
         self._collate, self._epoch = collate, dataset.epoch
-        self._begin: Seen | None = None
+        self._begin: Progress | None = None
         self._run: _Run | None = None
         self._kept: _Workers | None = None
-        self._slots = prefetch_factor + _SPARE_SLOTS
+        self._buffers = prefetch_factor + _SPARE_BUFFERS
         self._persistent = persistent_workers and num_workers > 0
         self._options: dict[str, Any] = {"pin_memory": pin_memory, "timeout": timeout}
         if num_workers > 0:
@@ -98,11 +97,11 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the current loop is in; once it has got its last batch, the epoch of the next loop."""
+        """The epoch of the current loop; once it has received its last batch, that of the next loop."""
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next loop. The one that a loaded state is in goes on where the state is."""
+        """Set the epoch of the next loop. If it is a loaded state's epoch, the loop continues from that state."""
         if self._run is not None and (self._run.is_over or epoch != self._epoch):
             self._leave()
         if epoch != self._epoch:
@@ -110,55 +109,55 @@ class Loader:
 
     @property
     def sampler(self) -> Self:
-        """The loader itself: where Lightning looks for `set_epoch`, which it calls before each epoch."""
+        """The loader itself: Lightning calls its `set_epoch` before each epoch."""
         return self
 
     def __len__(self) -> int:
-        """Return the batches of this rank in a whole epoch; of one that comes live, the most that there can be.
+        """Return the batches of this rank in a whole epoch; for a live epoch, the largest possible number.
 
         Raises:
-            TypeError: the shards are streamed, and no manifest tells.
+            TypeError: the shards are streamed, and there is no manifest.
         """
         return len(self._plan(self._epoch, None))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place of the training loop: what it has been given is behind it, all else lies ahead.
+        """Return the progress of the training loop: which epoch it is in, and what it has received of it.
 
-        Holds plain values, some of them lists. It is the same on all ranks that have had equally many batches, so
-        that rank 0's serves any number of ranks, with any batch size and number of workers.
+        The state holds plain values and lists. It is equal on all ranks that have received equally many batches, so
+        rank 0's state fits any number of ranks, with any batch size and number of workers.
 
         Raises:
-            TypeError: in the middle of an epoch of streamed shards whose numbers of samples no manifest tells.
+            TypeError: in the middle of an epoch that is live, or of streamed shards without a manifest.
         """
         epoch, seen, run = self._epoch, self._begin, self._run
-        if run is not None and not run.plan.over_after(run.batches):
-            # Of this rank it may be over: the others, which this state must serve as well, then have one more batch.
-            epoch, seen = run.epoch, run.plan.seen_after(run.batches)
+        if run is not None and not run.plan.exhausted_after(run.batches):
+            # This rank may be done while others, which the state must fit as well, have one more batch.
+            epoch, seen = run.epoch, run.plan.progress_after(run.batches)
         return {"format": _FORMAT, "dataset": self.dataset.identity, "epoch": epoch, "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to the place that `state_dict` returned: the next loop begins there.
+        """Let the next loop continue where `state_dict` was called.
 
         Raises:
-            ValueError: the state is of another version, or of another order of samples.
+            ValueError: the state has another format or another order of samples.
         """
         if state.get("format") != _FORMAT:
             raise ValueError(f"this is not a state of format {_FORMAT}: {state.get('format')!r}")
         if state["dataset"] != self.dataset.identity:
             raise ValueError(OTHER_ORDER)
         self._epoch, self._begin, self._run, self._kept = state["epoch"], state["seen"], None, None
-        if self._begin is not None and self._plan(self._epoch, self._begin).over_after(0):
+        if self._begin is not None and self._plan(self._epoch, self._begin).exhausted_after(0):
             self._epoch, self._begin = self._epoch + 1, None
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the epoch's batches, from where a loaded state is."""
+        """Yield the epoch's batches, from a loaded state if there is one."""
         run = self._run = self._new_run()
         for received in run.batches_made:
             run.batches += 1
             if run.batches == run.length:
                 self._end(run)
             if not isinstance(received, _Nothing):
-                yield run.workers.slots.unpack(received)
+                yield run.workers.buffers.unpack(received)
             if run.is_left:
                 return
         self._end(run)
@@ -166,7 +165,7 @@ class Loader:
             self._leave()
 
     def _new_run(self) -> _Run:
-        """Begin a loop, with the workers of the last one if they are kept."""
+        """Start a loop, with the last one's workers if they persist."""
         if self._run is not None and self._run.is_over:
             self._leave()
         workers, self._kept = self._kept or self._new_workers(), None
@@ -177,7 +176,7 @@ class Loader:
         return _Run(self._epoch, plan, _length(plan), workers, batches, skipped)
 
     def _end(self, run: _Run) -> None:
-        """Note that a loop has been given its last batch."""
+        """Note that a loop has received its last batch."""
         if run.is_over:
             return
         run.is_over = True
@@ -187,24 +186,24 @@ class Loader:
             self._epoch, self._begin = run.epoch + 1, None
 
     def _leave(self) -> None:
-        """Let the current loop give nothing more; keep its workers if they have ended their epoch and shall persist."""
+        """End the current loop; keep its workers if they persist and have finished their epoch."""
         run, self._run = self._run, None
         if run is None:
             return
         if run.is_over and self._persistent:
-            for _ in run.batches_made:  # the loop did not ask whether there are more, so the workers' end was not seen
+            for _ in run.batches_made:  # the loop did not ask for more, so the end of the workers' epoch was not seen
                 pass
             run.is_left, self._kept = True, run.workers
 
-    def _plan(self, epoch: int, seen: Seen | None) -> Plan:
+    def _plan(self, epoch: int, seen: Progress | None) -> EpochPlan:
         workers = max(1, self.num_workers)
         batch = self.batch_size or 1
         return self.dataset.plan(epoch, seen=seen, workers=workers, batch=batch, drop_last=self.drop_last)
 
     def _new_workers(self) -> _Workers:
-        slots = MainSlots(self.num_workers, self._slots, self._options.get("multiprocessing_context"))
-        batches = _Batches(self.dataset, self._collate, self.batch_size, self.drop_last, slots.free)
-        return _Workers(DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options), batches, slots)
+        buffers = BatchReceiver(self.num_workers, self._buffers, self._options.get("multiprocessing_context"))
+        batches = _Batches(self.dataset, self._collate, self.batch_size, self.drop_last, buffers.free)
+        return _Workers(DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options), batches, buffers)
 
 
 @dataclass
@@ -212,19 +211,19 @@ class _Run:
     """One loop over the loader."""
 
     epoch: int
-    plan: Plan
+    plan: EpochPlan
     length: int | None
-    """Batches that it gives, where that is known before its end."""
+    """Batches that it yields, if known before its end."""
     workers: _Workers
     batches_made: Iterator[Any]
     skipped_before: int
-    """The dataset's count when the loop began."""
+    """The dataset's count of skipped samples when the loop began."""
     batches: int = 0
-    """Handed out so far, empty ones included."""
+    """Yielded so far, including empty ones."""
     is_over: bool = False
-    """Whether that was all of them."""
+    """Whether these were all."""
     is_left: bool = False
-    """Whether its workers are another loop's now."""
+    """Whether another loop has its workers now."""
 
 
 @dataclass(frozen=True)
@@ -233,15 +232,15 @@ class _Workers:
 
     data_loader: DataLoader[Any]
     batches: _Batches
-    slots: MainSlots
+    buffers: BatchReceiver
 
 
 class _Nothing:
-    """Stands for a batch of which every sample was skipped."""
+    """In place of a batch whose samples were all skipped."""
 
 
 class _Batches(IterableDataset[Any]):
-    """The batches of a dataset, made whole in the workers, so that each knows which are its own."""
+    """The batches of a dataset, collated in the workers: each plans which batches are its own."""
 
     def __init__(
         self,
@@ -254,22 +253,22 @@ class _Batches(IterableDataset[Any]):
         super().__init__()
         self._dataset, self._collate, self._batch_size, self._drop_last = dataset, collate, batch_size, drop_last
         self._free = free
-        self._seen: Seen | None = None
+        self._seen: Progress | None = None
         self._start = SharedArray(2, torch.int64)
-        """Epoch, and whether to begin at `_seen`: persistent workers see no other change."""
+        """The epoch, and whether to start after `_seen`: persistent workers see no other change."""
 
-    def begin(self, epoch: int, seen: Seen | None) -> None:
-        """Set what the next iteration gives. Once workers run, `seen` must be None."""
+    def begin(self, epoch: int, seen: Progress | None) -> None:
+        """Set the next iteration's epoch and start. Once workers run, `seen` must be None."""
         self._seen = seen
         self._start.array[:] = epoch, seen is not None
 
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        slots = None
+        buffers = None
         if info is not None:
             keep_freed_memory()
-            slots = WorkerSlots(worker, self._free[worker])
+            buffers = BatchSender(worker, self._free[worker])
         epoch, resumed = self._start.array.tolist()
         seen = self._seen if resumed else None
         plan = self._dataset.plan(
@@ -277,7 +276,7 @@ class _Batches(IterableDataset[Any]):
         )
         for samples in self._dataset.read(plan, worker, workers):
             batch = self._made(samples)
-            yield slots.pack(batch) if slots else batch
+            yield buffers.pack(batch) if buffers else batch
 
     def _made(self, samples: list[Any]) -> Any:
         if not samples:
@@ -285,15 +284,15 @@ class _Batches(IterableDataset[Any]):
         return samples[0] if self._batch_size is None else self._collate(samples)
 
 
-def _length(plan: Plan) -> int | None:
+def _length(plan: EpochPlan) -> int | None:
     try:
         return len(plan)
-    except TypeError:  # of streams that no manifest describes
+    except TypeError:  # streams without a manifest
         return None
 
 
 def _as_it_is(batch: Any) -> Any:
-    """Stand in for the DataLoader's own conversion, which makes tensors of arrays."""
+    """Replace the DataLoader's own conversion, which turns arrays into tensors."""
     return batch
 
 

@@ -22,7 +22,7 @@ from blender_jobs.orders import Asset
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["choose", "use"]
+__all__ = ["choose", "listing", "use"]
 
 AnyPath = str | os.PathLike[str]
 

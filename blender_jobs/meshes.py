@@ -21,7 +21,7 @@ from blender_jobs._mesh_files import FORMATS, UpAxis
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
 
-__all__ = ["SHAPES", "boxes", "cone", "cylinder", "distractors", "lathe", "load", "sphere", "torus"]
+__all__ = ["SHAPES", "boxes", "cone", "cylinder", "distractors", "lathe", "load", "sphere", "text", "torus", "tubes"]
 
 _TURN: dict[UpAxis, float] = {"Y": math.pi / 2, "Z": 0.0}
 """What turns the axis up."""

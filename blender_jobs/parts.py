@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from blender_jobs._targets import Target
     from blender_jobs.view import View
 
-__all__ = ["Points", "bones", "corners", "origins", "own_frame", "vertex_groups", "vertices"]
+__all__ = ["Points", "bones", "corners", "glyph_names", "glyphs", "origins", "own_frame", "vertex_groups", "vertices"]
 
 CORNERS = tuple(f"corner{number}" for number in range(8))
 """The names of a bounding box's corners, in the order of `View.corners`."""

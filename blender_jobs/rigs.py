@@ -37,6 +37,8 @@ from blender_jobs.stage import Interpolation, Range, Triple
 if TYPE_CHECKING:
     from blender_jobs.view import View
 
+__all__ = ["Chain", "Joint", "category", "chain", "forward", "keypoint_names"]
+
 Kind = Literal["revolute", "prismatic", "fixed"]
 """URDF's joint types: one that turns about its axis, one that slides along it, one that does neither."""
 

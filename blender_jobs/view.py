@@ -43,7 +43,7 @@ from blender_jobs._vision.surfaces import Body, BodyId, Compound, Snapshot, Surf
 from blender_jobs._vision.visibility import Occluders, tolerances, visibility
 from blender_jobs.parts import CORNERS, Points, as_points, numbered
 
-__all__ = ["Copy", "Target", "View"]
+__all__ = ["View"]
 
 
 class View:

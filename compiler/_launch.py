@@ -50,6 +50,7 @@ class BuildOptions(TypedDict, total=False):
     attempts: int
     on_poison: Literal["fail", "skip"]
     recycle: int
+    require_objects: bool
     fresh: bool
     live_wait: int
     live_host: str

@@ -97,6 +97,14 @@ def test_blender_jobs_is_written_in_the_python_of_the_oldest_blender(path: Path)
     ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 10))
 
 
+@pytest.mark.parametrize("path", sources("blender_jobs"), ids=str)
+def test_bpy_is_imported_before_what_comes_with_it(path: Path) -> None:
+    """`bmesh`, `gpu` and `mathutils` can be imported once `bpy` is: a job may import our modules before it."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    order = [root for node in tree.body for root in sorted(roots(set(_imported_by(node)))) if root in BLENDER]
+    assert order[:1] in ([], ["bpy"])
+
+
 @pytest.mark.parametrize("path", sources("loaders"), ids=str)
 def test_loaders_stand_alone(path: Path) -> None:
     assert roots(imported_by_file(path)) & (OURS | BLENDER) <= {"loaders"}

@@ -51,7 +51,7 @@ def look_around(folder: Path, manifest: Manifest) -> Surroundings:
 def _strange_sources(folder: Path, manifest: Manifest) -> list[str]:
     """Return what lies among the copies of the job's sources and is none of them: code that nobody has digested.
 
-    It is never run: see `blender_jobs._worker.sources`. Links are named, not followed.
+    It is never run: see `blender_jobs._worker.loading`. Links are named, not followed.
     """
     known, found = source_digests(manifest), []
     for place, folders, files in os.walk(folder):

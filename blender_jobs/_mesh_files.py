@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import bpy
 import numpy as np
 
-from blender_jobs import assets, caches, stage
+from blender_jobs import _simulations, assets, stage
 from blender_jobs.job import JobError
 
 UpAxis = Literal["Y", "Z"]
@@ -176,7 +176,7 @@ def append(file: Path, object_name: str | None) -> list[Any]:
             wanted.objects = list(source.objects) if object_name is None else [object_name]
     except OSError as error:
         raise JobError(f"{file}: Blender cannot read it: {' '.join(str(error).split())}") from None
-    caches.contain()
+    _simulations.contain_caches()
     found = [obj for obj in wanted.objects if obj.type == "MESH"]
     if len(found) != 1:
         names = ", ".join(sorted(obj.name for obj in found)) or "none"

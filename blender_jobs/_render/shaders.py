@@ -1,4 +1,4 @@
-"""What a material lets through, told from its nodes, without a render."""
+"""Shader nodes: which of them an output depends on, and what a material lets through, without a render."""
 
 from __future__ import annotations
 
@@ -37,6 +37,31 @@ _COVERING = frozenset(
     ]
 )
 """Types of shader nodes that let nothing through."""
+
+_OUTPUTS = frozenset(
+    ["OUTPUT_MATERIAL", "OUTPUT_WORLD", "OUTPUT_LIGHT", "OUTPUT_LINESTYLE", "OUTPUT_AOV", "GROUP_OUTPUT"]
+)
+"""Types of nodes that a tree's values leave by."""
+
+
+def reached_nodes(tree: bpy.types.NodeTree) -> list[bpy.types.Node]:
+    """Return the nodes of a tree that its outputs depend on."""
+    behind: dict[Any, list[Any]] = {}
+    for link in tree.links:
+        if not getattr(link, "is_muted", False):
+            behind.setdefault(link.to_node, []).append(link.from_node)
+    outputs = [node for node in tree.nodes if node.type in _OUTPUTS]
+    active = [node for node in outputs if getattr(node, "is_active_output", True)]
+    zones = {node.paired_output_node: node for node in tree.nodes if getattr(node, "paired_output_node", None)}
+    found: dict[Any, None] = {}
+    ahead = active or outputs
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found[node] = None
+            ahead += behind.get(node, [])
+            ahead += [zones[node]] if node in zones else []
+    return list(found)
 
 
 def cover(material: Any) -> int:

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from compiler.errors import BlendshardError, Incomplete
-from compiler.interrupts import MainInterrupter
+from compiler.process_control import MainInterrupter
 
 _PARTING_S = 10.0
 _LOOK_EVERY_S = 0.05

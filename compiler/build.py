@@ -12,8 +12,8 @@ from typing import Protocol
 
 from compiler.blender.process import Instance
 from compiler.errors import Incomplete
-from compiler.interrupts import deferred_interrupts
 from compiler.planning.sightings import Sightings
+from compiler.process_control import deferred_interrupts
 from compiler.rendering.events import (
     EpisodeSkipped,
     Event,

@@ -11,8 +11,7 @@ from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.planning.plan import Plan
 from compiler.rendering.retry import RetryPolicy
-from compiler.resolve import FirstBlender
-from compiler.restore import restore_checked
+from compiler.resolve import FirstBlender, restore_checked
 from compiler.storage.places import Places
 from loaders.manifest import Manifest
 

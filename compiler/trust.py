@@ -1,28 +1,31 @@
-"""Whose code it is that a command would run: the user's own, or that of whoever made the dataset.
+"""Whose code a command would run: your own, or that of whoever made the dataset.
 
-Rendering again runs the dataset's job, which is Python, with all that the user may do. A manifest says where the job is
-and what its digests are; anyone can write a manifest, so nothing in it grants anything. The user's own is
+Rendering again runs the dataset's job, which is Python, with all your rights. A manifest says where the job is and what
+its digests are; anyone can write a manifest, so nothing in it grants anything. Your own code is
 
-- a job's file that the user names, on the command line of ``build`` or with ``--job``;
+- a job's file that you name, on the command line of ``build`` or with ``--job``;
 - a built-in job of this installation;
-- code that this user has run with ``build`` before, known by its digest (`compiler.storage.known`).
+- code that you have run with ``build`` before. Like known hosts: its digest names an empty file in your
+  state folder, where nothing in a dataset can write.
 
-All else runs only where the user says so. The same holds for scripts in a ``.blend``.
+All other code runs only if you say so. The same holds for scripts in a ``.blend``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from blender_jobs.orders import JobSource
 from compiler.errors import UsageError
 from compiler.planning.document import Made
 from compiler.planning.jobs import builtin_jobs
 from compiler.planning.plan import Plan
-from compiler.storage import known
 from compiler.storage.places import Places, check_assets, find_source, source_files
 from loaders.format import canonical_json
 from loaders.manifest import Manifest
@@ -77,7 +80,7 @@ def look_up(manifest: Manifest, folder: Path, places: Places) -> tuple[JobSource
 def _look_up(made: Made, folder: Path, places: Places) -> tuple[JobSource, list[Code]]:
     source = find_source(made, folder, places)
     own = places.job is not None or Path(source.path) in builtin_jobs().values()
-    if own or places.trust_source or known.knows("source", made.plan.job.source_sha256):
+    if own or places.trust_source or _knows("source", made.plan.job.source_sha256):
         return source, []
     files = source_files(source)
     return source, [Code(path, source.due[name], path.stat().st_size) for name, path in files.items()]
@@ -98,16 +101,42 @@ def read_made(manifest: Manifest) -> Made:
 def remember(plan: Plan) -> None:
     """Remember what the user has chosen to run with ``build``: it is the user's own from now on."""
     if Path(plan.source.path) not in builtin_jobs().values():
-        known.remember("source", plan.job.source_sha256)
+        _remember("source", plan.job.source_sha256)
     if plan.job.trust_blend:
-        known.remember("blend", _scripts_sha256({asset.name: asset.sha256 for asset in plan.job.assets}))
+        _remember("blend", _scripts_sha256({asset.name: asset.sha256 for asset in plan.job.assets}))
 
 
 def _may_run_scripts(made: Made, places: Places) -> bool:
-    return places.trust_blend or known.knows("blend", _scripts_sha256(made.plan.assets))
+    return places.trust_blend or _knows("blend", _scripts_sha256(made.plan.assets))
 
 
 def _scripts_sha256(assets: Mapping[str, str]) -> str:
     """Return a digest over the ``.blend`` files among a plan's assets: what may hold scripts."""
     scripts = {name: sha256 for name, sha256 in assets.items() if name.endswith(".blend")}
     return hashlib.sha256(canonical_json(scripts)).hexdigest()
+
+
+_Kind = Literal["source", "blend"]
+
+
+def _remember(kind: _Kind, digest: str) -> None:
+    """Remember that the user has chosen to run this. Where nothing can be written, nothing is remembered."""
+    folder = _known_folder()
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / f"{kind}-{digest}").touch(mode=0o600)
+
+
+def _knows(kind: _Kind, digest: str) -> bool:
+    """Return whether the user has run this."""
+    with suppress(OSError, ValueError):  # a digest of a stranger's manifest may be any text
+        return len(digest) == 64 and digest.isalnum() and (_known_folder() / f"{kind}-{digest}").is_file()
+    return False
+
+
+def _known_folder() -> Path:
+    """Return where programs keep what should outlast a restart."""
+    local = "LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME"
+    given = os.environ.get(local, "")
+    base = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
+    return base / "blendshard" / "run-before"

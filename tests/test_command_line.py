@@ -32,14 +32,7 @@ except SystemExit as end:
 json.dump(sorted(sys.modules), sys.stderr)
 """
 
-LIGHT = {
-    "compiler",
-    "compiler.cli",
-    "compiler.cli.group",
-    "compiler.cli.output",
-    "compiler.errors",
-    "compiler.terminal",
-}
+LIGHT = {"compiler", "compiler.cli", "compiler.errors", "compiler.terminal"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])

@@ -18,7 +18,7 @@ import pytest
 from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
-from compiler.restore import restore_plan
+from compiler.resolve import restore_plan
 from compiler.storage.places import Places
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from tests import fakes

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.planning.schema import SchemaConflict, merge, schema_of
+from compiler.planning.schemas import SchemaConflict, merge, schema_of
 
 _NAMES = st.text("abc", min_size=1, max_size=2)
 _SCALARS: dict[str, st.SearchStrategy[Any]] = {

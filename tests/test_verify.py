@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from compiler.errors import UsageError, VerificationFailed
-from compiler.planning.annotation_schema import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
+from compiler.planning.schemas import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
 from compiler.preview.show import draw_sample, find_sample, spread
 from compiler.storage.manifests import load_manifest
 from compiler.verification.shard_walk import Problem

@@ -14,17 +14,18 @@ from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
 from compiler.build import build, find_outstanding
 from compiler.cli import options, plan_options
 from compiler.cli import report as reports
-from compiler.cli.output import announce, say_json, say_lines
 from compiler.cli.progress import make_display
-from compiler.lifeline import ending_with_parent
 from compiler.live.serving import live_tee
+from compiler.machine import share_cores
 from compiler.planning.plan import Plan
+from compiler.process_control import ending_with_parent
 from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import OnPoison, RetryPolicy
-from compiler.resolve import FirstBlender, provenance, resolve_plan, share_cores
+from compiler.resolve import FirstBlender, provenance, resolve_plan
 from compiler.storage.directory import open_directory, peek
 from compiler.storage.sources import copy_sources
 from compiler.storage.store import Nowhere, Store
+from compiler.terminal import announce, say_json, say_lines
 from compiler.trust import remember
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from compiler.cli.output import say_json, say_lines
 from compiler.storage.manifests import folder_of, load_manifest
+from compiler.terminal import say_json, say_lines
 from compiler.verification.diff import DatasetDifference, Field, diff
 
 _VALUE = 60

@@ -8,10 +8,10 @@ import click
 
 from compiler.blender import doctor as checks
 from compiler.blender.process import InstanceOptions
-from compiler.cli.output import announce, say_json, say_lines
 from compiler.cli.plan_options import blender_option
 from compiler.errors import BlenderUnusable
-from compiler.resolve import cores
+from compiler.machine import cores
+from compiler.terminal import announce, say_json, say_lines
 
 
 @click.command("doctor")

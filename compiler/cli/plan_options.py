@@ -13,9 +13,9 @@ from click.core import ParameterSource
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES
 from blender_jobs.passes import NONE, PASSES
 from compiler.cli.options import CONFIG_FIELDS, FieldType, JobType, PassesType, SizeType
-from compiler.cli.output import announce
 from compiler.errors import UsageError
 from compiler.resolve import Choices
+from compiler.terminal import announce
 
 FIRST_JOB = """\
 from dataclasses import dataclass

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
-from compiler.cli.output import announce, say_lines
 from compiler.cli.plan_options import blender_option
 from compiler.cli.trusting import place_options, places_asked
 from compiler.errors import UsageError
+from compiler.machine import cores
 from compiler.replay import replay as replay_episode
-from compiler.resolve import cores
 from compiler.storage.manifests import folder_of, load_manifest
 from compiler.storage.places import Places
+from compiler.terminal import announce, say_lines
 
 
 @click.command("replay")

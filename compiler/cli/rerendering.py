@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
-from compiler.cli.output import announce
 from compiler.errors import OtherPixels, VerificationFailed
+from compiler.machine import share_cores
 from compiler.rendering.retry import RetryPolicy
-from compiler.resolve import FirstBlender, share_cores
+from compiler.resolve import FirstBlender
 from compiler.storage.places import Places
+from compiler.terminal import announce
 from compiler.verification.rerender import Rerendered, prepare_rerender, rerender
 from loaders.manifest import Manifest
 

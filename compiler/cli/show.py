@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from compiler.cli.output import say_lines
 from compiler.errors import UsageError
 from compiler.preview import show as pictures
 from compiler.storage.manifests import folder_of, load_manifest
+from compiler.terminal import say_lines
 
 
 @click.command("show")

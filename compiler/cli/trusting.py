@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from compiler.cli.output import announce
 from compiler.errors import UsageError
 from compiler.storage.places import Places
+from compiler.terminal import announce
 from compiler.trust import find_trusted, look_up
 from loaders.manifest import Manifest
 

@@ -13,16 +13,15 @@ import click
 from tqdm import tqdm
 
 from compiler.cli.options import require_objects, take
-from compiler.cli.output import announce, say_json, say_lines
 from compiler.cli.plan_options import blender_option
 from compiler.cli.rerendering import AmountType, RerenderArguments, rerender_and_compare
 from compiler.cli.trusting import place_options, places_asked
 from compiler.errors import UsageError
+from compiler.machine import cores
 from compiler.planning.sightings import Sightings
-from compiler.resolve import cores
 from compiler.storage.manifests import folder_of
 from compiler.storage.places import Places
-from compiler.terminal import plain
+from compiler.terminal import announce, plain, say_json, say_lines
 from compiler.verification.rerender import refuse_recording
 from compiler.verification.shard_walk import ShardReport
 from compiler.verification.verify import Verifier, examine_all, intact_manifest

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compiler.errors import BlendshardError, Incomplete
-from compiler.planning import schema
+from compiler.planning import schemas
 from compiler.planning.sightings import Sightings
 from compiler.storage.failures import Failure
 from loaders.manifest import ShardInfo
@@ -32,7 +32,7 @@ class ShardDone:
     """A shard has its final name."""
 
     shard: ShardInfo
-    annotations: schema.Schema
+    annotations: schemas.Schema
     skipped: Mapping[str, str]
     """The keys of the samples that it lacks, and why."""
     seen: Sightings | None

@@ -6,8 +6,8 @@ import queue
 from collections.abc import Callable, Sequence
 
 from compiler.errors import Incomplete, InstanceLost, JobBroken
-from compiler.planning import schema
-from compiler.planning.annotation_schema import annotation_problem
+from compiler.planning import schemas
+from compiler.planning.schemas import annotation_problem
 from compiler.planning.sightings import Sightings, annotated_views
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
 from compiler.rendering.retry import RetryPolicy
@@ -54,8 +54,8 @@ class ShardTask:
         self._offer = offer
         self._folder, self._blender = store.path, blender
         self._writer = store.writer(number, skipping=retry.on_poison == "skip")
-        self._annotations: schema.Schema = "null"
-        self._annotations_sealed: schema.Schema = "null"
+        self._annotations: schemas.Schema = "null"
+        self._annotations_sealed: schemas.Schema = "null"
         self._seen, self._seen_unsealed = Sightings(), Sightings()
         self._skipped: dict[str, str] = {}
         self._begun = 0  # samples of remaining[0] that are written
@@ -112,8 +112,8 @@ class ShardTask:
         """Hold a view's annotations against the published schema, and against those of other samples."""
         problem = annotation_problem(annotations)
         try:
-            self._annotations = schema.merge(self._annotations, schema.schema_of(annotations))
-        except schema.SchemaConflict as conflict:
+            self._annotations = schemas.merge(self._annotations, schemas.schema_of(annotations))
+        except schemas.SchemaConflict as conflict:
             problem = problem or str(conflict)
         if problem:
             raise JobBroken(f"{self.plan.source.path}: annotate: {problem} (at {key})")

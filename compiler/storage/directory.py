@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compiler.errors import OtherPlan, UsageError, disk_error
-from compiler.planning import schema
+from compiler.planning import schemas
 from compiler.planning.plan import Plan, differences
 from compiler.storage import failures, remains, sources
 from compiler.storage.changes import changes, told, when
@@ -74,7 +74,7 @@ class DatasetDirectory:
             units = [[key for keys in units for key in keys]]
         return ShardWriter(path, digest, find_kept(path, digest, units, self.plan.members(), skipping))
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+    def record(self, shard: ShardInfo, annotations: schemas.Schema, skipped: Mapping[str, str]) -> None:
         """Enter a finished shard into the manifest; then its journal has served.
 
         Args:

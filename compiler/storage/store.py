@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from compiler.errors import JobBroken
-from compiler.planning import schema
+from compiler.planning import schemas
 from compiler.planning.plan import Plan
 from compiler.storage.failures import Failure
 from compiler.storage.journal import Recovered
@@ -60,7 +60,7 @@ class Store(Protocol):
     def writer(self, number: int, skipping: bool) -> Writer:
         """Begin a shard, or go on with it; `skipping`: keep to it where episodes of it were skipped."""
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+    def record(self, shard: ShardInfo, annotations: schemas.Schema, skipped: Mapping[str, str]) -> None:
         """Enter a finished shard; `skipped`: the keys of samples that it lacks, and why."""
 
     def note(self, failure: Failure) -> None:
@@ -77,7 +77,7 @@ class SampleSink(Protocol):
         """Return how it stands."""
 
 
-def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: schema.Schema) -> dict[str, object]:
+def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: schemas.Schema) -> dict[str, object]:
     """Return the manifest's schema with the annotations of one more shard.
 
     Raises:
@@ -85,8 +85,8 @@ def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: sc
     """
     known = manifest.schema.get("annotations", "null")
     try:
-        return {**manifest.schema, "annotations": schema.merge(known, annotations)}
-    except schema.SchemaConflict as conflict:
+        return {**manifest.schema, "annotations": schemas.merge(known, annotations)}
+    except schemas.SchemaConflict as conflict:
         raise JobBroken(f"{plan.source.path}: annotate: {conflict} (in {shard})") from None
 
 
@@ -109,7 +109,7 @@ class Nowhere:
         """Begin a shard that is counted, checked and forgotten."""
         return _Counter(self.plan.layout.shard_name(number))
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+    def record(self, shard: ShardInfo, annotations: schemas.Schema, skipped: Mapping[str, str]) -> None:
         """Check that the annotations go with those before. Raises JobBroken as `with_annotations`."""
         described = with_annotations(self.manifest, self.plan, shard.name, annotations)
         self.manifest = Manifest(self.plan.name, self.manifest.plan, described, self.manifest.provenance)

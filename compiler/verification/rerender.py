@@ -16,11 +16,10 @@ from pathlib import Path
 from blender_jobs.orders import EpisodeOrder
 from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import Incomplete, InstanceLost, UsageError
-from compiler.interrupts import deferred_interrupts
-from compiler.planning.machine import processor
+from compiler.machine import processor
 from compiler.planning.plan import Plan
-from compiler.resolve import FirstBlender
-from compiler.restore import restore_checked
+from compiler.process_control import deferred_interrupts
+from compiler.resolve import FirstBlender, restore_checked
 from compiler.storage.places import Places
 from compiler.verification.compare import Difference, compare_members
 from compiler.verification.reading import samples_of

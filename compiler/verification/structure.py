@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Never
 import numpy as np
 import numpy.typing as npt
 
-from compiler.planning import schema
-from compiler.planning.annotation_schema import annotation_problem
+from compiler.planning import schemas
+from compiler.planning.schemas import annotation_problem
 from compiler.planning.sightings import Sightings
 from loaders.content import decode_image, open_image, read_array
 from loaders.format import IMAGES, kind_of, view_of
@@ -34,14 +34,14 @@ class SampleChecker:
     """Knows what every sample of a dataset must hold.
 
     Args:
-        described: the manifest's ``schema``, as `compiler.planning.annotation_schema.MANIFEST` has it.
+        described: the manifest's ``schema``, as `compiler.planning.schemas.MANIFEST` has it.
         seed: the plan's; None where there is no plan to hold samples to.
     """
 
     def __init__(self, described: Mapping[str, Any], seed: int | None) -> None:
         self.members: Mapping[str, Any] = described["members"]
         """What each member is, by name."""
-        self._annotations: schema.Schema = described.get("annotations", "null")
+        self._annotations: schemas.Schema = described.get("annotations", "null")
         self._categories = [entry.get("id") for entry in described.get("categories", [])]
         self._seed = seed
 
@@ -74,8 +74,8 @@ class SampleChecker:
         view = view_of(name)  # "" or "left.": whose members belong to these annotations
         try:
             annotations = read_json(content)
-            schema_of = schema.schema_of(annotations)
-            if schema.merge(self._annotations, schema_of) != self._annotations:
+            schema_of = schemas.schema_of(annotations)
+            if schemas.merge(self._annotations, schema_of) != self._annotations:
                 raise ValueError("the annotations hold more than the manifest's schema says")
         except (ValueError, RecursionError) as error:
             yield Finding(name, str(error))

@@ -19,10 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from compiler.errors import Incomplete, VerificationFailed
-from compiler.lifeline import die_with_pool
-from compiler.planning.annotation_schema import manifest_problem
 from compiler.planning.document import source_digests
 from compiler.planning.plan import members_of
+from compiler.planning.schemas import manifest_problem
+from compiler.process_control import die_with_pool
 from compiler.storage import sources
 from compiler.storage.manifests import load_manifest
 from compiler.verification.reading import open_shard

@@ -49,6 +49,7 @@ class BuildOptions(TypedDict, total=False):
     stall_timeout: float
     attempts: int
     on_poison: Literal["fail", "skip"]
+    require_objects: bool
     recycle: int
     fresh: bool
     live_wait: int

@@ -27,7 +27,7 @@ from compiler.rendering.events import (
     Stopped,
 )
 from compiler.rendering.pool import PoolOptions, PoolStatus, WorkerPool
-from compiler.storage.store import SampleSink, Store
+from compiler.storage.destination import Destination, SampleSink
 
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
 _LOOK_EVERY_S = 1.0
@@ -94,7 +94,7 @@ class Outstanding:
     """Where there is no end at which it could be told: stop unless the first shard that is done shows an object."""
 
 
-def find_outstanding(store: Store, shards: int, endless: bool = False) -> Outstanding:
+def find_outstanding(store: Destination, shards: int, endless: bool = False) -> Outstanding:
     """Find out what is missing of the first `shards` shards; where there is no end, of all that there can be."""
     if endless:
         return Outstanding(Report(0, 0), itertools.count(), endless=True)
@@ -110,7 +110,7 @@ def find_outstanding(store: Store, shards: int, endless: bool = False) -> Outsta
 
 
 def build(
-    store: Store,
+    store: Destination,
     work: Outstanding,
     options: PoolOptions,
     first: Instance,
@@ -155,7 +155,7 @@ def live_counts(tee: SampleSink) -> dict[str, int]:
     return {name: status[name] for name in _LIVE_COUNTS}
 
 
-def _account_for_the_rest(pool: WorkerPool, report: Report, store: Store) -> None:
+def _account_for_the_rest(pool: WorkerPool, report: Report, store: Destination) -> None:
     """Enter what came to its end while the build was being stopped."""
     while not pool.events.empty():
         _account(pool.events.get(), report, store)
@@ -168,7 +168,7 @@ def _next_event(pool: WorkerPool) -> Event | None:
         return None
 
 
-def _shows(event: Event, store: Store) -> bool:
+def _shows(event: Event, store: Destination) -> bool:
     """Whether a shard is done that shows an object. Raises NothingInView where it shows none."""
     if not isinstance(event, ShardDone) or event.seen is None:
         return False
@@ -176,7 +176,7 @@ def _shows(event: Event, store: Store) -> bool:
     return True
 
 
-def _account(event: Event, report: Report, store: Store) -> None:
+def _account(event: Event, report: Report, store: Destination) -> None:
     """Enter an event where it is kept: in the store, and in the report."""
     match event:
         case SamplesKept(samples=samples):
@@ -200,7 +200,7 @@ def _account(event: Event, report: Report, store: Store) -> None:
             report.notes.append(note)
 
 
-def _account_loss(loss: Restarted | EpisodeSkipped | ShardFailed, report: Report, store: Store) -> None:
+def _account_loss(loss: Restarted | EpisodeSkipped | ShardFailed, report: Report, store: Destination) -> None:
     store.note(loss.failure)
     report.failures += 1
     report.samples_done -= loss.samples_lost

@@ -20,9 +20,9 @@ from compiler.machine import processor
 from compiler.planning.jobs import find_job
 from compiler.planning.plan import Plan
 from compiler.rendering.retry import backoff_s
-from compiler.storage.changes import changes, told
-from compiler.storage.places import Places, placed_blend, placed_fields
-from compiler.storage.sources import path_fields
+from compiler.storage.existing import changes, summarize
+from compiler.storage.published import Places
+from compiler.storage.sources import path_fields, placed_blend, placed_fields
 from compiler.trust import find_trusted, read_made
 from loaders.manifest import Manifest
 from loaders.tarstream import DEFAULT_MAX_BYTES
@@ -230,7 +230,7 @@ def restore_checked(
     restored = restore_plan(manifest, folder, first, places)
     chosen, elsewhere = changes(restored, manifest)
     if chosen:
-        raise OtherPlan(f"the plan is another now: {told(chosen)}", f"restore it to {doing}")
+        raise OtherPlan(f"the plan is another now: {summarize(chosen)}", f"restore it to {doing}")
     return restored, elsewhere
 
 

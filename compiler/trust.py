@@ -26,7 +26,8 @@ from compiler.errors import UsageError
 from compiler.planning.document import Made
 from compiler.planning.jobs import builtin_jobs
 from compiler.planning.plan import Plan
-from compiler.storage.places import Places, check_assets, find_source, source_files
+from compiler.storage.published import Places
+from compiler.storage.sources import check_assets, find_source, source_files
 from loaders.format import canonical_json
 from loaders.manifest import Manifest
 

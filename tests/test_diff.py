@@ -15,9 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 from compiler.cli.diff import _ranges
 from compiler.errors import UsageError
-from compiler.storage.manifests import folder_of, load_manifest
-from compiler.verification.compare import Difference, compare_members
-from compiler.verification.diff import DatasetDifference, diff
+from compiler.storage.published import folder_of, load_manifest
+from compiler.verification.diff import DatasetDifference, Difference, compare_members, diff
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from loaders.tarstream import read_samples

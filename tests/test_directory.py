@@ -21,10 +21,11 @@ from compiler.cli.report import PlanReport
 from compiler.errors import JobBroken, OtherPlan, UsageError, disk_error
 from compiler.planning.plan import Plan
 from compiler.storage import failures
-from compiler.storage.directory import LOCK_NAME, open_directory
+from compiler.storage.destination import LiveOnly
+from compiler.storage.directory import open_directory
+from compiler.storage.existing import LOCK_NAME
 from compiler.storage.failures import Failure, replay_command
 from compiler.storage.sources import FOLDER, copy_sources
-from compiler.storage.store import Nowhere
 from loaders.manifest import FILE_NAME, Manifest
 from tests.planned_dataset import Recipe, make
 
@@ -241,12 +242,12 @@ def test_room_is_asked_for_where_it_is_missing(number: int, advised: bool) -> No
 def test_what_is_missing_of_a_huge_dataset_is_not_listed(tmp_path: Path) -> None:
     """Nor is an end taken for none: 0 shards are nothing to do."""
     plan, many = Recipe(samples_per_shard=5).plan, 10**7
-    work = find_outstanding(Nowhere(plan, plan.manifest({})), many)
+    work = find_outstanding(LiveOnly(plan, plan.manifest({})), many)
     assert iter(work.missing) is work.missing
     assert next(iter(work.missing)) == 0
     assert (work.report.samples_wanted, work.report.shards_done) == (5 * many, 0)
     assert PlanReport(plan, 10**15, tmp_path, None).missing == 10**15
-    none = find_outstanding(Nowhere(plan, plan.manifest({})), 0)
+    none = find_outstanding(LiveOnly(plan, plan.manifest({})), 0)
     assert (none.endless, list(none.missing)) == (False, [])
 
 

@@ -27,7 +27,7 @@ from compiler.errors import Incomplete, JobBroken
 from compiler.live.groups import Groups, TooManyGroups
 from compiler.live.options import QueueLimits
 from compiler.terminal import plain
-from compiler.verification.verify_report import look_around
+from compiler.verification.findings import look_around
 from loaders._tee import recording
 from loaders._tee.client import Address, ConnectionLost, TeeConnection
 from loaders.decode import decode_npy

@@ -16,7 +16,7 @@ from PIL import Image
 
 from compiler.planning.schemas import SchemaConflict
 from compiler.storage.journal import Entry, Recovered, Stored, journal_of, read_entries
-from compiler.storage.shards import ShardWriter, find_kept, part_of
+from compiler.storage.writer import ShardWriter, find_kept, part_of
 from loaders.manifest import ShardInfo
 from loaders.tarstream import END, sample_record
 

@@ -14,7 +14,7 @@ from compiler.errors import UsageError
 from compiler.rendering.retry import RetryPolicy
 from compiler.rendering.shard import ShardTask
 from compiler.resolve import Choices, FirstBlender, resolve_plan
-from compiler.storage.store import Nowhere
+from compiler.storage.destination import LiveOnly
 from loaders.installing import install_command
 from tests.commands import TINY, run, write_job
 
@@ -130,7 +130,7 @@ def test_broken_jobs(hooks: str, said: str, blender: FirstBlender, tmp_path: Pat
 
 def _render_a_shard(job: str, blender: FirstBlender) -> None:
     plan = resolve_plan(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
-    task = ShardTask(Nowhere(plan, plan.manifest({})), 0, RetryPolicy(), queue.SimpleQueue(), lambda *_: None)
+    task = ShardTask(LiveOnly(plan, plan.manifest({})), 0, RetryPolicy(), queue.SimpleQueue(), lambda *_: None)
     for _, members in list(blender.instance.render(plan.order(task.remaining, 1))):  # heard to its end
         task.add(members)
 

@@ -19,13 +19,11 @@ from hypothesis import strategies as st
 
 from blender_jobs.orders import Rendered
 from compiler.blender.process import InstanceOptions
-from compiler.cli.rerendering import RerenderOutcome
-from compiler.cli.verify import verify_command
+from compiler.cli.verify import RerenderOutcome, verify_command
 from compiler.errors import InstanceLost, OtherPixels, UsageError, VerificationFailed
 from compiler.planning.plan import Plan
-from compiler.storage.places import Places
-from compiler.verification.compare import Difference
-from compiler.verification.reading import samples_of
+from compiler.storage.published import Places, samples_of
+from compiler.verification.diff import Difference
 from compiler.verification.rerender import (
     Comparison,
     Rerendered,

@@ -19,7 +19,7 @@ from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
 from compiler.resolve import restore_plan
-from compiler.storage.places import Places
+from compiler.storage.published import Places
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from tests import fakes
 from tests.commands import digests

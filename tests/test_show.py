@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from blender_jobs.passes import PASSES
-from compiler.preview.show import contact_sheet, draw_sample, spread
+from compiler.preview import contact_sheet, draw_sample
+from compiler.storage.published import spread
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
 from tests.commands import run

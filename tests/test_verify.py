@@ -21,11 +21,10 @@ import pytest
 
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.schemas import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
-from compiler.preview.show import draw_sample, find_sample, spread
-from compiler.storage.manifests import load_manifest
-from compiler.verification.shard_walk import Problem
+from compiler.preview import draw_sample
+from compiler.storage.published import find_sample, load_manifest, spread
+from compiler.verification.findings import Outcome, Problem, look_around
 from compiler.verification.verify import Verifier, examine_all, intact_manifest
-from compiler.verification.verify_report import Outcome, look_around
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import END, read_samples, sample_record

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.published import folder_of, load_manifest
 from compiler.terminal import say_json, say_lines
 from compiler.verification.diff import DatasetDifference, Field, diff
 

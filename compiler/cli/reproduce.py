@@ -10,10 +10,9 @@ import click
 from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
 from compiler.build import build, find_outstanding
 from compiler.cli import options
-from compiler.cli.plan_options import blender_option
+from compiler.cli.options import blender_option, place_options, places_asked
 from compiler.cli.progress import make_display
 from compiler.cli.report import look_for_the_unseen, report_lines, shards_missing
-from compiler.cli.trusting import place_options, places_asked
 from compiler.errors import UsageError, VerificationFailed
 from compiler.machine import share_cores
 from compiler.planning.plan import Plan
@@ -21,8 +20,7 @@ from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import RetryPolicy
 from compiler.resolve import FirstBlender, provenance, restore_identical
 from compiler.storage.directory import open_directory
-from compiler.storage.manifests import folder_of, load_manifest
-from compiler.storage.places import Places
+from compiler.storage.published import Places, folder_of, load_manifest
 from compiler.storage.sources import copy_sources
 from compiler.terminal import announce, say_lines
 from loaders.format import SAMPLE_DIGEST_DIGITS

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from compiler import preview
 from compiler.errors import UsageError
-from compiler.preview import show as pictures
-from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.published import find_sample, folder_of, load_manifest, spread
 from compiler.terminal import say_lines
 
 
@@ -48,10 +48,10 @@ def show_command(
     """
     manifest, folder = load_manifest(dataset), folder_of(dataset)
     if key:
-        picture = pictures.draw_sample(pictures.find_sample(folder, manifest, key), manifest, width, with_passes)
+        picture = preview.draw_sample(find_sample(folder, manifest, key), manifest, width, with_passes)
     else:
-        samples = pictures.spread(folder, manifest, count)
-        picture = pictures.contact_sheet(samples, manifest, columns, width, with_passes)
+        samples = spread(folder, manifest, count)
+        picture = preview.contact_sheet(samples, manifest, columns, width, with_passes)
     name = folder.resolve().name
     path = out or Path(f"{name}-{key}.png" if key else f"{name}.png")
     if out is None and path.is_symlink():

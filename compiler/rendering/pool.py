@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
 from compiler.rendering.events import Event, JobFailed, Noted, Stopped
-from compiler.rendering.retry import RetryPolicy, backoff_s
+from compiler.rendering.retry import RetryPolicy, backoff_s, memory_lost
 from compiler.rendering.shard import NotStarted, ShardTask
-from compiler.storage.failures import JOB_FAILED, memory_lost
-from compiler.storage.store import SampleSink, Store
+from compiler.storage.destination import Destination, SampleSink
+from compiler.storage.failures import JOB_FAILED
 
 _TICK_S = 0.2
 
@@ -175,7 +175,7 @@ class WorkerPool:
     and whether to stop.
     """
 
-    def __init__(self, store: Store, options: PoolOptions, tee: SampleSink | None = None) -> None:
+    def __init__(self, store: Destination, options: PoolOptions, tee: SampleSink | None = None) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         """What happens, in the order in which it does."""
         self._store, self._options, self._tee = store, options, tee

@@ -10,9 +10,9 @@ from compiler.planning import schemas
 from compiler.planning.schemas import annotation_problem
 from compiler.planning.sightings import Sightings, annotated_views
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
-from compiler.rendering.retry import RetryPolicy
-from compiler.storage.failures import Failure, What, for_want_of_memory, replay_command
-from compiler.storage.store import Store
+from compiler.rendering.retry import RetryPolicy, for_want_of_memory
+from compiler.storage.destination import Destination
+from compiler.storage.failures import Failure, What, replay_command
 
 _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
 """What Blender says before it aborts for want of OpenGL. Lines with EGL_BAD_MATCH come in healthy runs, too."""
@@ -33,7 +33,7 @@ class ShardTask:
 
     def __init__(
         self,
-        store: Store,
+        store: Destination,
         number: int,
         retry: RetryPolicy,
         events: queue.SimpleQueue[Event],

@@ -20,9 +20,8 @@ from compiler.machine import processor
 from compiler.planning.plan import Plan
 from compiler.process_control import deferred_interrupts
 from compiler.resolve import FirstBlender, restore_checked
-from compiler.storage.places import Places
-from compiler.verification.compare import Difference, compare_members
-from compiler.verification.reading import samples_of
+from compiler.storage.published import Places, samples_of
+from compiler.verification.diff import Difference, compare_members
 from loaders.manifest import Manifest, ShardInfo
 
 _TICK_S = 0.2

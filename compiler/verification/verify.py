@@ -24,10 +24,9 @@ from compiler.planning.plan import members_of
 from compiler.planning.schemas import manifest_problem
 from compiler.process_control import die_with_pool
 from compiler.storage import sources
-from compiler.storage.manifests import load_manifest
-from compiler.verification.reading import open_shard
-from compiler.verification.shard_walk import Problem, ShardReport, Tap, Walk
-from compiler.verification.structure import SampleChecker
+from compiler.storage.published import load_manifest, open_shard
+from compiler.verification.findings import Problem, ShardReport
+from compiler.verification.shard import SampleChecker, Tap, Walk
 from loaders.children import safe_path
 from loaders.files import read_regular
 from loaders.format import SPLIT

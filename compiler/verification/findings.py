@@ -12,11 +12,40 @@ from compiler.errors import VerificationFailed
 from compiler.planning.document import source_digests
 from compiler.planning.sightings import Sightings
 from compiler.storage import failures, sources
-from compiler.storage.directory import LOCK_NAME
+from compiler.storage.existing import LOCK_NAME
 from compiler.storage.journal import JOURNAL_SUFFIX
-from compiler.verification.shard_walk import Problem
 from loaders.files import PART_SUFFIX
 from loaders.manifest import FILE_NAME, Manifest
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it was written."""
+
+    file: str
+    what: str
+    key: str = ""
+    """The sample in which it lies; empty for the file as a whole."""
+    member: str = ""
+
+    def __str__(self) -> str:
+        sample = f" sample {self.key}:" if self.key else ""
+        return f"{self.file}:{sample}{f' {self.member}:' if self.member else ''} {self.what}"
+
+
+@dataclass
+class ShardReport:
+    """What was found in one shard."""
+
+    name: str
+    bytes: int
+    """As in the manifest."""
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is no damage, but should be known."""
+    seen: Sightings = field(default_factory=Sightings)
+    """What came into view, of annotations that are in order."""
+
 
 _SHOWN = 5
 """Problems of one file that are spelled out for people; JSON has all."""

@@ -19,7 +19,7 @@ from loaders.tarstream import sample_record
 
 
 class Writer(Protocol):
-    """One shard on its way: see `compiler.storage.shards.ShardWriter`."""
+    """One shard on its way: see `compiler.storage.writer.ShardWriter`."""
 
     kept: Recovered
     """What an earlier run left of it."""
@@ -47,7 +47,7 @@ class Writer(Protocol):
         """Leave what is sealed for the next run, unless the shard was committed."""
 
 
-class Store(Protocol):
+class Destination(Protocol):
     """Takes shards; knows which are there."""
 
     plan: Plan
@@ -91,7 +91,7 @@ def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: sc
 
 
 @dataclass
-class Nowhere:
+class LiveOnly:
     """Keeps nothing: for samples that only live listeners get.
 
     State: `manifest`, without shards; only its schema grows.

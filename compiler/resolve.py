@@ -21,10 +21,9 @@ from compiler.planning.jobs import find_job
 from compiler.planning.plan import Plan
 from compiler.rendering.retry import backoff_s
 from compiler.storage.existing import changes, summarize
-from compiler.storage.published import Places
+from compiler.storage.published import Published
 from compiler.storage.sources import path_fields, placed_blend, placed_fields
 from compiler.trust import find_trusted, read_made
-from loaders.manifest import Manifest
 from loaders.tarstream import DEFAULT_MAX_BYTES
 
 
@@ -180,14 +179,12 @@ def provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def restore_plan(manifest: Manifest, folder: Path, first: FirstBlender, places: Places) -> Plan:
+def restore_plan(published: Published, first: FirstBlender) -> Plan:
     """Return the manifest's plan as this Blender resolves it: equal to the manifest's, or not (`other_fields`).
 
     Args:
-        manifest: the dataset's.
-        folder: where its manifest lies.
+        published: the dataset.
         first: the Blender.
-        places: where the job and its assets are, and what is trusted.
 
     Raises:
         UsageError: the manifest does not say what to render, the job's file or an asset is gone, or the job is a
@@ -195,13 +192,13 @@ def restore_plan(manifest: Manifest, folder: Path, first: FirstBlender, places: 
         OtherPlan: the job's file, a module beside it or an asset is another; nothing was run.
         JobBroken: the job cannot be used.
     """
-    if manifest.recorded:
+    if published.manifest.recorded:
         raise UsageError(
             "this is a recording of live samples: its manifest does not tell where the job is",
             "name the dataset that was recorded, or build that",
         )
-    made = read_made(manifest)
-    source, job, render = find_trusted(manifest, folder, places), made.plan.job, made.plan.render
+    made = read_made(published.manifest)
+    source, job, render = find_trusted(published), made.plan.job, made.plan.render
     request = Describe(
         source,
         placed_fields(made, source),
@@ -218,29 +215,27 @@ def restore_plan(manifest: Manifest, folder: Path, first: FirstBlender, places: 
     return Plan(source, described, render, made.plan.seed, made.plan.samples_per_shard, first.hello)
 
 
-def restore_checked(
-    manifest: Manifest, folder: Path, first: FirstBlender, places: Places, doing: str
-) -> tuple[Plan, list[str]]:
+def restore_checked(published: Published, first: FirstBlender, doing: str) -> tuple[Plan, list[str]]:
     """Return the manifest's plan, resolved here, and how this installation differs from the one it was made with.
 
     Raises:
         OtherPlan: what the user chose is another now: the job's file, a field, an asset.
         UsageError, JobBroken: as `restore_plan`.
     """
-    restored = restore_plan(manifest, folder, first, places)
-    chosen, elsewhere = changes(restored, manifest)
+    restored = restore_plan(published, first)
+    chosen, elsewhere = changes(restored, published.manifest)
     if chosen:
         raise OtherPlan(f"the plan is another now: {summarize(chosen)}", f"restore it to {doing}")
     return restored, elsewhere
 
 
-def restore_identical(manifest: Manifest, folder: Path, first: FirstBlender, places: Places, doing: str) -> Plan:
+def restore_identical(published: Published, first: FirstBlender, doing: str) -> Plan:
     """Return the manifest's plan, resolved on the same Blender build and packages. Raises as `restore_checked`, too.
 
     Raises:
         OtherPlan: it is another now: the job's file, a field, an asset, Blender or our code.
     """
-    restored, elsewhere = restore_checked(manifest, folder, first, places, doing)
+    restored, elsewhere = restore_checked(published, first, doing)
     if elsewhere:
         more = f" (and {len(elsewhere) - 1} more)" if len(elsewhere) > 1 else ""
         raise OtherPlan(f"this installation is another: {elsewhere[0]}{more}", f"install what it was, to {doing}")

@@ -26,7 +26,7 @@ from compiler.errors import UsageError
 from compiler.planning.document import Made
 from compiler.planning.jobs import builtin_jobs
 from compiler.planning.plan import Plan
-from compiler.storage.published import Places
+from compiler.storage.published import Places, Published
 from compiler.storage.sources import check_assets, find_source, source_files
 from loaders.format import canonical_json
 from loaders.manifest import Manifest
@@ -45,15 +45,15 @@ class Code:
         return f"{self.path}  {self.size} bytes  sha256 {self.sha256}"
 
 
-def find_trusted(manifest: Manifest, folder: Path, places: Places) -> JobSource:
+def find_trusted(published: Published) -> JobSource:
     """Return where the manifest's job is. It may run; its files and assets have the digests of the manifest.
 
     Raises:
         UsageError: it is nowhere, it is a stranger's and not trusted, or the manifest does not say what it should.
         OtherPlan: its file, a module beside it or an asset is another.
     """
-    made = read_made(manifest)
-    source, code = _look_up(made, folder, places)
+    made = read_made(published.manifest)
+    source, code = _look_up(made, published)
     if code:
         raise UsageError(
             "to render this dataset again is to run its code, which is not your own: "
@@ -61,7 +61,7 @@ def find_trusted(manifest: Manifest, folder: Path, places: Places) -> JobSource:
             "read it, and let it run with --trust-source; or name a copy of yours with --job",
             [str(file) for file in code],
         )
-    if made.plan.job.trust_blend and not _may_run_scripts(made, places):
+    if made.plan.job.trust_blend and not _may_run_scripts(made, published.places):
         raise UsageError(
             f"the dataset was rendered with the scripts and drivers in {made.plan.job.blend} running",
             "let them run here, too, with --trust-blend",
@@ -70,16 +70,17 @@ def find_trusted(manifest: Manifest, folder: Path, places: Places) -> JobSource:
     return source
 
 
-def look_up(manifest: Manifest, folder: Path, places: Places) -> tuple[JobSource, list[Code]]:
+def look_up(published: Published) -> tuple[JobSource, list[Code]]:
     """Return where the manifest's job is, and which files of it may not run, as they are a stranger's and not trusted.
 
     Raises as `find_trusted`, but where the job is not trusted.
     """
-    return _look_up(read_made(manifest), folder, places)
+    return _look_up(read_made(published.manifest), published)
 
 
-def _look_up(made: Made, folder: Path, places: Places) -> tuple[JobSource, list[Code]]:
-    source = find_source(made, folder, places)
+def _look_up(made: Made, published: Published) -> tuple[JobSource, list[Code]]:
+    source = find_source(made, published)
+    places = published.places
     own = places.job is not None or Path(source.path) in builtin_jobs().values()
     if own or places.trust_source or _knows("source", made.plan.job.source_sha256):
         return source, []

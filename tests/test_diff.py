@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from compiler.cli.diff import _ranges
 from compiler.errors import UsageError
-from compiler.storage.published import folder_of, load_manifest
+from compiler.storage.published import Published, folder_of
 from compiler.verification.diff import DatasetDifference, Difference, compare_members, diff
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
@@ -35,7 +35,7 @@ def only(a: dict[str, bytes], b: dict[str, bytes]) -> Difference:
 
 def compared(a: Path, b: Path, limit: int = 10) -> DatasetDifference:
     """Return how two datasets differ."""
-    return diff((a, load_manifest(a)), (b, load_manifest(b)), limit)
+    return diff(Published.load(a), Published.load(b), limit)
 
 
 @given(st.dictionaries(st.sampled_from(["png", "json", "left.json", "depth.npy", "txt"]), st.binary(), max_size=5))

@@ -19,7 +19,7 @@ from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
 from compiler.resolve import restore_plan
-from compiler.storage.published import Places
+from compiler.storage.published import Places, Published
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from tests import fakes
 from tests.commands import digests
@@ -129,7 +129,7 @@ def with_field(manifest: Manifest, was: str) -> Manifest:
 def test_a_plan_that_cannot_be_drawn_up_again_is_one_line(case: str, made: Path) -> None:
     change, said = HAND_MADE[case]
     with pytest.raises(UsageError, match=said) as caught:
-        restore_plan(change(Manifest.load(made)), made, cast(Instance, None), Places(Path(CUBE)))
+        restore_plan(Published(made, change(Manifest.load(made)), Places(Path(CUBE))), cast(Instance, None))
     assert "\n" not in str(caught.value)
     assert ("--assets" in caught.value.hint) == ("field" in said)
 

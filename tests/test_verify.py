@@ -22,7 +22,7 @@ import pytest
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.schemas import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
 from compiler.preview import draw_sample
-from compiler.storage.published import find_sample, load_manifest, spread
+from compiler.storage.published import Published, find_sample, load_manifest, spread
 from compiler.verification.findings import Outcome, Problem, look_around
 from compiler.verification.verify import Verifier, examine_all, intact_manifest
 from loaders.layout import ShardLayout
@@ -359,9 +359,9 @@ def test_a_pipe_in_a_shards_place_is_not_waited_for(dataset: Path) -> None:
 def test_showing_damage_is_refused_in_one_line(dataset: Path, tmp_path: Path) -> None:
     rewritten(dataset, put("json", b'{"objects": 7}'))
     with pytest.raises(UsageError, match="sample 000000-000001 cannot be drawn"):
-        draw_sample(find_sample(dataset, Manifest.load(dataset), "000000-000001"), Manifest.load(dataset), 64)
+        draw_sample(find_sample(Published.load(dataset), "000000-000001"), Manifest.load(dataset), 64)
     with pytest.raises(UsageError, match="has no sample"):
-        find_sample(dataset, Manifest.load(dataset), "9" * 5000 + "-000000")
+        find_sample(Published.load(dataset), "9" * 5000 + "-000000")
     shown = run("show", dataset / FILE_NAME, "--out", tmp_path / "sheet.png", "--count", 15)
     assert (shown.returncode, shown.stderr.count("\n")) == (2, 2)
     assert run("show", dataset / FILE_NAME, "000000-000000", "--out", tmp_path / "one.png").returncode == 0
@@ -371,7 +371,7 @@ def test_fewer_samples_than_the_manifest_says_cannot_be_shown(dataset: Path) -> 
     path = shard_of(dataset)
     path.write_bytes(END)
     with pytest.raises(UsageError, match="fewer samples than the manifest says"):
-        spread(dataset, Manifest.load(dataset), 15)
+        spread(Published.load(dataset), 15)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,9 @@ from blender_jobs.passes import NONE, PASSES, in_order
 from compiler.errors import UsageError
 from compiler.planning.jobs import builtin_jobs, find_job
 from compiler.resolve import Choices
-from compiler.storage.published import Places
+from compiler.storage.published import Published
 from compiler.terminal import announce
 from compiler.trust import find_trusted, look_up
-from loaders.manifest import Manifest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -266,15 +265,15 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def places_asked(manifest: Manifest, folder: Path, places: Places) -> Places:
-    """Return the places that the options name; on a terminal, ask before a stranger's code runs.
+def ask_for_trust(published: Published) -> Published:
+    """Return the dataset with what is trusted; on a terminal, ask before a stranger's code runs.
 
     Raises:
         UsageError, OtherPlan: as `compiler.trust.find_trusted`; nothing was run.
     """
-    if manifest.recorded:  # what cannot be rendered again is told as that
-        return places
-    _, code = look_up(manifest, folder, places)
+    if published.manifest.recorded:  # it cannot be rendered again: the caller says so
+        return published
+    _, code = look_up(published)
     if code and sys.stdin.isatty() and sys.stderr.isatty():
         announce("To render this dataset again is to run its code, which is not your own:")
         for file in code:
@@ -282,6 +281,6 @@ def places_asked(manifest: Manifest, folder: Path, places: Places) -> Places:
         announce("It can do whatever you can. Read it first.")
         if not click.confirm("Run it?", default=False, err=True):
             raise UsageError("the dataset's code was not run", "the other checks of compile-dataset verify run none")
-        places = replace(places, trust_source=True)
-    find_trusted(manifest, folder, places)
-    return places
+        published = replace(published, places=replace(published.places, trust_source=True))
+    find_trusted(published)
+    return published

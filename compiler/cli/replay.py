@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,14 @@ import click
 
 from blender_jobs.orders import EpisodeOrder, Render
 from compiler.blender.process import STALL_TIMEOUT_S, Instance, InstanceOptions
-from compiler.cli.options import blender_option, place_options, places_asked
+from compiler.cli.options import ask_for_trust, blender_option, place_options
 from compiler.errors import Incomplete, InstanceLost, JobBroken, UsageError
 from compiler.machine import cores
 from compiler.planning.plan import Plan
 from compiler.rendering.retry import RetryPolicy
 from compiler.resolve import FirstBlender, restore_checked
-from compiler.storage.published import Places, folder_of, load_manifest
+from compiler.storage.published import Places, Published
 from compiler.terminal import announce, say_lines
-from loaders.manifest import Manifest
 
 
 @click.command("replay")
@@ -43,32 +42,23 @@ def replay_command(
 
     That runs the dataset's job: code that is not your own runs only with --trust-source.
     """
-    manifest = load_manifest(folder)
-    places = places_asked(manifest, folder_of(folder), Places(**placing))
+    published = ask_for_trust(Published.load(folder, Places(**placing)))
     options = InstanceOptions(cores(), STALL_TIMEOUT_S, echo=True, progress=verbose, blender=blender)
     place = out or Path(f"episode-{episode}")
     if out is None and place.is_symlink():
         raise UsageError(f"{place} is a link", "name the folder with --out")
-    written, elsewhere = replay(manifest, folder_of(folder), episode, place, options, places, save_blend, announce)
+    written, elsewhere = replay(published, episode, place, options, save_blend)
     for line in elsewhere:
         announce(f"Note: this installation is another: {line}")
     say_lines(written)
 
 
 def replay(
-    manifest: Manifest,
-    folder: Path,
-    episode: int,
-    out: Path,
-    options: InstanceOptions,
-    places: Places,
-    save_blend: bool,
-    say: Callable[[str], None],
+    published: Published, episode: int, out: Path, options: InstanceOptions, save_blend: bool
 ) -> tuple[list[Path], list[str]]:
     """Render `episode` and write its samples' members as files under `out`.
 
-    With `save_blend` the scene, as it is before the first frame, becomes a file that Blender opens; `say` hears what is
-    got over, and notes on the job.
+    With `save_blend` the scene, as it is before the first frame, becomes a file that Blender opens.
 
     Returns:
         The files' paths, and how this installation differs from the one that the dataset was made with.
@@ -79,14 +69,14 @@ def replay(
     """
     blend = out.absolute() / f"episode-{episode}.blend" if save_blend else None
     try:
-        with FirstBlender(options, RetryPolicy().attempts, say) as first:
-            plan, elsewhere = restore_checked(manifest, folder, first, places, doing="replay")
+        with FirstBlender(options, RetryPolicy().attempts, announce) as first:
+            plan, elsewhere = restore_checked(published, first, doing="replay")
             out.mkdir(parents=True, exist_ok=True)
             if blend is not None:
                 for old in (blend, blend.with_name(f"{blend.name}@")):  # Blender writes the second, and renames it
                     old.unlink(missing_ok=True)
             order = plan.order(_episodes(plan, episode), options.threads)
-            written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out, say))
+            written = list(_write(first.instance, replace(order, save_blend=str(blend or "")), episode, out))
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", "name another place with --out") from None
     return [blend, *written] if blend else written, elsewhere
@@ -99,13 +89,13 @@ def _episodes(plan: Plan, episode: int) -> list[EpisodeOrder]:
     return [before for before in plan.episodes(episode // plan.layout.episodes_per_shard) if before.episode <= episode]
 
 
-def _write(instance: Instance, order: Render, episode: int, out: Path, say: Callable[[str], None]) -> Iterator[Path]:
+def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterator[Path]:
     noted: dict[str, str] = {}
     try:
         for rendered, members in instance.render(order):
             for about, note in rendered.notes.items():
                 if noted.setdefault(about, note) is note:
-                    say(f"Note: {note}")
+                    announce(f"Note: {note}")
             for name, content in members.items() if rendered.episode == episode else ():
                 path = out / f"{rendered.key}.{name}"
                 path.unlink(missing_ok=True)  # a link would lead elsewhere

@@ -10,7 +10,7 @@ import click
 from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
 from compiler.build import build, find_outstanding
 from compiler.cli import options
-from compiler.cli.options import blender_option, place_options, places_asked
+from compiler.cli.options import ask_for_trust, blender_option, place_options
 from compiler.cli.progress import make_display
 from compiler.cli.report import look_for_the_unseen, report_lines, shards_missing
 from compiler.errors import UsageError, VerificationFailed
@@ -20,7 +20,7 @@ from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import RetryPolicy
 from compiler.resolve import FirstBlender, provenance, restore_identical
 from compiler.storage.directory import open_directory
-from compiler.storage.published import Places, folder_of, load_manifest
+from compiler.storage.published import Places, Published
 from compiler.storage.sources import copy_sources
 from compiler.terminal import announce, say_lines
 from loaders.format import SAMPLE_DIGEST_DIGITS
@@ -50,20 +50,20 @@ def reproduce_command(
     Needed are the manifest, the job's file (the copy beside the manifest, or --job) and the assets. The job runs: code
     that is not your own runs only with --trust-source.
     """
-    published = load_manifest(manifest_path)
-    folder = folder_of(manifest_path)
+    published = Published.load(manifest_path, Places(**placing))
+    manifest, folder = published.manifest, published.folder
     if out.exists() and out.resolve() == folder.resolve():
         raise UsageError(f"{out} is the dataset itself", "name another place with --out")
-    if not published.shards:
+    if not manifest.shards:
         raise UsageError("the manifest has no finished shard", "there is nothing to reproduce: build the dataset first")
-    places = places_asked(published, folder, Places(**placing))
-    shards = 1 + max(shard.number for shard in published.shards)
+    published = ask_for_trust(published)
+    shards = 1 + max(shard.number for shard in manifest.shards)
     count, threads = share_cores(instances, shards)
     # What is published without an episode comes out without it again, if it fails here as well.
-    retry = RetryPolicy(on_poison="skip" if published.skipped else "fail")
+    retry = RetryPolicy(on_poison="skip" if manifest.skipped else "fail")
     pool = PoolOptions(count, InstanceOptions(threads, STALL_TIMEOUT_S, blender=blender), retry)
     with FirstBlender(pool.instance_options, retry.attempts, announce) as first:
-        plan = restore_identical(published, folder, first, places, doing="reproduce it")
+        plan = restore_identical(published, first, doing="reproduce it")
         with open_directory(out, plan, provenance(plan), fresh=None) as store:
             if store.anew:
                 announce(f"Note: {store.anew}")
@@ -73,7 +73,7 @@ def reproduce_command(
     say_lines(report_lines(report, store.manifest, out))
     if report.failed:
         raise shards_missing(report)
-    _compare(plan, published, store.manifest)
+    _compare(plan, manifest, store.manifest)
 
 
 def _compare(plan: Plan, published: Manifest, made: Manifest) -> None:

@@ -8,7 +8,7 @@ import click
 
 from compiler import preview
 from compiler.errors import UsageError
-from compiler.storage.published import find_sample, folder_of, load_manifest, spread
+from compiler.storage.published import Published, find_sample, spread
 from compiler.terminal import say_lines
 
 
@@ -46,11 +46,12 @@ def show_command(
 
     Filled keypoints are visible, hollow ones occluded.
     """
-    manifest, folder = load_manifest(dataset), folder_of(dataset)
+    published = Published.load(dataset)
+    manifest, folder = published.manifest, published.folder
     if key:
-        picture = preview.draw_sample(find_sample(folder, manifest, key), manifest, width, with_passes)
+        picture = preview.draw_sample(find_sample(published, key), manifest, width, with_passes)
     else:
-        samples = spread(folder, manifest, count)
+        samples = spread(published, count)
         picture = preview.contact_sheet(samples, manifest, columns, width, with_passes)
     name = folder.resolve().name
     path = out or Path(f"{name}-{key}.png" if key else f"{name}.png")

@@ -15,13 +15,13 @@ import click
 from tqdm import tqdm
 
 from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
-from compiler.cli.options import blender_option, place_options, places_asked, require_objects, take
+from compiler.cli.options import ask_for_trust, blender_option, place_options, require_objects, take
 from compiler.errors import OtherPixels, UsageError, VerificationFailed
 from compiler.machine import cores, share_cores
 from compiler.planning.sightings import Sightings
 from compiler.rendering.retry import RetryPolicy
 from compiler.resolve import FirstBlender
-from compiler.storage.published import Places, folder_of
+from compiler.storage.published import Places, Published, folder_of
 from compiler.terminal import announce, plain, say_json, say_lines
 from compiler.verification.findings import Outcome, ShardReport, look_around
 from compiler.verification.rerender import Rerendered, prepare_rerender, refuse_recording, rerender
@@ -69,10 +69,11 @@ def verify_command(
     """
     places, asked = take(Places, rendering), RerenderArguments(**rendering)
     _check_together(asked, places)
-    manifest, folder = intact_manifest(dataset), folder_of(dataset)
+    published = Published(folder_of(dataset), intact_manifest(dataset), places)
+    manifest, folder = published.manifest, published.folder
     if asked.rerender is not None:
         refuse_recording(manifest)
-        places = places_asked(manifest, folder, places)
+        published = ask_for_trust(published)
     verifier = Verifier(folder, manifest)
     reports = examine_all(verifier, jobs or cores())
     if not quiet:
@@ -91,7 +92,7 @@ def verify_command(
     if require_objects:
         seen.check_objects(folder)
     if asked.rerender is not None:
-        again = rerender_and_compare(folder, manifest, asked, places, jobs or cores())
+        again = rerender_and_compare(published, asked, jobs or cores())
         if as_json:
             say_json({**outcome.as_json(), **again.as_json()})
         else:
@@ -190,16 +191,12 @@ class RerenderOutcome:
         )
 
 
-def rerender_and_compare(
-    dataset: Path, manifest: Manifest, asked: RerenderArguments, places: Places, jobs: int
-) -> RerenderOutcome:
+def rerender_and_compare(published: Published, asked: RerenderArguments, jobs: int) -> RerenderOutcome:
     """Render samples again, and say which differ and how.
 
     Args:
-        dataset: its directory.
-        manifest: its manifest.
+        published: the dataset, where its job is now, and what is trusted.
         asked: which samples, and on which Blender.
-        places: where the job and its assets are, and what is trusted.
         jobs: how many instances render at once.
 
     Raises:
@@ -209,7 +206,7 @@ def rerender_and_compare(
     instances, threads = share_cores(jobs, shards=0)
     options = InstanceOptions(threads, STALL_TIMEOUT_S, blender=asked.blender)
     with FirstBlender(options, RetryPolicy().attempts, announce) as first:
-        comparison = prepare_rerender(dataset, manifest, asked.rerender or None, seed, first, places)
+        comparison = prepare_rerender(published, asked.rerender or None, seed, first)
     for line in comparison.elsewhere:
         announce(f"Note: another installation: {line}")
     compared, different = 0, []

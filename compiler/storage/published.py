@@ -93,12 +93,13 @@ def samples_of(path: Path) -> Iterator[Sample]:
         raise UsageError(f"{path}: {error}", _HINT) from None
 
 
-def find_sample(folder: Path, manifest: Manifest, key: str) -> Sample:
+def find_sample(published: Published, key: str) -> Sample:
     """Return the sample called `key`.
 
     Raises:
         UsageError: there is none, or its shard cannot be read.
     """
+    folder, manifest = published.folder, published.manifest
     wanted = SampleKey.parse(key)
     shard = next((shard for shard in manifest.shards if wanted and shard.number == wanted.shard), None)
     if shard is not None:
@@ -109,12 +110,13 @@ def find_sample(folder: Path, manifest: Manifest, key: str) -> Sample:
     raise UsageError(f"{folder} has no sample {key!r}", f"a key is as {example}")
 
 
-def spread(folder: Path, manifest: Manifest, count: int) -> list[Sample]:
+def spread(published: Published, count: int) -> list[Sample]:
     """Return `count` samples evenly spread over the dataset.
 
     Raises:
         UsageError: there is no finished shard, or one cannot be read.
     """
+    folder, manifest = published.folder, published.manifest
     if not manifest.samples:
         raise UsageError(f"{folder} has no finished shard yet", "run compile-dataset first")
     count = min(count, manifest.samples)

@@ -14,7 +14,7 @@ from compiler.errors import JobBroken, OtherPlan, UsageError, disk_error
 from compiler.planning.document import Made
 from compiler.planning.jobs import builtin_jobs
 from compiler.planning.plan import Plan
-from compiler.storage.published import Places
+from compiler.storage.published import Published
 from loaders.files import file_sha256, read_regular, write_atomically
 
 FOLDER = "source"
@@ -89,7 +89,7 @@ def _has_digest(path: Path, sha256: str | None) -> bool:
         return False
 
 
-def find_source(made: Made, folder: Path, places: Places) -> JobSource:
+def find_source(made: Made, published: Published) -> JobSource:
     """Return where a dataset's job is: given, built in, where it was, or its copy beside the shards.
 
     Its sources, wherever they are, have the digests of the manifest. Nothing was run.
@@ -98,6 +98,7 @@ def find_source(made: Made, folder: Path, places: Places) -> JobSource:
         UsageError: it is nowhere.
         OtherPlan: the file that was given, or a module beside it, is another.
     """
+    folder, places = published.folder, published.places
     due, recorded = dict(made.origin.sources), made.origin.path
     class_name, base = made.plan.job.class_name, str(places.assets.absolute()) if places.assets else ""
     if places.job is not None:

@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from compiler.errors import UsageError
 from compiler.planning.plan import differences
-from compiler.storage.published import samples_of
+from compiler.storage.published import Published, samples_of
 from compiler.verification.shard import read_json
 from loaders.content import decode_image, open_image, read_array
 from loaders.format import IMAGES, kind_of, meaning_of
-from loaders.manifest import Manifest
 from loaders.tarstream import Sample
 
 Field = tuple[str, Any, Any]
@@ -70,13 +69,13 @@ class DatasetDifference:
         return {**asdict(self), "equal": self.equal}
 
 
-def diff(first: tuple[Path, Manifest], second: tuple[Path, Manifest], limit: int) -> DatasetDifference:
-    """Compare two datasets, each a directory and its manifest; describe the first `limit` samples that differ.
+def diff(first: Published, second: Published, limit: int) -> DatasetDifference:
+    """Compare two datasets; describe the first `limit` samples that differ.
 
     Raises:
         UsageError: a shard that must be read is missing or damaged; or one of the two, which differ, is a recording.
     """
-    ours, theirs = first[1], second[1]
+    ours, theirs = first.manifest, second.manifest
     if ours.digest != theirs.digest:
         _refuse_recordings(first, second)
     found = DatasetDifference(
@@ -94,17 +93,17 @@ def diff(first: tuple[Path, Manifest], second: tuple[Path, Manifest], limit: int
             found.shards_same += 1
         else:
             found.shards_different.append(number)
-            paths = first[0] / mine[number].name, second[0] / others[number].name
+            paths = first.folder / mine[number].name, second.folder / others[number].name
             _compare_shards(_ascending(paths[0]), _ascending(paths[1]), found, limit)
     return found
 
 
-def _refuse_recordings(*datasets: tuple[Path, Manifest]) -> None:
+def _refuse_recordings(*datasets: Published) -> None:
     """Samples are paired shard by shard, as their keys ascend: in a recording they stand as they arrived."""
-    for folder, manifest in datasets:
-        if manifest.recorded:
+    for dataset in datasets:
+        if dataset.manifest.recorded:
             raise UsageError(
-                f"{folder}: a recording of a live tee has no plan's order; its samples cannot be paired",
+                f"{dataset.folder}: a recording of a live tee has no plan's order; its samples cannot be paired",
                 "compile-dataset verify checks it; compile the dataset of its plan to compare that",
             )
 

@@ -20,7 +20,7 @@ from compiler.machine import processor
 from compiler.planning.plan import Plan
 from compiler.process_control import deferred_interrupts
 from compiler.resolve import FirstBlender, restore_checked
-from compiler.storage.published import Places, samples_of
+from compiler.storage.published import Published, samples_of
 from compiler.verification.diff import Difference, compare_members
 from loaders.manifest import Manifest, ShardInfo
 
@@ -51,29 +51,26 @@ class Comparison:
     """One line for each difference of Blender build, packages or processor; empty: the bytes must be the same."""
 
 
-def prepare_rerender(
-    folder: Path, manifest: Manifest, amount: int | None, seed: int, first: FirstBlender, places: Places
-) -> Comparison:
+def prepare_rerender(published: Published, amount: int | None, seed: int, first: FirstBlender) -> Comparison:
     """Choose what to render again.
 
     Args:
-        folder: the dataset's.
-        manifest: its manifest.
+        published: the dataset.
         amount: how many samples; the whole episodes of them are rendered. None: every shard.
         seed: of the choice.
         first: the Blender that describes the job.
-        places: where the job and its assets are.
 
     Raises:
         OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
         UsageError: it is a recording; or as `restore_checked`.
         JobBroken: as `restore_checked`.
     """
+    manifest = published.manifest
     refuse_recording(manifest)
-    plan, elsewhere = restore_checked(manifest, folder, first, places, doing="render it again")
+    plan, elsewhere = restore_checked(published, first, doing="render it again")
     elsewhere += _other_processor(manifest)
     tasks = all_tasks(plan, manifest) if amount is None else choose_tasks(plan, manifest, amount, seed)
-    return Comparison(folder, plan, tasks, elsewhere)
+    return Comparison(published.folder, plan, tasks, elsewhere)
 
 
 def refuse_recording(manifest: Manifest) -> None:

@@ -32,7 +32,7 @@ from compiler.storage.destination import Destination, SampleSink
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
 _LOOK_EVERY_S = 1.0
 _TICK_S = 0.2
-"""How long the loop waits at once: an interrupt gets its turn on every platform."""
+"""How long the loop waits at once: so that interrupts are noticed on every platform."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Report:
     failures: int = 0
     """How much was noted in the directory's `failures.jsonl`."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know of the job, as rendering it told."""
+    """What the user should know of the job, learned by rendering it."""
     seen: Sightings = field(default_factory=Sightings)
     """What came into view in the shards that were rendered now as a whole."""
     seen_in: set[int] = field(default_factory=set)
@@ -72,7 +72,7 @@ class Report:
 
 
 class Display(Protocol):
-    """Shows how a build goes on."""
+    """Shows the progress of a build."""
 
     def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Take note of an event (None: a moment without one)."""
@@ -86,12 +86,12 @@ class Outstanding:
     """What a build has to do."""
 
     report: Report
-    """As it stands before anything is rendered."""
+    """As it is before anything is rendered."""
     missing: Iterable[int]
     """Numbers of the shards to render."""
     endless: bool = False
     require_objects: bool = False
-    """Where there is no end at which it could be told: stop unless the first shard that is done shows an object."""
+    """For a build without end: stop unless the first shard that is done shows an object."""
 
 
 def find_outstanding(store: Destination, shards: int, endless: bool = False) -> Outstanding:
@@ -123,8 +123,8 @@ def build(
         `work.report`, which grows meanwhile.
 
     Raises:
-        BlendshardError: nothing more can come of it; what was finished is kept.
-        KeyboardInterrupt: likewise.
+        BlendshardError: the build cannot continue; what was finished is kept.
+        KeyboardInterrupt: what was finished is kept, too.
     """
     report, pool, started, looked = work.report, WorkerPool(store, options, tee), time.monotonic(), 0.0
     first_to_show = work.endless and work.require_objects
@@ -189,7 +189,7 @@ def _account(event: Event, report: Report, store: Destination) -> None:
             store.record(shard, annotations, skipped)
             report.shards_done += 1
             report.skipped |= skipped
-            if seen is not None and report.shards_wanted:  # else there is no end at which it would be told
+            if seen is not None and report.shards_wanted:  # a build without end never reports it
                 report.seen.merge(seen)
                 report.seen_in.add(shard.number)
         case Restarted() | EpisodeSkipped() | ShardFailed():

@@ -39,7 +39,7 @@ def cores() -> int:
 
 
 def share_cores(instances: int, shards: int) -> tuple[int, int]:
-    """Return how many instances there shall be (0: choose) for so many shards (0: no end), and the threads of each."""
+    """Return how many instances to run (0: choose) for `shards` shards (0: no end), and how many threads each gets."""
     instances = instances or min(cores(), MOST_INSTANCES)
     if shards:
         instances = min(instances, shards)

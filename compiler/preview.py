@@ -18,13 +18,13 @@ from loaders.format import IMAGES, views_of
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
 
-_DAMAGED = "compile-dataset verify tells what is damaged"
+_DAMAGED = "compile-dataset verify says what is damaged"
 _SCREEN = 1920
-"""Pixels of width: what is shown on a screen without scrolling aside."""
+"""Pixels of width: what fits a screen without scrolling sideways."""
 _COLUMNS = 4
 _WIDTH_ALONE, _WIDTH_ON_A_SHEET, _NARROWEST = 960, 320, 200
 """Of a picture, in pixels; on a sheet it is narrower where a sample's pictures fit a row then."""
-_BESIDE = 3
+_MOST_IN_A_ROW = 3
 """Pictures side by side of a sample that is drawn alone: more would be small."""
 _GAP, _SEAM = 8, 2
 """Between samples, and between the pictures of one."""
@@ -47,7 +47,7 @@ def draw_sample(sample: Sample, manifest: Manifest, width: int | None, with_pass
         UsageError: it cannot be drawn.
     """
     if width is None:
-        count = min(_pictures_in_a_row(sample, with_passes), _BESIDE)
+        count = min(_pictures_in_a_row(sample, with_passes), _MOST_IN_A_ROW)
         width = min(_WIDTH_ALONE, (_SCREEN - _SEAM * (count - 1)) // count)
     return _tile(sample, manifest, width, with_passes, _SCREEN)
 
@@ -116,7 +116,7 @@ def _wrapped(row: list[Image.Image], most: int) -> list[list[Image.Image]]:
 
 
 def _pictures_in_a_row(sample: Sample, with_passes: bool) -> int:
-    """Return how many pictures stand side by side where there is room."""
+    """Return how many pictures go side by side if there is room."""
     views = views_of(sample.members)
     if not with_passes:
         return max(1, len(views))
@@ -138,7 +138,7 @@ def _grid(rows: Sequence[Sequence[Image.Image]], gap: int = _SEAM) -> Image.Imag
 
 
 _FINE = 2
-"""Drawn at so many times the size, then scaled down: Pillow draws without anti-aliasing."""
+"""Drawn at this many times the size, then scaled down: Pillow draws without anti-aliasing."""
 
 RGB = tuple[int, int, int]
 

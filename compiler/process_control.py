@@ -19,7 +19,7 @@ _AGAIN_S = 0.1
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Hold interrupts back; the function that is given raises KeyboardInterrupt if one has come.
 
-    SIGHUP comes when the terminal goes away. What is ignored stays so: under nohup a build is to survive that.
+    SIGHUP comes when the terminal goes away. What is ignored stays so: under nohup a build must survive that.
     Outside the main thread, which alone gets signals, nothing changes.
     """
     came = threading.Event()
@@ -49,7 +49,7 @@ class MainInterrupter:
     Use it as a context manager in the main thread: until its end it takes the place of SIGINT's handler and calls that.
     It interrupts nothing in another thread, on Windows, or where SIGINT is ignored or has no handler in Python.
 
-    State: the handler it stands in for, and whether a signal was sent, has arrived, or is to be swallowed.
+    State: the handler it replaces, and whether a signal was sent, has arrived, or must be swallowed.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class MainInterrupter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Interrupt no more, and give SIGINT back to the handler that had it."""
+        """Stop interrupting, and restore SIGINT's handler."""
         if (before := self._handler) is None:
             return
         try:

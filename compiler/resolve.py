@@ -76,7 +76,7 @@ class FirstBlender:
     Args:
         options: how it is started.
         attempts: how often a start, and a description, is tried.
-        say: hears of each loss that is got over.
+        say: called with a line for each loss that was overcome.
 
     Raises:
         BlenderUnusable: Blender does not start.
@@ -123,7 +123,7 @@ class FirstBlender:
         try:
             return Instance(self._options)
         except InstanceLost as loss:
-            raise BlenderUnusable(f"Blender {loss}", "compile-dataset doctor tells more", loss.log[-8:]) from None
+            raise BlenderUnusable(f"Blender {loss}", "compile-dataset doctor says more", loss.log[-8:]) from None
 
     def _over(self, what: str, attempt: int) -> None:
         self._say(f"{what}; starting another ({attempt + 1} of {self._attempts})")
@@ -154,15 +154,15 @@ def resolve_plan(choices: Choices, first: FirstBlender) -> Plan:
     plan = Plan(source, described, render, choices.seed, choices.samples_per_shard, first.hello)
     if plan.sample_bytes > DEFAULT_MAX_BYTES:
         raise UsageError(
-            f"a sample with all its passes and cameras has up to {plan.sample_bytes / 1e9:.1f} GB; what reads samples"
-            f" takes {DEFAULT_MAX_BYTES / 1e9:.1f} GB at most",
+            f"a sample with all its passes and cameras has up to {plan.sample_bytes / 1e9:.1f} GB; readers take"
+            f" {DEFAULT_MAX_BYTES / 1e9:.1f} GB at most",
             "choose a smaller --size, or fewer --passes",
         )
     return plan
 
 
 def provenance(plan: Plan) -> dict[str, Any]:
-    """Return what the manifest says of the dataset's making, beside the plan: it changes no byte of a shard."""
+    """Return the manifest's provenance: how the dataset was made, besides the plan. It changes no byte of a shard."""
     return {
         "blendshard": importlib.metadata.version("blendshard"),
         "job": {
@@ -189,12 +189,12 @@ def restore_plan(published: Published, first: FirstBlender) -> Plan:
     Raises:
         UsageError: the manifest does not say what to render, the job's file or an asset is gone, or the job is a
             stranger's and not trusted.
-        OtherPlan: the job's file, a module beside it or an asset is another; nothing was run.
+        OtherPlan: the job's file, a module of it or an asset has changed; nothing was run.
         JobBroken: the job cannot be used.
     """
     if published.manifest.recorded:
         raise UsageError(
-            "this is a recording of live samples: its manifest does not tell where the job is",
+            "this is a recording of live samples: its manifest does not say where the job is",
             "name the dataset that was recorded, or build that",
         )
     made = read_made(published.manifest)
@@ -219,13 +219,13 @@ def restore_checked(published: Published, first: FirstBlender, doing: str) -> tu
     """Return the manifest's plan, resolved here, and how this installation differs from the one it was made with.
 
     Raises:
-        OtherPlan: what the user chose is another now: the job's file, a field, an asset.
+        OtherPlan: what the user chose has changed: the job's file, a field, an asset.
         UsageError, JobBroken: as `restore_plan`.
     """
     restored = restore_plan(published, first)
     chosen, elsewhere = changes(restored, published.manifest)
     if chosen:
-        raise OtherPlan(f"the plan is another now: {summarize(chosen)}", f"restore it to {doing}")
+        raise OtherPlan(f"the plan has changed: {summarize(chosen)}", f"restore it to {doing}")
     return restored, elsewhere
 
 
@@ -233,10 +233,10 @@ def restore_identical(published: Published, first: FirstBlender, doing: str) -> 
     """Return the manifest's plan, resolved on the same Blender build and packages. Raises as `restore_checked`, too.
 
     Raises:
-        OtherPlan: it is another now: the job's file, a field, an asset, Blender or our code.
+        OtherPlan: it has changed: the job's file, a field, an asset, Blender or our code.
     """
     restored, elsewhere = restore_checked(published, first, doing)
     if elsewhere:
         more = f" (and {len(elsewhere) - 1} more)" if len(elsewhere) > 1 else ""
-        raise OtherPlan(f"this installation is another: {elsewhere[0]}{more}", f"install what it was, to {doing}")
+        raise OtherPlan(f"this installation differs: {elsewhere[0]}{more}", f"install what it was to {doing}")
     return restored

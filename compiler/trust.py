@@ -1,4 +1,4 @@
-"""Whose code a command would run: your own, or that of whoever made the dataset.
+"""Whose code a command would run: your own, or that of the dataset's maker.
 
 Rendering again runs the dataset's job, which is Python, with all your rights. A manifest says where the job is and what
 its digests are; anyone can write a manifest, so nothing in it grants anything. Your own code is
@@ -50,21 +50,21 @@ def find_trusted(published: Published) -> JobSource:
 
     Raises:
         UsageError: it is nowhere, it is a stranger's and not trusted, or the manifest does not say what it should.
-        OtherPlan: its file, a module beside it or an asset is another.
+        OtherPlan: its file, a module of it or an asset differs.
     """
     made = read_made(published.manifest)
     source, code = _look_up(made, published)
     if code:
         raise UsageError(
-            "to render this dataset again is to run its code, which is not your own: "
+            "rendering this dataset again runs its code, which is not yours: "
             f"{code[0].path}{f' and {len(code) - 1} more' if len(code) > 1 else ''}",
-            "read it, and let it run with --trust-source; or name a copy of yours with --job",
+            "read it, then allow it with --trust-source; or name your own copy with --job",
             [str(file) for file in code],
         )
     if made.plan.job.trust_blend and not _may_run_scripts(made, published.places):
         raise UsageError(
             f"the dataset was rendered with the scripts and drivers in {made.plan.job.blend} running",
-            "let them run here, too, with --trust-blend",
+            "allow them with --trust-blend",
         )
     check_assets(made, source)
     return source

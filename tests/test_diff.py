@@ -212,7 +212,7 @@ def test_samples_out_of_order_are_trouble_not_a_difference(tmp_path: Path) -> No
     make(tmp_path / "a", Recipe(shards=1))
     recording = recording_of(tmp_path / "b", tmp_path / "a")
     write_manifest(recording, replace(Manifest.load(recording), provenance={}))
-    with pytest.raises(UsageError, match="sample 000000-000003 stands behind 000000-000004"):
+    with pytest.raises(UsageError, match="sample 000000-000003 comes after 000000-000004"):
         compared(tmp_path / "a", recording)
 
 

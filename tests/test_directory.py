@@ -162,9 +162,9 @@ def test_what_a_job_that_failed_has_left_makes_way_for_the_mended_one(tmp_path: 
     """No build of the old plan comes past the episode: what it left is of no use. A line tells what is removed."""
     begun(tmp_path, OLD, SECOND)
     with open_directory(tmp_path, NEW.plan, {}, fresh=False) as directory:
-        assert directory.anew == (
+        assert directory.started_over == (
             f"{tmp_path} holds another plan (seed was 1, is 2), whose job failed in episode 1 with no shard finished:"
-            " a build begins it anew and removes 1 shard begun, with 2 samples in whole episodes"
+            " a build starts it over and removes 1 shard begun, with 2 samples in whole episodes"
         )
     assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME}
     assert Manifest.load(tmp_path).plan == NEW.plan.identity()
@@ -179,11 +179,11 @@ def test_what_could_go_on_is_kept_from_another_plan(failed: tuple[str, ...], tmp
         open_directory(tmp_path, NEW.plan, {}, fresh=False),
     ):
         pass
-    lost = ", or begin anew with --fresh, which removes 1 shard begun, with 2 samples in whole episodes"
+    lost = ", or start over with --fresh, which removes 1 shard begun, with 2 samples in whole episodes"
     assert refused.value.hint == f"name another place with --out to keep both{lost}"
     assert files_in(tmp_path) == before
     with open_directory(tmp_path, plan, {}, fresh=False) as directory:
-        assert directory.anew == ""
+        assert directory.started_over == ""
         writer = directory.writer(0, skipping=False)
         assert len(writer.kept.samples) == 2
         writer.close()
@@ -211,8 +211,8 @@ def test_where_nothing_is_whole_another_plan_begins_anew_and_says_so(tmp_path: P
         pass
     write(tmp_path, {"cubes-train-000000.tar.part": b"half", failures.FILE_NAME: b'[]\n{"what": "job failed"}\n{'})
     with open_directory(tmp_path, NEW.plan, {}, fresh=False) as directory:
-        assert directory.anew == (
-            f"{tmp_path} holds another plan (seed was 1, is 2) and nothing whole: a build begins it anew"
+        assert directory.started_over == (
+            f"{tmp_path} holds another plan (seed was 1, is 2) and nothing whole: a build starts it over"
         )
     assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME}
 

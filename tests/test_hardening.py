@@ -284,7 +284,7 @@ def test_a_token_that_was_given_is_not_told(given: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(ready.read_bytes())["token"] == TOKEN
-    assert "with the token that was given" in done.stderr
+    assert "with your token" in done.stderr
     assert TOKEN not in done.stderr + done.stdout
 
 

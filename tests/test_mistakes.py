@@ -82,7 +82,7 @@ BROKEN = [
         (
             "def annotate(self, view):\n    cube = view.describe(self.cube, 'cube')\n"
             "    return {'objects': [cube, {**cube, 'name': 'other', 'grasped': True}]}",
-            "objects[].grasped is in some items only: other with it, cube without; give all",
+            "objects[].grasped is in some items only: other with it, cube without; return",
         ),
         ("def setup(self):\n    stage.cube('cube')", "the scene has no camera"),
         ("def setup(self):\n    raise SystemExit(4)", "setup: SystemExit: 4"),
@@ -156,7 +156,7 @@ def test_a_first_try_that_failed_stands_in_no_ones_way(tmp_path: Path) -> None:
     write_job(tmp_path, "def randomize(self, rng):\n    rng.uniform()")
     said = (
         (f"Note: {out} holds another plan (the job file {job} has changed ("),
-        "whose job failed in episode 1 with no shard finished: a build begins it anew and removes 1 shard begun, with",
+        "whose job failed in episode 1 with no shard finished: a build starts it over and removes 1 shard begun, with",
     )
     for more in (["--dry-run"], []):
         done = run(*plan, *more)

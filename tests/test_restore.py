@@ -77,7 +77,7 @@ def test_what_was_published_without_an_episode_is_reproduced(
     done = reproduce(gapped, tmp_path / "again", FAKE_SAMPLE=fault)
     assert done.returncode == 0, done.stderr
     keys = "000001-000003, 000001-000004, 000001-000005"
-    assert f"was published without 3 samples: {keys}; the samples beside them are the same" in done.stdout
+    assert f"was published without 3 samples: {keys}; all other samples are the same" in done.stdout
     assert "the same bytes as the manifest says: 1 shards" in done.stdout
     assert digests(tmp_path / "again") == digests(gapped if fault else made)
 

@@ -108,7 +108,7 @@ def test_bytes_behind_the_end_are_found(dataset: Path) -> None:
     path = shard_of(dataset)
     with path.open("ab") as file:
         file.write(bytes(10240))
-    assert str(found(dataset)[0]) == f"{path.name}: 10240 bytes stand behind its end mark"
+    assert str(found(dataset)[0]) == f"{path.name}: 10240 bytes follow its end mark"
 
 
 def test_swapped_shards_are_told_by_their_keys(dataset: Path) -> None:
@@ -117,7 +117,7 @@ def test_swapped_shards_are_told_by_their_keys(dataset: Path) -> None:
     two.replace(one)
     two.write_bytes(content)
     first = found(dataset)[0]
-    assert (first.file, first.key, first.what) == (one.name, "000001-000000", "stands where 000000-000000 is due")
+    assert (first.file, first.key, first.what) == (one.name, "000001-000000", "is where 000000-000000 should be")
 
 
 def test_a_shard_of_another_dataset_is_found(dataset: Path, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_sample_in_anothers_place_is_found(dataset: Path) -> None:
 
 
 def test_samples_out_of_order_are_found(dataset: Path) -> None:
-    assert "stands where 000000-000000 is due" in rewritten(dataset, lambda samples: samples.reverse())[0].what
+    assert "is where 000000-000000 should be" in rewritten(dataset, lambda samples: samples.reverse())[0].what
 
 
 def test_a_lacking_or_foreign_member_is_found(dataset: Path) -> None:

@@ -99,8 +99,8 @@ _COMMANDS = {
 }
 """What each does; its module is loaded when it is called."""
 
-_GOING_ON = ("build", "reproduce")
-"""Commands that take up what an earlier run has left."""
+_CONTINUE = ("build", "reproduce")
+"""Commands that continue what an earlier run left."""
 
 _HELP = """Compile a dataset: Blender instances render randomized scenes into WebDataset shards.
 
@@ -146,13 +146,13 @@ def main() -> NoReturn:
             announce(line)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        going_on = invoked and invoked[0] in _GOING_ON
-        announce(f"Interrupted{'; run the same command again to continue' if going_on else ''}.")
+        continues = invoked and invoked[0] in _CONTINUE
+        announce(f"Interrupted{'; run the same command again to continue' if continues else ''}.")
         code = INTERRUPTED
     except BlendshardError as error:
         _say_error(error)
         code = error.exit_code
-    except BrokenPipeError:  # whoever read the output has left
+    except BrokenPipeError:  # the reader of the output has gone
         give_up(1)
         code = 1
     except (OSError, MemoryError, RuntimeError) as error:
@@ -162,20 +162,20 @@ def main() -> NoReturn:
 
 
 def _shortage(error: OSError | MemoryError | RuntimeError) -> BlendshardError:
-    """Return what to say where the system gives no more: a full disk under stdout, memory, processes.
+    """Return the error for a lack of resources: a full disk for stdout, memory, processes.
 
     Raises:
         RuntimeError: it is another error, a defect of ours.
     """
     if isinstance(error, MemoryError):
-        return Incomplete("there is not enough memory", "raise the limit (ulimit -v), or end what else takes memory")
+        return Incomplete("there is not enough memory", "raise the limit (ulimit -v), or end other programs")
     if isinstance(error, OSError):
         if error.filename is None:  # click prints the help by itself
             give_up(1)
-        return Incomplete(f"{error.filename or 'the output'}: {error.strerror or error}", "mend that, and start again")
+        return Incomplete(f"{error.filename or 'the output'}: {error.strerror or error}", "fix that, then start again")
     if "start new thread" not in str(error):
         raise error
-    return Incomplete("the system starts no further thread or process", "raise the limit (ulimit -u)")
+    return Incomplete("the system cannot start another thread or process", "raise the limit (ulimit -u)")
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -59,7 +59,7 @@ class LiveArguments:
 
 
 def live_options(given: LiveArguments, shards: int) -> LiveOptions | None:
-    """Return how the build of so many shards goes live, None if it does not.
+    """Return how a build of `shards` shards goes live, None if it does not.
 
     Raises:
         UsageError: options that do not go together, or an address that cannot be listened at.
@@ -113,14 +113,14 @@ _LIVE_OPTIONS = [
         type=click.Choice(["drop", "block"]),
         default="drop",
         show_default=True,
-        help="What a slow listener causes: lost samples, counted, or waiting.",
+        help="What a slow listener causes: dropped samples, which are counted, or waiting.",
     ),
     click.option(
         "--live-wait",
         metavar="N",
         type=click.IntRange(min=0),
         default=0,
-        help="Begin when so many listeners are there.",
+        help="Wait for N listeners before rendering.",
     ),
     click.option("--live-host", help="Listen at this address, for other machines too; needs a token."),
     click.option(
@@ -160,7 +160,7 @@ class BuildArguments:
     end_with_parent: bool
 
     def pool(self, shards: int) -> PoolOptions:
-        """Return how many instances render so many shards, and how."""
+        """Return how many instances render `shards` shards, and how."""
         instances, threads = share_cores(self.instances, shards)
         instance_options = InstanceOptions(threads, self.stall_timeout, blender=self.blender)
         return PoolOptions(instances, instance_options, RetryPolicy(self.attempts, self.on_poison), self.recycle)
@@ -168,25 +168,33 @@ class BuildArguments:
 
 @click.command("build")
 @options.add_plan_options
-@click.option(
-    "--shards", metavar="N", type=click.IntRange(min=0), help="How many shards the dataset shall have.  [required]"
-)
+@click.option("--shards", metavar="N", type=click.IntRange(min=0), help="How many shards the dataset gets.  [required]")
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset's directory.  [default: ./<job>]")
 @click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
 @click.option("--stall-timeout", metavar="N", type=click.FloatRange(min=1), default=STALL_TIMEOUT_S, show_default=True)
 @click.option(
-    "--attempts", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Tries of an episode."
+    "--attempts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How often to try an episode.",
 )
 @click.option(
     "--on-poison",
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="An episode that every try fails: give its shard up, or leave it out and list it.",
+    help="An episode that fails every try: give up its shard, or leave it out and list it.",
 )
 @options.require_objects
 @click.option(
-    "--recycle", metavar="N", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender."
+    "--recycle",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Episodes before a Blender is replaced.",
 )
 @click.option("--fresh", is_flag=True, help="Remove the dataset in the directory first.")
 @click.option(
@@ -244,7 +252,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _wanted(ctx: click.Context, asked: BuildArguments) -> int:
-    """Return how many shards there shall be: whoever tries a job with ``--dry-run`` need not know it yet."""
+    """Return how many shards to build: with ``--dry-run`` you need not say yet."""
     if asked.shards is None and not asked.dry_run:
         raise click.MissingParameter(
             ctx=ctx, param=next(entry for entry in ctx.command.params if entry.name == "shards")
@@ -255,9 +263,9 @@ def _wanted(ctx: click.Context, asked: BuildArguments) -> int:
 def _say_plan(plan: Plan, shards: int, out: Path, asked: BuildArguments) -> None:
     """Print what would be rendered."""
     found = None if asked.fresh else peek(out, plan, fresh=False)
-    if found and found.anew:
-        announce(f"Note: {found.anew}")
-    planned = reports.PlanReport(plan, shards, out, found.manifest if found and not found.anew else None)
+    if found and found.started_over:
+        announce(f"Note: {found.started_over}")
+    planned = reports.PlanReport(plan, shards, out, found.manifest if found and not found.started_over else None)
     if asked.as_json:
         say_json(planned.as_json())
     else:
@@ -271,7 +279,7 @@ def _store(plan: Plan, out: Path, fresh: bool, live_only: bool) -> Iterator[Dest
         yield LiveOnly(plan, plan.manifest(provenance(plan)), out)
     else:
         with open_directory(out, plan, provenance(plan), fresh) as directory:
-            if directory.anew:
-                announce(f"Note: {directory.anew}")
+            if directory.started_over:
+                announce(f"Note: {directory.started_over}")
             copy_sources(plan, out)
             yield directory

@@ -83,7 +83,7 @@ def check_all(options: InstanceOptions, found: Surveyed, say: Callable[[str], No
 
 
 def check_engines(options: InstanceOptions, say: Callable[[str], None]) -> Iterator[Check]:
-    """Render a tiny image with each engine, each in an instance of its own: without OpenGL, Blender may crash."""
+    """Render a tiny image with each engine, each in its own instance: without OpenGL, Blender may crash."""
     for engine in ENGINE_SAMPLES:
         say(f"rendering a tiny image with {engine}{_SLOW.get(engine, '')} ...")
         started = time.monotonic()

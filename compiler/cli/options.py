@@ -136,7 +136,7 @@ def _config_name(param: click.Parameter) -> str:
 
 
 require_objects = click.option(
-    "--require-objects", is_flag=True, help="Fail, with exit code 3, where no sample has an object in view."
+    "--require-objects", is_flag=True, help="Fail with exit code 3 if no sample has an object in view."
 )
 """Of commands that render a dataset or read it."""
 
@@ -159,7 +159,7 @@ class SceneJob(Job):
     def annotate(self, view):
         return {"objects": [view.describe(thing, category="thing") for thing in self.things]}
 """
-"""How a job for a scene is begun; it works as it stands wherever there is a mesh."""
+"""How a job for a scene begins; it works unchanged in any scene with a mesh."""
 
 blender_option = click.option(
     "--blender",
@@ -181,7 +181,7 @@ _PLAN_OPTIONS = [
         type=click.Choice(MISSING_FILES),
         default=MISSING_FILES[0],
         show_default=True,
-        help="Where a file that a render needs is not there: stop, or render without it.",
+        help="If a file that a render needs is missing: stop, or render without it.",
     ),
     click.option("--samples-per-shard", metavar="N", type=click.IntRange(1, 1_000_000), default=100, show_default=True),
     click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True),
@@ -251,9 +251,9 @@ _PLACE_OPTIONS = [
     click.option(
         "--assets",
         type=click.Path(path_type=Path, file_okay=False),
-        help="The folder that stood beside the job's file.",
+        help="The folder that holds the job's assets.",
     ),
-    click.option("--trust-source", is_flag=True, help="Let the dataset's own code run here, though it is not yours."),
+    click.option("--trust-source", is_flag=True, help="Let the dataset's code run, though it is not yours."),
     click.option("--trust-blend", is_flag=True, help="Let scripts and drivers in its .blend run."),
 ]
 
@@ -275,7 +275,7 @@ def ask_for_trust(published: Published) -> Published:
         return published
     _, code = look_up(published)
     if code and sys.stdin.isatty() and sys.stderr.isatty():
-        announce("To render this dataset again is to run its code, which is not your own:")
+        announce("Rendering this dataset again runs its code, which is not yours:")
         for file in code:
             announce(f"  {file}")
         announce("It can do whatever you can. Read it first.")

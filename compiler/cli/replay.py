@@ -26,8 +26,8 @@ from compiler.terminal import announce, say_lines
 @click.option("--episode", metavar="N", type=click.IntRange(min=0), required=True)
 @blender_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: ./episode-<number>]")
-@click.option("--save-blend", is_flag=True, help="Leave the episode's scene as a .blend file, too.")
-@click.option("--verbose", is_flag=True, help="Show the renderer's progress, too.")
+@click.option("--save-blend", is_flag=True, help="Also write the episode's scene as a .blend file.")
+@click.option("--verbose", is_flag=True, help="Also show the renderer's progress.")
 @place_options
 def replay_command(
     folder: Path,
@@ -40,7 +40,7 @@ def replay_command(
 ) -> None:
     """Render one episode again, alone, showing what the job and Blender print; its samples become files.
 
-    That runs the dataset's job: code that is not your own runs only with --trust-source.
+    That runs the dataset's job: code that is not yours runs only with --trust-source.
     """
     published = ask_for_trust(Published.load(folder, Places(**placing)))
     options = InstanceOptions(cores(), STALL_TIMEOUT_S, echo=True, progress=verbose, blender=blender)
@@ -49,7 +49,7 @@ def replay_command(
         raise UsageError(f"{place} is a link", "name the folder with --out")
     written, elsewhere = replay(published, episode, place, options, save_blend)
     for line in elsewhere:
-        announce(f"Note: this installation is another: {line}")
+        announce(f"Note: this installation differs: {line}")
     say_lines(written)
 
 
@@ -102,7 +102,7 @@ def _write(instance: Instance, order: Render, episode: int, out: Path) -> Iterat
                 path.write_bytes(content)
                 yield path
     except InstanceLost as loss:
-        hint = _hint("its output stands above", order)
+        hint = _hint("its output is above", order)
         raise Incomplete(f"episode {episode}: the instance {loss}", hint) from None
     except JobBroken as error:
         raise JobBroken(str(error), _hint(error.hint, order), error.details) from None

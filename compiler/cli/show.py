@@ -32,7 +32,7 @@ from compiler.terminal import say_lines
     type=click.IntRange(16, 8192),
     help="Of each picture, in pixels.  [default: 320, alone 960, or less]",
 )
-@click.option("--passes", "with_passes", is_flag=True, help="Show the passes, too, in false colours.")
+@click.option("--passes", "with_passes", is_flag=True, help="Also show the passes, in false colours.")
 def show_command(
     dataset: Path,
     key: str | None,

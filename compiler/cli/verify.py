@@ -101,7 +101,7 @@ def verify_command(
 
 
 def _check_together(asked: RerenderArguments, places: Places) -> None:
-    """Refuse what would be ignored. Which Blender to use may stand in the environment, and is no mistake."""
+    """Refuse what would be ignored. `BLENDSHARD_BLENDER` may be set, and is no mistake."""
     if asked.rerender is not None:
         return
     for name, value in {"pick": asked.pick, **asdict(places)}.items():
@@ -183,7 +183,7 @@ class RerenderOutcome:
         count = f"{len(self.different)} of {self.rerendered} samples that were rendered again have other bytes"
         if self.elsewhere:
             raise OtherPixels(
-                f"{count}; so may it be on another installation ({self.elsewhere[0]})",
+                f"{count}, as can happen on another installation ({self.elsewhere[0]})",
                 "render on the Blender build and the processor of the manifest to prove the bytes",
             )
         raise VerificationFailed(
@@ -208,7 +208,7 @@ def rerender_and_compare(published: Published, asked: RerenderArguments, jobs: i
     with FirstBlender(options, RetryPolicy().attempts, announce) as first:
         comparison = prepare_rerender(published, asked.rerender or None, seed, first)
     for line in comparison.elsewhere:
-        announce(f"Note: another installation: {line}")
+        announce(f"Note: this installation differs: {line}")
     compared, different = 0, []
     with closing(rerender(comparison, options, instances)) as samples:
         for sample in samples:

@@ -43,7 +43,7 @@ def never() -> bool:
 
 
 class Tee:
-    """Serves what is offered to whoever listens. Use as a context manager; its methods may be called from any thread.
+    """Serves what is offered to all who listen. Use as a context manager; its methods may be called from any thread.
 
     Leaving it cuts every response that is still open, so that its reader sees an error. After `finish` there is none
     but of listeners that did not read.
@@ -55,7 +55,7 @@ class Tee:
         Args:
             options: where to listen, for whom, and what to do about slow listeners.
             describe: what ``GET /status`` says of the dataset (plan digest, schema, rates, shards). Called in the
-                server's thread at each request: it must be quick, and safe beside the compiler's threads.
+                server's thread at each request: it must be quick, and safe to run next to the compiler's threads.
         """
         self.options = options or TeeOptions()
         self._describe = describe
@@ -116,7 +116,7 @@ class Tee:
         """End the dataset: every listener gets what waits for it, the tar's end mark and a clean end.
 
         Waits for that, for as long as the listeners read. A group that takes nothing for the period of grace is given
-        up. Whoever connects from now on gets an empty tar.
+        up. A listener that connects from now on gets an empty tar.
 
         Returns:
             False when a group was given up, now or before, or the wait was interrupted.
@@ -164,9 +164,9 @@ class LiveOptions:
 
     tee: TeeOptions
     wait: int = 0
-    """So many listeners must be there before anything is rendered."""
+    """Wait for this many listeners before anything is rendered."""
     token_made: bool = False
-    """Whether the token was made here, and must be told; one that was given is not shown again."""
+    """Whether the token was made here and must be announced; the user's own is not shown again."""
     ready_file: Path | None = None
     """Gets the address and the token as JSON once the tee listens: for a program that started the build."""
 
@@ -189,9 +189,9 @@ def tee_options(url: str, host: str | None, policy: Policy, token: str | None) -
     except ValueError:
         port = -1
     if parts.scheme != "http" or not parts.hostname or port < 0 or parts.path not in ("", "/") or parts.query:
-        raise UsageError(f"--live {url!r} is not an address to listen at", f"give one as {DEFAULT_URL}")
+        raise UsageError(f"--live {url!r} is not an address to listen at", f"use one like {DEFAULT_URL}")
     if host is None and not is_loopback(parts.hostname):
-        hint = f"if other machines shall connect, add --live-host {parts.hostname}; a token is then needed"
+        hint = f"to let other machines connect, add --live-host {parts.hostname}; a token is then needed"
         raise UsageError(f"--live {url}: {parts.hostname} can be reached from other machines", hint)
     chosen = host or parts.hostname
     if token is None and not is_loopback(chosen):
@@ -207,13 +207,13 @@ def live_tee(live: LiveOptions, plan: Plan, report: Report, announce: Announce) 
         live: where and for whom.
         plan: the dataset's plan.
         report: the build's, which grows; listeners may ask for it.
-        announce: is told where the tee listens, and what is waited for.
+        announce: called with where the tee listens, and what it waits for.
 
     Raises:
         UsageError: the address cannot be used.
     """
     with Tee(live.tee, _describer(plan, report)) as tee:
-        made = f" with token {live.tee.token}" if live.token_made else ", with the token that was given"
+        made = f" with token {live.tee.token}" if live.token_made else ", with your token"
         announce(f"live at {tee.address}{made if live.tee.token else ''}")
         if live.ready_file is not None:
             ready = {"address": tee.address, "token": live.tee.token}

@@ -40,7 +40,7 @@ def schema_of(value: Any, path: str = "annotations") -> Schema:
     if isinstance(value, dict):
         return {name: schema_of(item, f"{path}.{name}") for name, item in value.items()}
     if isinstance(value, list):
-        if len(kinds := set(map(type, value))) == 1 and kinds <= _PLAIN:  # most of what annotations hold, told at once
+        if len(kinds := set(map(type, value))) == 1 and kinds <= _PLAIN:  # the common case, decided at once
             return [kinds.pop().__name__]
         _check_alike(value, f"{path}[]")
         items: Schema = []
@@ -60,7 +60,7 @@ def _check_alike(items: Sequence[Any], path: str) -> None:
         having, lacking = ([names[at] for at in names if (lone in entries[at]) is has] for has in (True, False))
         raise SchemaConflict(
             f"{path}.{lone} is in some items only: {_few(having)} with it, {_few(lacking)} without;"
-            " give all the same fields, None where there is nothing to say"
+            " return the same fields in all of them, None if there is nothing to say"
         )
 
 

@@ -22,7 +22,7 @@ _TICK_S = 0.2
 class MemoryGate:
     """A lock that many may share or one may hold exclusively, as memory is short.
 
-    Whoever asks for it exclusively waits until the others have let it go, and those who ask to share it wait for that.
+    A worker that asks for it exclusively waits until the others have released it; those who then ask to share it wait.
 
     State: how many share it, whether one has it exclusively, how many ask for that, and how many wait in all.
     """
@@ -57,7 +57,7 @@ class MemoryGate:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Render while nobody else does."""
+        """Render while no other worker does."""
         with self._change:
             self._asking += 1
             self._wait(lambda: not self.exclusive and not self._sharing)
@@ -103,7 +103,7 @@ class PoolOptions:
     instance_options: InstanceOptions
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     recycle_episodes: int = 500
-    """An instance makes way for a fresh one after so many episodes, so that Blender's memory stays flat."""
+    """An instance is replaced after this many episodes, so that Blender's memory stays flat."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class WorkerPool:
             return next(self._shards, None)
 
     def _render_shard(self, worker: _Worker, number: int) -> None:
-        """Render one shard to its end, over as many instances as it takes, or give it up."""
+        """Render one shard completely, with as many instances as that takes, or give it up."""
         blender = self._options.instance_options.blender
         task = ShardTask(self._store, number, self._options.retry, self.events, self._offer, blender)
         try:
@@ -261,7 +261,7 @@ class WorkerPool:
         """Render until all is done, another needs the memory or the instance is lost; return the loss."""
         exclusive = task.exclusive and self._options.instances > 1
         if exclusive or self._gate.exclusively_wanted:
-            worker.release()  # whoever waits leaves its memory to the others
+            worker.release()  # a waiting worker leaves its memory to the others
         try:
             with self._gate.exclusively() if exclusive else self._gate.shared():
                 self._render_some(worker, task, 1 if exclusive else len(task.remaining))
@@ -289,7 +289,7 @@ class WorkerPool:
                 return
 
     def _note(self, notes: Mapping[str, str]) -> None:
-        """Tell each note once, though every shard and every instance has it."""
+        """Report each note once, though every shard and every instance sends it."""
         for about, note in notes.items():
             if self._notes.setdefault(about, note) is note:
                 self.events.put(Noted(note))

@@ -19,7 +19,7 @@ _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't ope
 
 
 class NotStarted(InstanceLost):
-    """An instance was lost before it could be given an order: no episode is to blame."""
+    """An instance was lost before it got an order: no episode is to blame."""
 
 
 class ShardTask:
@@ -40,7 +40,7 @@ class ShardTask:
         offer: Callable[[str, bytes], None],
         blender: str | None = None,
     ) -> None:
-        """Begin the shard, or go on behind what an earlier run left of it. Raises OSError.
+        """Begin the shard, or continue after what an earlier run left of it. Raises OSError.
 
         `blender` is what ``--blender`` names: a replay needs it, too.
         """
@@ -48,7 +48,7 @@ class ShardTask:
         self.number = number
         self.remaining = self.plan.episodes(number)
         self.exclusive = False
-        """Whether the episode is to be rendered while no other instance works."""
+        """Whether to render the episode while no other instance works."""
         self._retry = retry
         self._events = events
         self._offer = offer
@@ -78,7 +78,7 @@ class ShardTask:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing would be lost if the instance were now."""
+        """Whether losing the instance now would cost nothing."""
         return self._begun == 0 and (not self.plan.job.reuse_scene or not self.remaining)
 
     def add(self, members: dict[str, bytes]) -> None:
@@ -109,7 +109,7 @@ class ShardTask:
             self._finish_episode()
 
     def _check(self, annotations: object, key: str) -> None:
-        """Hold a view's annotations against the published schema, and against those of other samples."""
+        """Check a view's annotations against the published schema, and against those of other samples."""
         problem = annotation_problem(annotations)
         try:
             self._annotations = schemas.merge(self._annotations, schemas.schema_of(annotations))
@@ -133,7 +133,7 @@ class ShardTask:
         self._offered.clear()
 
     def recover(self, loss: InstanceLost) -> bool:
-        """Go back to where rendering can begin again; where that was tried enough, give the shard up and return False.
+        """Go back to where rendering can restart; after the last try, give up the shard and return False.
 
         Raises:
             OSError: the part file cannot be written.
@@ -166,7 +166,7 @@ class ShardTask:
     def _skip(self, loss: InstanceLost) -> bool:
         """Leave the episode out if that was asked for, and it is to blame.
 
-        Where the scene is reused, the episodes behind it would be others without it: there the shard is given up.
+        If the scene is reused, the episodes after it would differ without it: then the shard is given up.
         """
         if self._retry.on_poison != "skip" or isinstance(loss, NotStarted) or self.plan.job.reuse_scene:
             return False
@@ -195,7 +195,7 @@ class ShardTask:
         return False
 
     def failure(self, what: What, reason: str, log: Sequence[str], attempt: int) -> Failure:
-        """Return what is to be noted of the present episode, at this attempt of it."""
+        """Return the record of a failure of the current episode at this attempt."""
         now = self.remaining[0]
         replay = replay_command(self._folder, now.episode, self._blender)
         return Failure(what, self.number, now.episode, attempt, reason, log, replay, now.samples[0].key)

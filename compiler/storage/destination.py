@@ -58,7 +58,7 @@ class Destination(Protocol):
         """Return the shards that must be rendered again."""
 
     def writer(self, number: int, skipping: bool) -> Writer:
-        """Begin a shard, or go on with it; `skipping`: keep to it where episodes of it were skipped."""
+        """Begin a shard, or continue it; `skipping`: keep episodes skipped that an earlier run skipped."""
 
     def record(self, shard: ShardInfo, annotations: schemas.Schema, skipped: Mapping[str, str]) -> None:
         """Enter a finished shard; `skipped`: the keys of samples that it lacks, and why."""
@@ -74,7 +74,7 @@ class SampleSink(Protocol):
         """Send one sample; False when interrupted."""
 
     def status(self) -> dict[str, Any]:
-        """Return how it stands."""
+        """Return what the tee says of itself."""
 
 
 def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: schemas.Schema) -> dict[str, object]:

@@ -29,19 +29,19 @@ from loaders.manifest import FILE_NAME, Manifest, ShardInfo
 class DatasetDirectory:
     """A directory that this process alone writes to.
 
-    State: `manifest`, always as it stands on the disk.
+    State: `manifest`, always as it is on the disk.
     """
 
     path: Path
     plan: Plan
     manifest: Manifest
-    anew: str = ""
-    """Why what was there was removed though nobody asked for it, in a line; empty where it was not."""
+    started_over: str = ""
+    """Why what was there was removed unasked, in a line; empty if it was not."""
 
     def damaged(self) -> list[ShardInfo]:
         """Return the shards of the manifest whose files are not what it says.
 
-        The journal of one that is whole has served, if it is of no part: a crash left it behind.
+        The journal of one that is whole has served, if there is no part file: a crash left it.
         """
         damaged = [shard for shard in self.manifest.shards if shard_problem(self.path, shard)]
         whole = {shard.name for shard in self.manifest.shards} - {shard.name for shard in damaged}
@@ -52,7 +52,7 @@ class DatasetDirectory:
         return damaged
 
     def writer(self, number: int, skipping: bool) -> ShardWriter:
-        """Begin a shard in the directory, or go on behind what an earlier run left of it.
+        """Begin a shard in the directory, or continue after what an earlier run left of it.
 
         Raises:
             OSError: its part file cannot be made.
@@ -104,7 +104,7 @@ class DatasetDirectory:
                 path.unlink()
 
     def clear_up(self) -> None:
-        """Remove what a compiler that was killed left half-written or behind, except the parts of shards."""
+        """Remove what a compiler that was killed left half-written, except the parts of shards."""
         for half in (f"{FILE_NAME}{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}{PART_SUFFIX}"):
             for path in self.path.glob(half):
                 path.unlink()
@@ -133,7 +133,7 @@ def open_directory(
     Args:
         path: the directory.
         plan: the dataset's plan.
-        provenance: what the manifest says beside it, where one is begun.
+        provenance: what else a new manifest says.
         fresh: remove the dataset that is there first; None: no, and the user cannot choose it.
 
     Raises:
@@ -152,23 +152,23 @@ def open_directory(
     try:
         yield _take_over(path, plan, provenance, fresh)
     finally:
-        with suppress(OSError):  # Windows keeps what is open; behind the release it might be another's lock
+        with suppress(OSError):  # Windows keeps what is open; after the release it might be another's lock
             (path / LOCK_NAME).unlink()
         lock.release()
 
 
 def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool | None) -> DatasetDirectory:
     found = peek(path, plan, fresh)  # again: until it was locked, another may have written there
-    manifest, anew = (found.manifest, found.anew) if found else (None, "")
+    manifest, started_over = (found.manifest, found.started_over) if found else (None, "")
     try:
         _check_shards(path, manifest)
-        if manifest is not None and (fresh or anew):
+        if manifest is not None and (fresh or started_over):
             DatasetDirectory(path, plan, manifest).forget_all()
-        if manifest is None or fresh or anew:
+        if manifest is None or fresh or started_over:
             (path / failures.FILE_NAME).unlink(missing_ok=True)
             manifest = plan.manifest(provenance)
             manifest.save(path)
-        directory = DatasetDirectory(path, plan, manifest, anew)
+        directory = DatasetDirectory(path, plan, manifest, started_over)
         directory.clear_up()
     except OSError as error:
         raise not_writable(path, error) from None

@@ -33,11 +33,11 @@ class Remains:
     unknown: int
     """Further .tar files, of which nothing tells what they are."""
     failed_in: int | None
-    """The episode in which the job failed, and behind which nobody has come since; None: in none."""
+    """The episode in which the job failed, and which no later build got past; None: in none."""
 
     @property
     def of_use(self) -> bool:
-        """Whether a build could go on with it.
+        """Whether a build could continue it.
 
         A job that fails stops every build of its plan at the same episode: the plan is given up with the job.
         """
@@ -73,7 +73,7 @@ def _journals(folder: Path, plan_digest: str) -> Iterator[tuple[str, list[str]]]
 
 
 def _failed_in(folder: Path, whole: set[str]) -> int | None:
-    """Return where the job failed, unless a later run has come past it: then something passing was the cause."""
+    """Return where the job failed, unless a later run got past it: then the cause was temporary."""
     for entry in failures.read(folder):
         key, episode = entry.get("sample"), entry.get("episode")
         if entry.get("what") != failures.JOB_FAILED or not isinstance(key, str) or not isinstance(episode, int):
@@ -94,7 +94,7 @@ _SHOWN = 60
 """Characters of a value that are shown."""
 
 _MORE = 3
-"""Differences that are summarize beside the first."""
+"""Differences that are spelled out after the first."""
 
 
 def changes(plan: Plan, manifest: Manifest) -> tuple[list[str], list[str]]:
@@ -107,7 +107,7 @@ def changes(plan: Plan, manifest: Manifest) -> tuple[list[str], list[str]]:
     values, installation = [], []
     for name, now, then in differences(plan.identity(), manifest.plan):
         if name == "code_sha256":
-            installation.append("the rendering code of this installation is another")
+            installation.append("the rendering code of this installation differs")
         elif name.startswith(INSTALLATION):
             installation.append(f"{name} was {_short(then)}, is {_short(now)}")
         elif name != "job.source_sha256" and not name.startswith("assets."):
@@ -174,7 +174,7 @@ def _is_written_in_place(name: str) -> bool:
 
 
 def _check_places(path: Path) -> None:
-    """Find what must not be written to where our files go: links first of all, as what they point to is not ours.
+    """Refuse what we must not write to: above all links, as what they point to is not ours.
 
     A finished shard may be a link: it is read, or replaced as a whole.
 
@@ -200,14 +200,14 @@ class Found:
     """A dataset that is there already."""
 
     manifest: Manifest
-    anew: str = ""
-    """Why a build begins it anew, though nobody asked for that, in a line; empty: it goes on with it."""
+    started_over: str = ""
+    """Why a build starts it over, though nobody asked for that, in a line; empty: it goes on with it."""
 
 
 def peek(path: Path, plan: Plan, fresh: bool | None) -> Found | None:
     """Return what is at `path` if it is a dataset of `plan` (of any, where `fresh`), None if it is free.
 
-    A dataset of another plan of which nothing is of use any more is begun anew: see `Remains.of_use`.
+    A dataset of another plan that is of no more use is started over: see `Remains.of_use`.
 
     Raises:
         UsageError, OtherPlan: as `open_directory`.
@@ -235,22 +235,22 @@ def peek(path: Path, plan: Plan, fresh: bool | None) -> Found | None:
     chosen, installation = changes(plan, manifest)  # what the user has changed comes before the installation's
     changed = summarize([*chosen, *installation])
     if not left.of_use:
-        return Found(manifest, _begun_anew(path, left, changed))
-    begin_anew = "" if fresh is None else f", or begin anew with --fresh, which removes {left}"
+        return Found(manifest, _started_over(path, left, changed))
+    start_over = "" if fresh is None else f", or start over with --fresh, which removes {left}"
     raise OtherPlan(
         f"{path} holds another plan, last rendered {when(path / FILE_NAME)}: {changed}",
-        f"name another place with --out to keep both{begin_anew}",
+        f"name another place with --out to keep both{start_over}",
     )
 
 
-def _begun_anew(path: Path, left: Remains, changed: str) -> str:
-    """Return the line on a dataset of another plan that stands in nobody's way."""
+def _started_over(path: Path, left: Remains, changed: str) -> str:
+    """Return the note on a dataset of another plan that a build starts over."""
     if left.kept:
         return (
             f"{path} holds another plan ({changed}), whose job failed in episode {left.failed_in} with no shard"
-            f" finished: a build begins it anew and removes {left}"
+            f" finished: a build starts it over and removes {left}"
         )
-    return f"{path} holds another plan ({changed}) and {left}: a build begins it anew"
+    return f"{path} holds another plan ({changed}) and {left}: a build starts it over"
 
 
 def not_writable(path: Path, error: OSError) -> UsageError:

@@ -1,6 +1,6 @@
-"""The journal beside a part file: which of its bytes are whole and on the disk, so that a build goes on behind them.
+"""The journal of a part file: which of its bytes are whole and on the disk, so that a build continues after them.
 
-JSON lines: first the plan's digest, then one for each unit that rendering can go on behind: an episode, or the whole
+JSON lines: first the plan's digest, then one for each unit after which rendering can continue: an episode, or the whole
 shard where the job reuses its scene. A line is written when the unit's bytes are on the disk, and holds their sha256:
 whatever a power failure leaves of the part file or of the journal, what passes `recover` is what was rendered.
 """
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """A sample that stands in a part file."""
+    """A sample in a part file."""
 
     length: int
     """Of its record, bytes."""
@@ -115,7 +115,7 @@ def recover(
         entries: the journal's.
         due: the keys of each unit, as the plan numbers them.
         whole: the members of each sample, as the plan says; a mapping tells their shapes, too.
-        skipping: keep to it that units were skipped; otherwise nothing behind the first of them is kept.
+        skipping: keep skipped units skipped; otherwise nothing after the first of them is kept.
     """
     found = Recovered()
     try:
@@ -178,9 +178,9 @@ def _unit(entry: Entry, source: _Digesting, samples: Iterator[tuple[str, Stored,
     for due in entry.keys:
         key, stored, annotations = next(samples)
         if key != due:
-            raise ValueError(f"{key} stands where {due} was written")
+            raise ValueError(f"{key} is where {due} was written")
         unit.samples.append(stored)
         unit.annotations = schemas.merge(unit.annotations, annotations)
     if source.digest.hexdigest() != entry.sha256:
-        raise ValueError(f"the bytes of {entry.keys[0]} and the samples behind it are not those that were written")
+        raise ValueError(f"the bytes of {entry.keys[0]} and of the samples after it are not those that were written")
     return unit

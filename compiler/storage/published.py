@@ -26,7 +26,7 @@ class Places:
     job: Path | None = None
     """The job's file."""
     assets: Path | None = None
-    """The folder in which the job's assets lie as they lay beside its file."""
+    """The folder that holds the job's assets, as the job's own folder did."""
     trust_source: bool = False
     """Whether code of the dataset may run, though it is not the user's own."""
     trust_blend: bool = False
@@ -67,10 +67,10 @@ def load_manifest(dataset: Path) -> Manifest:
     try:
         return Manifest.load(dataset)
     except ManifestError as error:
-        raise UsageError(str(error), "give the directory that compile-dataset wrote") from None
+        raise UsageError(str(error), "name the directory that compile-dataset wrote") from None
 
 
-_HINT = "compile-dataset verify tells what is damaged"
+_HINT = "compile-dataset verify says what is damaged"
 
 
 def open_shard(path: Path) -> BinaryIO:

@@ -18,7 +18,7 @@ from compiler.storage.published import Published
 from loaders.files import file_sha256, read_regular, write_atomically
 
 FOLDER = "source"
-"""Beside the shards: the job's file, and the modules beside it that it imports."""
+"""The folder next to the shards: the job's file, and the modules from its folder that it imports."""
 
 
 MOST_BYTES = 16 << 20
@@ -26,9 +26,9 @@ MOST_BYTES = 16 << 20
 
 
 def copy_sources(plan: Plan, folder: Path) -> None:
-    """Write the job's sources under ``source/``: what the digest in the plan stands for.
+    """Write the job's sources under ``source/``: what the digest in the plan covers.
 
-    Nothing else stays there, unless the job runs from there: beside it may be what it reads.
+    All else there is removed, unless the job runs from there: it may read files next to its own.
 
     Raises:
         UsageError: a file cannot be read; nothing is touched.
@@ -58,7 +58,7 @@ def _read(source: Asset) -> bytes:
     try:
         content = read_regular(source.path, MOST_BYTES)
     except OSError as error:
-        raise UsageError(f"cannot read {source.path}: {error.strerror}", "restore it, and start again") from None
+        raise UsageError(f"cannot read {source.path}: {error.strerror}", "restore it, then start again") from None
     if hashlib.sha256(content).hexdigest() != source.sha256:
         raise JobBroken(f"{source.path} was changed while its plan was drawn up", "start again")
     return content
@@ -90,13 +90,13 @@ def _has_digest(path: Path, sha256: str | None) -> bool:
 
 
 def find_source(made: Made, published: Published) -> JobSource:
-    """Return where a dataset's job is: given, built in, where it was, or its copy beside the shards.
+    """Return where a dataset's job is: given, built in, where it was, or its copy in the dataset.
 
     Its sources, wherever they are, have the digests of the manifest. Nothing was run.
 
     Raises:
         UsageError: it is nowhere.
-        OtherPlan: the file that was given, or a module beside it, is another.
+        OtherPlan: the file that was given, or a module of it, differs.
     """
     folder, places = published.folder, published.places
     due, recorded = dict(made.origin.sources), made.origin.path
@@ -106,19 +106,19 @@ def find_source(made: Made, published: Published) -> JobSource:
         if strangers := list(_strangers(places.job, due)):
             raise OtherPlan(
                 f"{strangers[0]} is not what the dataset was made with: its sha256 is not the manifest's",
-                f"give the job's file as it was, or the dataset's copy: --job {folder / FOLDER / recorded.name}",
+                f"name the job's file as it was, or the dataset's copy: --job {folder / FOLDER / recorded.name}",
             )
         return JobSource(str(places.job.absolute()), class_name, base, due)
     copy = folder / FOLDER / recorded.name
     was = str(recorded.parent) if recorded.is_absolute() and _is_there(recorded.parent) else ""
     here = [(builtin_jobs().get(recorded.stem), base), (recorded, base), (copy.absolute(), base or was)]
-    for path, beside in here:
+    for path, assets in here:
         if path is not None and path.is_absolute() and not list(_strangers(path, due)):
-            return JobSource(str(path), class_name, beside, due)
+            return JobSource(str(path), class_name, assets, due)
     if _is_there(copy):
         raise OtherPlan(
             f"{next(_strangers(copy, due))} is not what the dataset was made with: its sha256 is not the manifest's",
-            "compile-dataset verify tells what else is damaged; or say where the job's file is: --job path/to/job.py",
+            "compile-dataset verify says what else is damaged; or say where the job's file is: --job path/to/job.py",
         )
     raise UsageError(
         f"the job's file is neither at {recorded}, as it was, nor at {copy}", "say where it is: --job path/to/job.py"
@@ -144,18 +144,18 @@ def _strangers(path: Path, due: Mapping[str, str]) -> Iterator[Path]:
 
 
 def check_assets(made: Made, source: JobSource) -> None:
-    """Hold the files that the job reads to their digests, as far as they are where they must be, before it runs.
+    """Check the digests of the files that the job reads, of those that are in their places, before it runs.
 
     Raises:
-        OtherPlan: one is another.
+        OtherPlan: one differs.
     """
     for name, sha256 in made.plan.assets.items():
         places = [source.base / name, Path(made.origin.assets[name])]
         found = [digest for place in places if (digest := _digest_of(place))]
         if found and sha256 not in found:
             raise OtherPlan(
-                f"the plan is another now: assets.{name} was {sha256!r}, is {found[0]!r}",
-                "restore the file, or name the folder that stood beside the job's file with --assets",
+                f"the plan has changed: assets.{name} was {sha256!r}, is {found[0]!r}",
+                "restore the file, or name the folder that holds the assets with --assets",
             )
 
 
@@ -168,7 +168,7 @@ def _digest_of(path: Path) -> str:
 
 
 def placed_fields(made: Made, source: JobSource) -> dict[str, Any]:
-    """Return the plan's job fields; files and folders where they are now: beside the job, or where they were.
+    """Return the plan's job fields; files and folders where they are now: next to the job, or where they were.
 
     Raises:
         UsageError: one is in neither place.
@@ -190,7 +190,7 @@ def _place(name: str, was: str, source: JobSource, what: str) -> str:
     if not _is_there(here) and not _is_there(there):
         raise UsageError(
             f"{what}: there is no file or folder {there}, where it was, nor {here}",
-            "name the folder that stood beside the job's file with --assets, or the job's file with --job",
+            "name the folder that holds the assets with --assets, or the job's file with --job",
         )
     return str(here if _is_there(here) else there)
 

@@ -99,7 +99,7 @@ def diff(first: Published, second: Published, limit: int) -> DatasetDifference:
 
 
 def _refuse_recordings(*datasets: Published) -> None:
-    """Samples are paired shard by shard, as their keys ascend: in a recording they stand as they arrived."""
+    """Samples are paired shard by shard, as their keys ascend: a recording has them in the order of arrival."""
     for dataset in datasets:
         if dataset.manifest.recorded:
             raise UsageError(
@@ -148,7 +148,7 @@ def _ascending(path: Path) -> Iterator[Sample]:
     for sample in samples_of(path):
         if sample.key <= last:
             raise UsageError(
-                f"{path}: sample {sample.key} stands behind {last}", "compile-dataset verify tells what is damaged"
+                f"{path}: sample {sample.key} comes after {last}", "compile-dataset verify says what is damaged"
             )
         last = sample.key
         yield sample

@@ -78,7 +78,7 @@ def look_around(folder: Path, manifest: Manifest) -> Surroundings:
 
 
 def _strange_sources(folder: Path, manifest: Manifest) -> list[str]:
-    """Return what lies among the copies of the job's sources and is none of them: code that nobody has digested.
+    """Return the files among the copies of the job's sources that are none of them: code without a digest.
 
     It is never run: see `blender_jobs._worker.sources`. Links are named, not followed.
     """
@@ -150,7 +150,7 @@ class Outcome:
             more = f" and {len(self.damaged) - _SHOWN} more" if len(self.damaged) > _SHOWN else ""
             raise VerificationFailed(
                 f"{self.folder}: damaged: {', '.join(self.damaged[:_SHOWN])}{more}",
-                "run the command that made the dataset again: it renders damaged shards anew",
+                "run the command that made the dataset again: it renders damaged shards again",
             )
 
 

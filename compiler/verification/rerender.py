@@ -1,4 +1,4 @@
-"""Render samples of a finished dataset again, in fresh processes, and hold them against the published bytes."""
+"""Render samples of a finished dataset again, in fresh processes, and compare them with the published bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Rerendered:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is to be rendered again, and how this installation differs from the one that made the dataset."""
+    """What to render again, and how this installation differs from the one that made the dataset."""
 
     folder: Path
     plan: Plan

@@ -85,7 +85,7 @@ class SampleChecker:
             yield Finding(name, str(error))
             return
         if not (due or name in self.members):
-            return  # other people's JSON
+            return  # JSON that is not ours
         if problem := annotation_problem(annotations):
             yield Finding(name, problem)
             return
@@ -263,7 +263,7 @@ class Walk:
             if self._passed != self._shard.samples:
                 self._blame(f"holds {self._passed} samples, not {self._shard.samples}")
             if beyond := self._tap.drain():
-                self._blame(f"{beyond} bytes stand behind its end mark")
+                self._blame(f"{beyond} bytes follow its end mark")
         self._conclude()
 
     def _conclude(self) -> None:
@@ -285,7 +285,7 @@ class Walk:
         at, self._passed, self._key = self._passed, self._passed + 1, sample.key
         due = self._due[at] if at < len(self._due) else None
         if self._due and (due is None or sample.key != due.key):
-            self._blame(f"stands where {due.key} is due" if due else "is one too many", sample.key)
+            self._blame(f"is where {due.key} should be" if due else "is one too many", sample.key)
             due = None
         known = len(self._report.problems)
         self._check_record(sample, record)
@@ -307,7 +307,7 @@ class Walk:
             self._blame(f"is not as it was written (bytes {sample.offset} to {sample.end})", sample.key)
 
     def _check_record(self, sample: Sample, record: bytes) -> None:
-        """Hold a sample's headers and padding to the bytes that alone are canonical."""
+        """Check that a sample's headers and padding are canonical."""
         try:
             canonical = sample_record(sample.key, sample.members)
         except ValueError as error:

@@ -27,7 +27,7 @@ from compiler.errors import Incomplete, JobBroken
 from compiler.live.groups import Groups, TooManyGroups
 from compiler.live.options import QueueLimits
 from compiler.terminal import plain
-from compiler.verification.verify_report import look_around
+from compiler.verification.findings import look_around
 from loaders._decode import decode_npy
 from loaders._tee import recording
 from loaders._tee.client import Address, ConnectionLost, TeeConnection
@@ -284,7 +284,7 @@ def test_a_token_that_was_given_is_not_told(given: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(ready.read_bytes())["token"] == TOKEN
-    assert "with the token that was given" in done.stderr
+    assert "with your token" in done.stderr
     assert TOKEN not in done.stderr + done.stdout
 
 

@@ -121,7 +121,7 @@ def test_whoever_requires_objects_hears_of_a_live_build_without_any(shards: int)
         "build", "cube", "--samples-per-shard", 6, "--live-only", "--live", ADDRESS, "--shards", shards, *REQUIRED
     )
     assert done.returncode == 3
-    assert f"Error: cube: {NO_LABELS}\nTry: mend annotate()" in done.stderr
+    assert f"Error: cube: {NO_LABELS}\nTry: fix annotate()" in done.stderr
 
 
 def test_whoever_requires_objects_hears_of_a_dataset_without_any(tmp_path: Path) -> None:

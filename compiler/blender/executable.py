@@ -132,7 +132,7 @@ def _version(path: str) -> str:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process started in a session of its own, and whatever it has started."""
+    """End a process that leads its own session, and all that it has started."""
     if os.name == "posix":
         with suppress(ProcessLookupError):  # all of it ended by itself
             os.killpg(process.pid, signal.SIGKILL)

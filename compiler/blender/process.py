@@ -31,7 +31,7 @@ LOG_LINES = 30
 """How much of an instance's output is kept for an error."""
 
 STALL_TIMEOUT_S = 600.0
-"""How long a busy instance may be silent unless told otherwise."""
+"""How long a busy instance may be silent by default."""
 
 _SMALL_BYTES = 1 << 18
 """What is always written in one go: where there is no room for it, the disk is full."""
@@ -62,7 +62,7 @@ class InstanceOptions:
     echo: bool = False
     """Show on stderr what the job and Blender say, as it comes."""
     progress: bool = False
-    """Show the renderer's progress, too."""
+    """Also show the renderer's progress."""
     blender: str | None = None
     """A Blender executable, or a Python that has the bpy wheel; None: the wheel in this Python."""
 
@@ -77,7 +77,7 @@ class InstanceOptions:
     def environment(self, scratch: str) -> dict[str, str]:
         """Return an instance's environment: its share of the threads, and no order that varies with the process.
 
-        Blender leaves its own temporary folders behind when it is killed: they too go into `scratch`.
+        A killed Blender leaves its temporary folders: they too go into `scratch`.
         """
         threads = dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS"), str(self.threads))
         folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
@@ -273,7 +273,7 @@ class Instance:
                 line = raw.decode(errors="replace").rstrip()
                 is_progress = _PROGRESS.search(line)
                 if self.options.echo and (self.options.progress or not is_progress):
-                    with suppress(OSError):  # whoever looked on has left: the pipe is read on
+                    with suppress(OSError):  # the terminal is gone; the pipe must still be drained
                         sys.stderr.write(f"{plain(line)}\n")
                 if line and not is_progress:
                     self._log.append(line)
@@ -323,4 +323,4 @@ def _explain_import(hello: orders.Hello, program: str | None) -> tuple[str, str]
             f"use one of these for the virtual environment, then: {install_command('blender')};"
             " or name a Blender executable with --blender",
         )
-    return f"Blender cannot be imported: {hello.problem}", "compile-dataset doctor tells more"
+    return f"Blender cannot be imported: {hello.problem}", "compile-dataset doctor says more"

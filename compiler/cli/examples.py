@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from compiler.cli.output import say_lines
 from compiler.errors import UsageError, disk_error
+from compiler.terminal import say_lines
 
 _PACKAGE = Path(__file__).parents[1]
 _PLACES = (_PACKAGE / "_examples", _PACKAGE.parent / "examples")

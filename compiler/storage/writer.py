@@ -23,11 +23,11 @@ from loaders.tarstream import END, sample_record
 class ShardWriter:
     """Appends samples; `seal` makes them last, `commit` gives the shard its name, `close` leaves what is sealed.
 
-    State: the samples that are in the part file, those behind the last seal among them, and the journal's entries.
+    State: the samples that are in the part file, those after the last seal among them, and the journal's entries.
     """
 
     def __init__(self, path: Path, plan_digest: str, kept: Recovered | None = None) -> None:
-        """Begin the shard that will be `path`, or go on behind what was kept of it (`find_kept`).
+        """Begin the shard that will be `path`, or continue after what was kept of it (`find_kept`).
 
         Raises:
             OSError: the part file or its journal cannot be made.
@@ -81,7 +81,7 @@ class ShardWriter:
         self._enter(Entry(keys, skipped=reason))
 
     def rollback(self) -> None:
-        """Throw away the samples behind the last seal."""
+        """Throw away the samples after the last seal."""
         del self._samples[self._sealed :]
         self._unit = _Unit()
         self._go_to_end()
@@ -140,7 +140,7 @@ class ShardWriter:
 
 
 class _Unit:
-    """The samples behind the last seal: their keys, and a digest over their records."""
+    """The samples after the last seal: their keys, and a digest over their records."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []

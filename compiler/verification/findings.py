@@ -12,11 +12,40 @@ from compiler.errors import VerificationFailed
 from compiler.planning.document import source_digests
 from compiler.planning.sightings import Sightings
 from compiler.storage import failures, sources
-from compiler.storage.directory import LOCK_NAME
+from compiler.storage.existing import LOCK_NAME
 from compiler.storage.journal import JOURNAL_SUFFIX
-from compiler.verification.shard_walk import Problem
 from loaders.files import PART_SUFFIX
 from loaders.manifest import FILE_NAME, Manifest
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it was written."""
+
+    file: str
+    what: str
+    key: str = ""
+    """The sample in which it lies; empty for the file as a whole."""
+    member: str = ""
+
+    def __str__(self) -> str:
+        sample = f" sample {self.key}:" if self.key else ""
+        return f"{self.file}:{sample}{f' {self.member}:' if self.member else ''} {self.what}"
+
+
+@dataclass
+class ShardReport:
+    """What was found in one shard."""
+
+    name: str
+    bytes: int
+    """As in the manifest."""
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is no damage, but should be known."""
+    seen: Sightings = field(default_factory=Sightings)
+    """What came into view, of annotations that are in order."""
+
 
 _SHOWN = 5
 """Problems of one file that are spelled out for people; JSON has all."""
@@ -49,7 +78,7 @@ def look_around(folder: Path, manifest: Manifest) -> Surroundings:
 
 
 def _strange_sources(folder: Path, manifest: Manifest) -> list[str]:
-    """Return what lies among the copies of the job's sources and is none of them: code that nobody has digested.
+    """Return the files among the copies of the job's sources that are none of them: code without a digest.
 
     It is never run: see `blender_jobs._worker.loading`. Links are named, not followed.
     """
@@ -121,7 +150,7 @@ class Outcome:
             more = f" and {len(self.damaged) - _SHOWN} more" if len(self.damaged) > _SHOWN else ""
             raise VerificationFailed(
                 f"{self.folder}: damaged: {', '.join(self.damaged[:_SHOWN])}{more}",
-                "run the command that made the dataset again: it renders damaged shards anew",
+                "run the command that made the dataset again: it renders damaged shards again",
             )
 
 

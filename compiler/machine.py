@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 from typing import Any
+
+MOST_INSTANCES = 16
+"""What automatic choice does not exceed; each instance holds 300 to 500 MB."""
+
+FEWEST_THREADS = 2
+"""With a single render thread, Cycles' main thread spins while it waits: a tenth to a third of the time is lost."""
 
 _FEATURES = ("sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "avx512f", "asimd", "sve")
 """By these Cycles and numpy choose among their kernels; Linux's names."""
@@ -24,3 +31,16 @@ def processor() -> dict[str, Any]:
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     model = facts.get("model name") or platform.processor() or platform.machine()
     return {"model": model, "features": [name for name in _FEATURES if name in flags]}
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cores(instances: int, shards: int) -> tuple[int, int]:
+    """Return how many instances to run (0: choose) for `shards` shards (0: no end), and how many threads each gets."""
+    instances = instances or min(cores(), MOST_INSTANCES)
+    if shards:
+        instances = min(instances, shards)
+    return instances, max(FEWEST_THREADS, cores() // instances)

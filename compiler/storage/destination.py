@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from compiler.errors import JobBroken
-from compiler.planning import schema
+from compiler.planning import schemas
 from compiler.planning.plan import Plan
 from compiler.storage.failures import Failure
 from compiler.storage.journal import Recovered
@@ -19,7 +19,7 @@ from loaders.tarstream import sample_record
 
 
 class Writer(Protocol):
-    """One shard on its way: see `compiler.storage.shards.ShardWriter`."""
+    """One shard on its way: see `compiler.storage.writer.ShardWriter`."""
 
     kept: Recovered
     """What an earlier run left of it."""
@@ -47,7 +47,7 @@ class Writer(Protocol):
         """Leave what is sealed for the next run, unless the shard was committed."""
 
 
-class Store(Protocol):
+class Destination(Protocol):
     """Takes shards; knows which are there."""
 
     plan: Plan
@@ -58,9 +58,9 @@ class Store(Protocol):
         """Return the shards that must be rendered again."""
 
     def writer(self, number: int, skipping: bool) -> Writer:
-        """Begin a shard, or go on with it; `skipping`: keep to it where episodes of it were skipped."""
+        """Begin a shard, or continue it; `skipping`: keep episodes skipped that an earlier run skipped."""
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+    def record(self, shard: ShardInfo, annotations: schemas.Schema, skipped: Mapping[str, str]) -> None:
         """Enter a finished shard; `skipped`: the keys of samples that it lacks, and why."""
 
     def note(self, failure: Failure) -> None:
@@ -74,10 +74,10 @@ class SampleSink(Protocol):
         """Send one sample; False when interrupted."""
 
     def status(self) -> dict[str, Any]:
-        """Return how it stands."""
+        """Return what the tee says of itself."""
 
 
-def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: schema.Schema) -> dict[str, object]:
+def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: schemas.Schema) -> dict[str, object]:
     """Return the manifest's schema with the annotations of one more shard.
 
     Raises:
@@ -85,13 +85,13 @@ def with_annotations(manifest: Manifest, plan: Plan, shard: str, annotations: sc
     """
     known = manifest.schema.get("annotations", "null")
     try:
-        return {**manifest.schema, "annotations": schema.merge(known, annotations)}
-    except schema.SchemaConflict as conflict:
+        return {**manifest.schema, "annotations": schemas.merge(known, annotations)}
+    except schemas.SchemaConflict as conflict:
         raise JobBroken(f"{plan.source.path}: annotate: {conflict} (in {shard})") from None
 
 
 @dataclass
-class Nowhere:
+class LiveOnly:
     """Keeps nothing: for samples that only live listeners get.
 
     State: `manifest`, without shards; only its schema grows.
@@ -109,7 +109,7 @@ class Nowhere:
         """Begin a shard that is counted, checked and forgotten."""
         return _Counter(self.plan.layout.shard_name(number))
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+    def record(self, shard: ShardInfo, annotations: schemas.Schema, skipped: Mapping[str, str]) -> None:
         """Check that the annotations go with those before. Raises JobBroken as `with_annotations`."""
         described = with_annotations(self.manifest, self.plan, shard.name, annotations)
         self.manifest = Manifest(self.plan.name, self.manifest.plan, described, self.manifest.provenance)

@@ -1,7 +1,8 @@
-"""Interrupts when we want them: Ctrl-C, SIGTERM and SIGHUP held back, and the main thread interrupted from another."""
+"""How this process ends: interrupts held back, the main thread interrupted from another, ending with the parent."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ _AGAIN_S = 0.1
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Hold interrupts back; the function that is given raises KeyboardInterrupt if one has come.
 
-    SIGHUP comes when the terminal goes away. What is ignored stays so: under nohup a build is to survive that.
+    SIGHUP comes when the terminal goes away. What is ignored stays so: under nohup a build must survive that.
     Outside the main thread, which alone gets signals, nothing changes.
     """
     came = threading.Event()
@@ -48,7 +49,7 @@ class MainInterrupter:
     Use it as a context manager in the main thread: until its end it takes the place of SIGINT's handler and calls that.
     It interrupts nothing in another thread, on Windows, or where SIGINT is ignored or has no handler in Python.
 
-    State: the handler it stands in for, and whether a signal was sent, has arrived, or is to be swallowed.
+    State: the handler it replaces, and whether a signal was sent, has arrived, or must be swallowed.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class MainInterrupter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Interrupt no more, and give SIGINT back to the handler that had it."""
+        """Stop interrupting, and restore SIGINT's handler."""
         if (before := self._handler) is None:
             return
         try:
@@ -116,3 +117,42 @@ class MainInterrupter:
         while isinstance(handler, MainInterrupter) and handler is not self:
             handler = handler._handler
         return handler is self
+
+
+_LOOK_EVERY_S = 0.3
+
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """Meanwhile be interrupted (as by Ctrl-C) when stdin closes or the parent process is gone.
+
+    Stdin alone would not do where processes fork: the parent's other children hold its pipes, too.
+    """
+    with MainInterrupter() as interrupter:
+        threading.Thread(target=_watch_stdin, args=(interrupter,), daemon=True).start()
+        if os.name == "posix":
+            threading.Thread(target=_watch_parent, args=(interrupter, os.getppid()), daemon=True).start()
+        yield
+
+
+def die_with_pool() -> None:
+    """In a process of `multiprocessing`: from now on end at once when the one that started it is gone."""
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _watch_stdin(interrupter: MainInterrupter) -> None:
+    while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
+        pass
+    interrupter.interrupt()
+
+
+def _watch_parent(interrupter: MainInterrupter, parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)
+    interrupter.interrupt()

@@ -51,7 +51,6 @@ class BuildOptions(TypedDict, total=False):
     on_poison: Literal["fail", "skip"]
     require_objects: bool
     recycle: int
-    require_objects: bool
     fresh: bool
     live_wait: int
     live_host: str

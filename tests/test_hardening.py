@@ -57,7 +57,7 @@ def test_nothing_is_printed_but_by_the_one_place() -> None:
         for path in root.rglob("*.py")
         if any(word in path.read_text() for word in ("click.echo(", "click.secho(", "print(", '.write(f"'))
     }
-    assert printing == {"commands/output.py", "progress.py", "rendering/instances.py"}
+    assert printing == {"terminal.py", "cli/progress.py", "blender/process.py"}
 
 
 def test_file_names_fake_no_verdict(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class Instance:
             for entry in episode.samples:
                 rendered, payload = self._receive(orders.Rendered)
                 if (rendered.key, rendered.frame, rendered.episode) != (entry.key, entry.frame, episode.episode):
-                    raise self._lost(f"sent {rendered.key} where {entry.key} was due")
+                    raise self._lost(f"sent {rendered.key} instead of {entry.key}")
                 yield rendered, self._members(rendered, payload)
             self.episodes += 1
         self._receive(orders.Done)
@@ -224,7 +224,7 @@ class Instance:
                 )
             raise JobBroken(message.message, details=message.trace)
         if not isinstance(message, kind):
-            raise self._lost(f"sent {type(message).__name__} where {kind.__name__} was due")
+            raise self._lost(f"sent {type(message).__name__} instead of {kind.__name__}")
         return message, frame[1]
 
     def _members(self, rendered: orders.Rendered, payload: bytes) -> dict[str, bytes]:

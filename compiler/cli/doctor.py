@@ -72,7 +72,7 @@ def examine(options: InstanceOptions) -> tuple[Hello, Surveyed]:
 
 
 def _check_all(options: InstanceOptions, found: Surveyed, say: Callable[[str], None]) -> Iterator[Check]:
-    """Try what a build may need, one thing after another; `say` hears what is being tried."""
+    """Try what a build may need, one thing after another; `say` is called with what is being tried."""
     engines = []
     for check in check_engines(options, say):
         engines.append(check)
@@ -106,7 +106,7 @@ def check_gpus(found: Surveyed) -> Iterator[Check]:
         elif names is None:
             yield Check(device, "none", "this Blender was built without it")
         else:
-            yield Check(device, "none", "Cycles finds no such GPU; one that is there needs its driver")
+            yield Check(device, "none", "Cycles finds no such GPU; if you have one, install its driver")
 
 
 def check_meshes(found: Surveyed) -> Check:

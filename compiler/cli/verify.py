@@ -179,7 +179,7 @@ class RerenderOutcome:
 
         Raises:
             VerificationFailed: on the same Blender build and processor.
-            OtherPixels: the build or the processor is another.
+            OtherPixels: the build or the processor differs.
         """
         if not self.different:
             return

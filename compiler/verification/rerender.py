@@ -61,7 +61,7 @@ def prepare_rerender(published: Published, amount: int | None, seed: int, first:
         first: the Blender that describes the job.
 
     Raises:
-        OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
+        OtherPlan: the job, its fields or its assets have changed, not only Blender and the packages.
         UsageError: it is a recording; or as `restore_checked`.
         JobBroken: as `restore_checked`.
     """

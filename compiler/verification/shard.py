@@ -279,7 +279,7 @@ class Walk:
             if lossy:  # their decoders may round otherwise in another release
                 self._report.notes.append(f"{shard.name}: Pillow decodes {lossy[0]} to other pixels here")
             else:
-                self._blame("its content_sha256 is another, though its sha256 is right")
+                self._blame("its content_sha256 differs, though its sha256 is right")
 
     def _pass(self, sample: Sample, record: bytes) -> None:
         at, self._passed, self._key = self._passed, self._passed + 1, sample.key

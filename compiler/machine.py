@@ -7,10 +7,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
-MOST_INSTANCES = 16
+_MOST_INSTANCES = 16
 """What automatic choice does not exceed; each instance holds 300 to 500 MB."""
 
-FEWEST_THREADS = 2
+_FEWEST_THREADS = 2
 """With a single render thread, Cycles' main thread spins while it waits: a tenth to a third of the time is lost."""
 
 _FEATURES = ("sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "avx512f", "asimd", "sve")
@@ -40,7 +40,7 @@ def cores() -> int:
 
 def share_cores(instances: int, shards: int) -> tuple[int, int]:
     """Return how many instances to run (0: choose) for `shards` shards (0: no end), and how many threads each gets."""
-    instances = instances or min(cores(), MOST_INSTANCES)
+    instances = instances or min(cores(), _MOST_INSTANCES)
     if shards:
         instances = min(instances, shards)
-    return instances, max(FEWEST_THREADS, cores() // instances)
+    return instances, max(_FEWEST_THREADS, cores() // instances)

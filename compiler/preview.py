@@ -198,10 +198,10 @@ class _Pen:
 
 
 Array = npt.NDArray[Any]
-Colors = npt.NDArray[np.uint8]
+_Colors = npt.NDArray[np.uint8]
 """(H, W, 3), RGB."""
 
-GOLDEN_ANGLE = 0.381966
+_GOLDEN_ANGLE = 0.381966
 """Of the circle of hues: so far apart that neighbours in a list differ, however many there are."""
 
 _NEAR, _FAR = np.array([255, 236, 170.0]), np.array([30, 40, 90.0])
@@ -210,7 +210,7 @@ _NOTHING = (12, 12, 16)
 
 def color(at: int) -> tuple[int, int, int]:
     """Return the RGB that shows the object of this number, from 0."""
-    red, green, blue = colorsys.hsv_to_rgb(at * GOLDEN_ANGLE % 1.0, 0.75, 1.0)
+    red, green, blue = colorsys.hsv_to_rgb(at * _GOLDEN_ANGLE % 1.0, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -225,7 +225,7 @@ def picture(name: str, content: bytes) -> Image.Image:
     return Image.fromarray(_PAINTERS[name.removesuffix(".npy")](array), "RGB")
 
 
-def _distances(array: Array) -> Colors:
+def _distances(array: Array) -> _Colors:
     """Near is light, far is dark, over the range that is there."""
     seen = np.isfinite(array)
     low, high = (array[seen].min(), array[seen].max()) if seen.any() else (0.0, 1.0)
@@ -234,26 +234,26 @@ def _distances(array: Array) -> Colors:
     return np.where(seen[..., None], colors, _NOTHING).astype(np.uint8)
 
 
-def _directions(array: Array) -> Colors:
+def _directions(array: Array) -> _Colors:
     seen = np.any(array != 0, axis=2, keepdims=True)
     return np.where(seen, (array.astype(np.float32) + 1) * 127.5, _NOTHING).astype(np.uint8)
 
 
-def _unit(array: Array) -> Colors:
+def _unit(array: Array) -> _Colors:
     return (array.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
 
 
-def _linear(array: Array) -> Colors:
+def _linear(array: Array) -> _Colors:
     return (array.astype(np.float32).clip(0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
 
 
-def _numbers(array: Array) -> Colors:
+def _numbers(array: Array) -> _Colors:
     table = np.array([_NOTHING, *(color(number) for number in range(int(array.max(initial=0))))], dtype=np.uint8)
-    colors: Colors = table[array]
+    colors: _Colors = table[array]
     return colors
 
 
-def _motion(array: Array) -> Colors:
+def _motion(array: Array) -> _Colors:
     """The hue is the direction, the saturation the length, the longest full."""
     flow = array.astype(np.float32)
     length = np.linalg.norm(flow, axis=2)
@@ -263,11 +263,11 @@ def _motion(array: Array) -> Colors:
     return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
 
 
-def _gray(array: Array) -> Colors:
+def _gray(array: Array) -> _Colors:
     return np.repeat(array[..., None], 3, axis=2).astype(np.uint8)
 
 
-_PAINTERS: dict[str, Callable[[Array], Colors]] = {
+_PAINTERS: dict[str, Callable[[Array], _Colors]] = {
     "depth": _distances,
     "distance": _distances,
     "normals": _directions,

@@ -111,7 +111,7 @@ def test_a_dataset_without_labels_is_told_so_by_build_and_verify(tmp_path: Path)
     assert said in ok("verify", out)
 
 
-NO_LABELS = "no sample has any object: annotate() returns none under 'objects', and --require-objects asks for some"
+NO_LABELS = "no sample has any object: annotate() returns none under 'objects', but --require-objects needs one in view"
 
 
 @pytest.mark.parametrize("shards", [1, 0])

@@ -450,7 +450,7 @@ def redigested(path: Path, content: bytes, first: bytes, manifest: Manifest) -> 
 def test_a_wrong_content_digest_is_found(dataset: Path) -> None:
     manifest = Manifest.load(dataset)
     write_manifest(dataset, manifest.with_shard(replace(manifest.shards[0], content_sha256="0" * 64)))
-    assert [problem.what for problem in found(dataset)] == ["its content_sha256 is another, though its sha256 is right"]
+    assert [problem.what for problem in found(dataset)] == ["its content_sha256 differs, though its sha256 is right"]
 
 
 def test_pixels_that_another_decoder_rounds_otherwise_are_no_damage(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from loaders.installing import install_command
 
 Kind = TypeVar("Kind", bound=orders.Answer)
 
-LOG_LINES = 30
+_LOG_LINES = 30
 """How much of an instance's output is kept for an error."""
 
 STALL_TIMEOUT_S = 600.0
@@ -36,7 +36,7 @@ STALL_TIMEOUT_S = 600.0
 _SMALL_BYTES = 1 << 18
 """What is always written in one go: where there is no room for it, the disk is full."""
 
-PARTING_S = 2.0
+_PARTING_S = 2.0
 """How long an instance may take to end by itself."""
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -105,7 +105,7 @@ class Instance:
         self.options = options
         self.episodes = 0
         self._scratch = tempfile.mkdtemp(prefix="blendshard-")
-        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._deadline = time.monotonic() + options.stall_timeout
         self._stalled = False
         self._over = threading.Event()
@@ -157,7 +157,7 @@ class Instance:
             for entry in episode.samples:
                 rendered, payload = self._receive(orders.Rendered)
                 if (rendered.key, rendered.frame, rendered.episode) != (entry.key, entry.frame, episode.episode):
-                    raise self._lost(f"sent {rendered.key} where {entry.key} was due")
+                    raise self._lost(f"sent {rendered.key} instead of {entry.key}")
                 yield rendered, self._members(rendered, payload)
             self.episodes += 1
         self._receive(orders.Done)
@@ -172,10 +172,10 @@ class Instance:
         with suppress(OSError):  # it is gone already
             cast(BinaryIO, self._process.stdin).close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(PARTING_S)
+            self._process.wait(_PARTING_S)
         self.kill()  # even where it has ended: an executable may be a script that started Blender and left it
         self._process.wait()
-        self._reader.join(PARTING_S)
+        self._reader.join(_PARTING_S)
         cast(BinaryIO, self._process.stdout).close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -224,7 +224,7 @@ class Instance:
                 )
             raise JobBroken(message.message, details=message.trace)
         if not isinstance(message, kind):
-            raise self._lost(f"sent {type(message).__name__} where {kind.__name__} was due")
+            raise self._lost(f"sent {type(message).__name__} instead of {kind.__name__}")
         return message, frame[1]
 
     def _members(self, rendered: orders.Rendered, payload: bytes) -> dict[str, bytes]:
@@ -241,7 +241,7 @@ class Instance:
             wire.skip_to_sync(cast(BinaryIO, self._process.stdout))
         except wire.WireError as error:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(PARTING_S)
+                self._process.wait(_PARTING_S)
             raise self._lost(f"did not start: {error if self.alive else self._how_it_died()}") from None
         hello = self._receive(orders.Hello)[0]
         if hello.problem:
@@ -254,14 +254,14 @@ class Instance:
             reason = self._how_it_died()
         self.kill()
         self._process.wait()
-        self._reader.join(PARTING_S)
+        self._reader.join(_PARTING_S)
         return InstanceLost(reason, list(self._log))
 
     def _how_it_died(self) -> str:
         if self._stalled:
             return f"said nothing for {self.options.stall_timeout:g} s (--stall-timeout)"
         try:
-            code = self._process.wait(PARTING_S)
+            code = self._process.wait(_PARTING_S)
         except subprocess.TimeoutExpired:
             return "closed its channel"
         return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-class LazyGroup(click.Group):
+class _LazyGroup(click.Group):
     """A group that imports a command's module when the command is called: help and version need none of them.
 
     A line that begins with neither a command nor an option of the group's own is the default command's.
@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
         return offered
 
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 
 _COMMANDS = {
     "build": "Render a job into shards.",
@@ -119,7 +119,7 @@ def _remember(ctx: click.Context) -> None:
     ctx.ensure_object(list).append(ctx.invoked_subcommand)
 
 
-cli = LazyGroup(
+cli = _LazyGroup(
     _COMMANDS,
     default="build",
     name="cli",
@@ -148,7 +148,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         continues = invoked and invoked[0] in _CONTINUE
         announce(f"Interrupted{'; run the same command again to continue' if continues else ''}.")
-        code = INTERRUPTED
+        code = _INTERRUPTED
     except BlendshardError as error:
         _say_error(error)
         code = error.exit_code

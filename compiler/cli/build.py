@@ -37,7 +37,7 @@ _TOKEN_VARIABLE = "BLENDSHARD_LIVE_TOKEN"
 _MOST_TOKEN_BYTES = 4096
 
 
-def add_live_options(command: Callable[..., None]) -> Callable[..., None]:
+def _add_live_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of the live tee to the build command."""
     for option in reversed(_LIVE_OPTIONS):
         command = option(command)
@@ -58,7 +58,7 @@ class LiveArguments:
     live_ready_file: Path | None
 
 
-def live_options(given: LiveArguments, shards: int) -> LiveOptions | None:
+def _live_options(given: LiveArguments, shards: int) -> LiveOptions | None:
     """Return how a build of `shards` shards goes live, None if it does not.
 
     Raises:
@@ -202,7 +202,7 @@ class BuildArguments:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-@add_live_options
+@_add_live_options
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -222,7 +222,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
         ctx.with_resource(ending_with_parent())
     shards = _wanted(ctx, asked)
     live_asked = options.take(LiveArguments, given)
-    live = live_options(live_asked, shards)
+    live = _live_options(live_asked, shards)
     choices = options.choices(ctx, shards, **given)
     pool = asked.pool(shards)
     with FirstBlender(pool.instance_options, asked.attempts, announce) as first:

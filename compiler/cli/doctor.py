@@ -32,7 +32,7 @@ def doctor_command(blender: str | None, as_json: bool) -> None:
     say(f"blender    {hello.version} ({hello.build_hash}, {hello.build})")
     say(f"runs on    {hello.platform}, Python {hello.python}, numpy {hello.numpy}, {cores()} cores")
     made = []
-    for check in check_all(options, found, announce):
+    for check in _check_all(options, found, announce):
         made.append(check)
         say(f"{check.name:<10} {check.state:<6}  {check.text}")
     if as_json:
@@ -71,8 +71,8 @@ def examine(options: InstanceOptions) -> tuple[Hello, Surveyed]:
         raise BlenderUnusable(f"Blender {loss}", details=loss.log) from None
 
 
-def check_all(options: InstanceOptions, found: Surveyed, say: Callable[[str], None]) -> Iterator[Check]:
-    """Try what a build may need, one thing after another; `say` hears what is being tried."""
+def _check_all(options: InstanceOptions, found: Surveyed, say: Callable[[str], None]) -> Iterator[Check]:
+    """Try what a build may need, one thing after another; `say` is called with what is being tried."""
     engines = []
     for check in check_engines(options, say):
         engines.append(check)
@@ -106,7 +106,7 @@ def check_gpus(found: Surveyed) -> Iterator[Check]:
         elif names is None:
             yield Check(device, "none", "this Blender was built without it")
         else:
-            yield Check(device, "none", "Cycles finds no such GPU; one that is there needs its driver")
+            yield Check(device, "none", "Cycles finds no such GPU; if you have one, install its driver")
 
 
 def check_meshes(found: Surveyed) -> Check:

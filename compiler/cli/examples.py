@@ -56,7 +56,7 @@ def _write(home: Path, files: list[Path], folder: Path) -> list[Path]:
             with target.open("xb") as file:
                 file.write(source.read_bytes())
     except FileExistsError as error:
-        raise UsageError(f"{error.filename} is in the way", "name a new folder") from None
+        raise UsageError(f"{error.filename} already exists", "name a new folder") from None
     except OSError as error:
         raise disk_error(error, folder) from None
     return list(targets)

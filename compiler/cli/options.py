@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-Given = TypeVar("Given", bound="DataclassInstance")
+_Given = TypeVar("_Given", bound="DataclassInstance")
 
 
-CONFIG_FIELDS = "blendshard.config_fields"
+_CONFIG_FIELDS = "blendshard.config_fields"
 """Where `load_config` leaves the ``[set]`` table in `click.Context.meta`: its values are typed already."""
 
 
-def take(kind: type[Given], given: dict[str, Any]) -> Given:
+def take(kind: type[_Given], given: dict[str, Any]) -> _Given:
     """Return the options that are the fields of a dataclass as one, taken out of what click gives a command."""
     return kind(**{entry.name: given.pop(entry.name) for entry in fields(kind)})
 
 
-class SizeType(click.ParamType[tuple[int, int]]):
+class _SizeType(click.ParamType[tuple[int, int]]):
     """``WxH`` in pixels, as ``640x480``."""
 
     name = "wxh"
@@ -67,7 +67,7 @@ class InstancesType(click.ParamType[int]):
         return number
 
 
-class FieldType(click.ParamType[tuple[str, str]]):
+class _FieldType(click.ParamType[tuple[str, str]]):
     """``field=value``."""
 
     name = "FIELD=VALUE"
@@ -80,7 +80,7 @@ class FieldType(click.ParamType[tuple[str, str]]):
         return name, text
 
 
-class PassesType(click.ParamType[tuple[str, ...]]):
+class _PassesType(click.ParamType[tuple[str, ...]]):
     """Names of passes with commas between them."""
 
     name = "PASS,..."
@@ -94,7 +94,7 @@ class PassesType(click.ParamType[tuple[str, ...]]):
             self.fail(str(error), param, ctx)
 
 
-class JobType(click.ParamType[str]):
+class _JobType(click.ParamType[str]):
     """A built-in job's name or ``path/to/job.py[:Class]``."""
 
     name = "JOB"
@@ -121,7 +121,7 @@ def load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -
     fields = values.pop("set", {})
     if not isinstance(fields, dict):
         raise click.BadParameter(f"{path}: write job fields as a table [set]", ctx, param)
-    ctx.meta[CONFIG_FIELDS] = fields
+    ctx.meta[_CONFIG_FIELDS] = fields
     known = {_config_name(entry): str(entry.name) for entry in ctx.command.params}
     for name in values:
         if name.replace("_", "-") not in known:
@@ -141,7 +141,7 @@ require_objects = click.option(
 """Of commands that render a dataset or read it."""
 
 
-FIRST_JOB = """\
+_FIRST_JOB = """\
 from dataclasses import dataclass
 
 import bpy
@@ -169,7 +169,7 @@ blender_option = click.option(
 )
 
 _PLAN_OPTIONS = [
-    click.argument("job", type=JobType(), default="falling_cubes"),
+    click.argument("job", type=_JobType(), default="falling_cubes"),
     click.option(
         "--blend",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -185,10 +185,10 @@ _PLAN_OPTIONS = [
     ),
     click.option("--samples-per-shard", metavar="N", type=click.IntRange(1, 1_000_000), default=100, show_default=True),
     click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True),
-    click.option("--set", "settings", type=FieldType(), multiple=True, help="Set a field of the job."),
+    click.option("--set", "settings", type=_FieldType(), multiple=True, help="Set a field of the job."),
     click.option(
         "--passes",
-        type=PassesType(),
+        type=_PassesType(),
         default=(),
         help=f"Of {', '.join(PASSES)}, with commas; {NONE} for the image alone.  [default: the job's]",
     ),
@@ -200,7 +200,7 @@ _PLAN_OPTIONS = [
         "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What Cycles renders on."
     ),
     click.option("--denoise", is_flag=True, help="Denoise Cycles' image."),
-    click.option("--size", type=SizeType(), default=(640, 480), help="In pixels.  [default: 640x480]"),
+    click.option("--size", type=_SizeType(), default=(640, 480), help="In pixels.  [default: 640x480]"),
     click.option("--image", type=click.Choice(list(IMAGE_QUALITY)), default="png", show_default=True),
     click.option(
         "--quality",
@@ -231,9 +231,9 @@ def choices(ctx: click.Context, shards: int, settings: Sequence[tuple[str, str]]
     Raises:
         UsageError: a value out of its range; a scene and no job: the default job has nothing to do with it.
     """
-    made = Choices(settings={**ctx.meta.get(CONFIG_FIELDS, {}), **dict(settings)}, **chosen)
+    made = Choices(settings={**ctx.meta.get(_CONFIG_FIELDS, {}), **dict(settings)}, **chosen)
     if made.blend and ctx.get_parameter_source("job") is ParameterSource.DEFAULT:
-        for line in FIRST_JOB.splitlines():
+        for line in _FIRST_JOB.splitlines():
             announce(line)
         raise UsageError(
             f"--blend {made.blend} is a scene, and no job says what varies in it and what is annotated",

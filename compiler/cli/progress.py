@@ -29,10 +29,10 @@ def make_display(quiet: bool, name: str) -> Display:
     """Return the display that fits where stderr goes."""
     if quiet:
         return Quiet()
-    return Lasting(Bar(name) if sys.stderr.isatty() else Lines(name, sys.stderr))
+    return _Lasting(Bar(name) if sys.stderr.isatty() else Lines(name, sys.stderr))
 
 
-class Lasting:
+class _Lasting:
     """Shows a build until there is nobody to show it to: a terminal or a reader that has gone away must not end it.
 
     State: the display; nothing, once writing to it has failed.

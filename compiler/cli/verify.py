@@ -31,7 +31,7 @@ from loaders.manifest import Manifest
 _LINE_EVERY_S = 10.0
 
 
-class AmountType(click.ParamType[int]):
+class _AmountType(click.ParamType[int]):
     """A number of samples, or ``all`` (0)."""
 
     name = "K|all"
@@ -50,7 +50,10 @@ class AmountType(click.ParamType[int]):
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option(
-    "--rerender", metavar="K|all", type=AmountType(), help="Render K samples' episodes again, chosen at random, or all."
+    "--rerender",
+    metavar="K|all",
+    type=_AmountType(),
+    help="Render the episodes of K random samples again, or all.",
 )
 @click.option(
     "--pick", metavar="N", type=click.IntRange(min=0), help="The choice's seed.  [default: another each time]"
@@ -176,7 +179,7 @@ class RerenderOutcome:
 
         Raises:
             VerificationFailed: on the same Blender build and processor.
-            OtherPixels: the build or the processor is another.
+            OtherPixels: the build or the processor differs.
         """
         if not self.different:
             return

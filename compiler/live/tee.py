@@ -155,7 +155,7 @@ def _listen(options: TeeOptions) -> socket.socket:
 
 DEFAULT_URL = "http://127.0.0.1:5555"
 
-Announce = Callable[[str], None]
+_Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def tee_options(url: str, host: str | None, policy: Policy, token: str | None) -
 
 
 @contextmanager
-def live_tee(live: LiveOptions, plan: Plan, report: Report, announce: Announce) -> Iterator[Tee]:
+def live_tee(live: LiveOptions, plan: Plan, report: Report, announce: _Announce) -> Iterator[Tee]:
     """Listen while the dataset is built; end the streams cleanly if it is, cut them if it is not.
 
     Args:

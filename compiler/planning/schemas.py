@@ -95,28 +95,28 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
 
 
-JsonSchema = dict[str, Any]
-Fields = dict[str, JsonSchema]
+_JsonSchema = dict[str, Any]
+Fields = dict[str, _JsonSchema]
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
-_NUMBER: JsonSchema = {"type": "number"}
-_TEXT: JsonSchema = {"type": "string"}
-_FRACTION: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
-_COUNT: JsonSchema = {"type": "integer", "minimum": 0}
-_POSITIVE: JsonSchema = {"type": "integer", "minimum": 1}
-_SHA256: JsonSchema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_NUMBER: _JsonSchema = {"type": "number"}
+_TEXT: _JsonSchema = {"type": "string"}
+_FRACTION: _JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
+_COUNT: _JsonSchema = {"type": "integer", "minimum": 0}
+_POSITIVE: _JsonSchema = {"type": "integer", "minimum": 1}
+_SHA256: _JsonSchema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 
-def _list(items: JsonSchema, length: int | None = None, **more: Any) -> JsonSchema:
+def _list(items: _JsonSchema, length: int | None = None, **more: Any) -> _JsonSchema:
     bounds = {} if length is None else {"minItems": length, "maxItems": length}
     return {"type": "array", "items": items, **bounds, **more}
 
 
-def _matrix(rows: int, columns: int, description: str) -> JsonSchema:
+def _matrix(rows: int, columns: int, description: str) -> _JsonSchema:
     return _list(_list(_NUMBER, columns), rows, description=description)
 
 
-def _object(required: Fields, optional: Fields | None = None, **more: Any) -> JsonSchema:
+def _object(required: Fields, optional: Fields | None = None, **more: Any) -> _JsonSchema:
     return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}, **more}
 
 
@@ -170,7 +170,7 @@ _OBJECT = _object(
     },
 )
 
-ANNOTATIONS: JsonSchema = {
+ANNOTATIONS: _JsonSchema = {
     "$schema": _DRAFT,
     "title": "Annotations of a sample (its json member)",
     **_object(
@@ -213,7 +213,7 @@ _SHARD = _object(
     additionalProperties=False,
 )
 
-MANIFEST: JsonSchema = {
+MANIFEST: _JsonSchema = {
     "$schema": _DRAFT,
     "title": "A dataset's manifest (dataset.json)",
     **_object(

@@ -112,7 +112,7 @@ class Sightings:
         """
         if why := self.emptiness:
             raise NothingInView(
-                f"{where}: {why}, and --require-objects asks for some",
+                f"{where}: {why}, but --require-objects needs one in view",
                 "fix annotate(), or whatever hides the objects from the camera; compile-dataset show draws the samples",
             )
 

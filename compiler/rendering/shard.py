@@ -91,7 +91,7 @@ class ShardTask:
         """
         due = self.remaining[0].samples[self._begun]
         if set(members) != self._expected:
-            raise InstanceLost(f"sent {sorted(members)} for {due.key} where {sorted(self._expected)} were due")
+            raise InstanceLost(f"sent {sorted(members)} for {due.key} instead of {sorted(self._expected)}")
         try:
             views = list(annotated_views(members))
             record = self._writer.add(due.key, members)

@@ -43,7 +43,7 @@ class DatasetDirectory:
 
         The journal of one that is whole has served, if there is no part file: a crash left it.
         """
-        damaged = [shard for shard in self.manifest.shards if shard_problem(self.path, shard)]
+        damaged = [shard for shard in self.manifest.shards if _shard_problem(self.path, shard)]
         whole = {shard.name for shard in self.manifest.shards} - {shard.name for shard in damaged}
         for journal in self.path.glob(f"*{JOURNAL_SUFFIX}"):
             shard_path = journal.with_name(journal.name.removesuffix(JOURNAL_SUFFIX))
@@ -110,7 +110,7 @@ class DatasetDirectory:
                 path.unlink()
 
 
-def shard_problem(folder: Path, shard: ShardInfo) -> str:
+def _shard_problem(folder: Path, shard: ShardInfo) -> str:
     """Return what is wrong with a shard's file: that it is missing, its size, its sha256; empty where nothing is."""
     path = folder / shard.name
     try:

@@ -51,7 +51,7 @@ class Remains:
         return ", and ".join(found) or "nothing whole"
 
 
-def find_remains(folder: Path, manifest: Manifest) -> Remains:
+def _find_remains(folder: Path, manifest: Manifest) -> Remains:
     """Return what is there of the dataset that the manifest describes.
 
     Raises:
@@ -87,7 +87,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-INSTALLATION = ("blender.", "render.settings.", "code_sha256")
+_INSTALLATION = ("blender.", "render.settings.", "code_sha256")
 """What of a plan's identity comes with the installation, not from the user: paths begin so."""
 
 _SHOWN = 60
@@ -108,7 +108,7 @@ def changes(plan: Plan, manifest: Manifest) -> tuple[list[str], list[str]]:
     for name, now, then in differences(plan.identity(), manifest.plan):
         if name == "code_sha256":
             installation.append("the rendering code of this installation differs")
-        elif name.startswith(INSTALLATION):
+        elif name.startswith(_INSTALLATION):
             installation.append(f"{name} was {_short(then)}, is {_short(now)}")
         elif name != "job.source_sha256" and not name.startswith("assets."):
             values.append(f"{name} was {_short(then)}, is {_short(now)}")
@@ -229,7 +229,7 @@ def peek(path: Path, plan: Plan, fresh: bool | None) -> Found | None:
     if fresh or not list(differences(plan.identity(), manifest.plan)):
         return Found(manifest)
     try:
-        left = find_remains(path, manifest)
+        left = _find_remains(path, manifest)
     except OSError as error:
         raise not_writable(path, error) from None
     chosen, installation = changes(plan, manifest)  # what the user has changed comes before the installation's

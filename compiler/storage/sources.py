@@ -189,7 +189,7 @@ def _place(name: str, was: str, source: JobSource, what: str) -> str:
     here, there = source.base / name, Path(was)
     if not _is_there(here) and not _is_there(there):
         raise UsageError(
-            f"{what}: there is no file or folder {there}, where it was, nor {here}",
+            f"{what}: there is no file or folder at {there}, where it was, or at {here}",
             "name the folder that holds the assets with --assets, or the job's file with --job",
         )
     return str(here if _is_there(here) else there)

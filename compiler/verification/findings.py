@@ -52,7 +52,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class DirectoryListing:
     """What else is in a dataset's directory, and what is not: no damage, but worth a word."""
 
     missing: list[tuple[int, int]]
@@ -63,14 +63,14 @@ class Surroundings:
     """Files that are no part of the dataset."""
 
 
-def look_around(folder: Path, manifest: Manifest) -> Surroundings:
+def look_around(folder: Path, manifest: Manifest) -> DirectoryListing:
     """Compare a directory's listing with the manifest."""
     numbers = [shard.number for shard in manifest.shards]
     known = {FILE_NAME, LOCK_NAME, failures.FILE_NAME, sources.FOLDER, *(shard.name for shard in manifest.shards)}
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
     strangers += _strange_sources(folder / sources.FOLDER, manifest)
     unfinished = [name for name in strangers if name.endswith((PART_SUFFIX, JOURNAL_SUFFIX))]
-    return Surroundings(
+    return DirectoryListing(
         [(low + 1, high - 1) for low, high in itertools.pairwise([-1, *numbers]) if high > low + 1],
         unfinished,
         [name for name in strangers if name not in unfinished],
@@ -100,7 +100,7 @@ class Outcome:
     manifest: Manifest
     problems: list[Problem]
     notes: list[str]
-    around: Surroundings
+    around: DirectoryListing
     seen: Sightings = field(default_factory=Sightings)
 
     @property

@@ -61,7 +61,7 @@ def prepare_rerender(published: Published, amount: int | None, seed: int, first:
         first: the Blender that describes the job.
 
     Raises:
-        OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
+        OtherPlan: the job, its fields or its assets have changed, not only Blender and the packages.
         UsageError: it is a recording; or as `restore_checked`.
         JobBroken: as `restore_checked`.
     """
@@ -121,7 +121,7 @@ def rerender(comparison: Comparison, options: InstanceOptions, instances: int) -
         KeyboardInterrupt: the instances were killed.
     """
     with deferred_interrupts() as check_interrupts, ThreadPoolExecutor(instances) as pool:
-        running = Running(options)
+        running = _Instances(options)
         ahead: deque[Future[list[Rerendered]]] = deque(
             pool.submit(_render_task, comparison, running, *task) for task in comparison.tasks
         )
@@ -135,7 +135,7 @@ def rerender(comparison: Comparison, options: InstanceOptions, instances: int) -
             running.stop()
 
 
-class Running:
+class _Instances:
     """The instances at work in all threads, so that another thread can end them.
 
     State: the instances, and whether to stop.
@@ -185,7 +185,7 @@ def _name(cpu: object) -> str:
 
 
 def _render_task(
-    comparison: Comparison, running: Running, shard: ShardInfo, episodes: list[EpisodeOrder]
+    comparison: Comparison, running: _Instances, shard: ShardInfo, episodes: list[EpisodeOrder]
 ) -> list[Rerendered]:
     order = comparison.plan.order(episodes, running.options.threads)
     published = _published(comparison.folder / shard.name, {entry.key for task in episodes for entry in task.samples})

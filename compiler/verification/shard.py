@@ -117,7 +117,7 @@ class SampleChecker:
                         yield f"image.{field} or camera.{field} is not {value}, as in the schema"
 
 
-def undecodable(sample: Sample, described: Mapping[str, Any]) -> Finding | None:
+def _undecodable(sample: Sample, described: Mapping[str, Any]) -> Finding | None:
     """Return the first image of a sample that cannot be decoded, and why."""
     for name, content in sample.members.items():
         if kind_of(name) in IMAGES:
@@ -279,7 +279,7 @@ class Walk:
             if lossy:  # their decoders may round otherwise in another release
                 self._report.notes.append(f"{shard.name}: Pillow decodes {lossy[0]} to other pixels here")
             else:
-                self._blame("its content_sha256 is another, though its sha256 is right")
+                self._blame("its content_sha256 differs, though its sha256 is right")
 
     def _pass(self, sample: Sample, record: bytes) -> None:
         at, self._passed, self._key = self._passed, self._passed + 1, sample.key
@@ -299,7 +299,7 @@ class Walk:
                 self._content.update(content_digest(sample.key, sample.members, self._checker.members))
         except ValueError:
             described = self._checker.members if self._checker else {}
-            finding = undecodable(sample, described) or Finding("", "cannot be decoded")
+            finding = _undecodable(sample, described) or Finding("", "cannot be decoded")
             if finding.member not in {problem.member for problem in self._report.problems[known:]}:
                 self._blame(finding.what, sample.key, finding.member)
         digest = self._shard.sample_digests[at * SAMPLE_DIGEST_DIGITS :][:SAMPLE_DIGEST_DIGITS]

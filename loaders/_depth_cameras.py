@@ -1,13 +1,13 @@
-"""What real depth cameras would measure of a dataset's exact depth: transforms for `ShardDataset`, numpy alone.
+"""Exact depth as real depth cameras would measure it: transforms for `ShardDataset`, in numpy.
 
     dataset = loaders.ShardDataset("parts", transform=loaders.RealSense("D435", seed=1))
 
-Each is a callable that takes a sample and gives it back with ``depth`` as the camera would say it: float32 (H, W),
-metres along the optical axis, as before, but 0 where nothing is measured (the exact depth is inf where nothing is). Of
-a sample with several cameras each depth is measured, with its own K. All chance comes from the seed, the sample's key
-and the epoch, so that a sample is the same again in the same epoch, whatever the number of workers.
+Each is a callable that takes a sample and returns it with ``depth`` as the camera would measure it: float32 (H, W),
+metres along the optical axis, but 0 where nothing is measured (exact depth is inf where there is nothing). If a sample
+has several cameras, each depth is measured with its own K. Random numbers depend on the seed, the sample's key and the
+epoch, so a sample repeats in the same epoch, whatever the number of workers.
 
-The models are published ones; where each number is from is said beside it.
+The models are published ones; each number has its source next to it.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ _MILLIMETRE = 1e-3
 
 
 class DepthCamera:
-    """What both cameras share: which depths of a sample are measured, with which random numbers.
+    """The base of both cameras: measures each depth of a sample with its own random numbers.
 
     Args:
         seed: any integer.
 
     Raises:
-        ValueError: when it is called, of a sample without depth or without ``annotations``, which hold K.
+        ValueError: when called with a sample without depth, or without ``annotations``, which hold K.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def __call__(self, sample: dict[str, Any], epoch: int = 0) -> dict[str, Any]:
-        """Return the sample with its depth, or the depth of each camera, as measured; the rest is as it was.
+        """Return the sample with its depth, or the depth of each camera, as measured; the rest is unchanged.
 
-        Arrays stay arrays and tensors tensors; the sample's own are not written to.
+        Arrays stay arrays and tensors stay tensors; the sample's own are not modified.
         """
         names = [name for name in sample if name.rpartition(".")[2] == "depth"]
         if not names:
-            raise ValueError(f"sample {sample.get('key')!r} has no depth: build it with --passes depth")
+            raise ValueError(f"sample {sample.get('key')!r} has no depth; build the dataset with --passes depth")
         measured = {name: self._measured(sample, name, epoch) for name in names}
         return {**sample, **measured}
 
@@ -57,9 +57,9 @@ class DepthCamera:
         """Return what the camera measures of one depth image.
 
         Args:
-            depth: (H, W), metres along the optical axis; inf, nan or 0 where nothing is.
-            K: (3, 3), as annotations have it: pixels from the outer corner of the top-left one.
-            rng: where all chance comes from.
+            depth: (H, W), metres along the optical axis; inf, nan or 0 where there is nothing.
+            K: (3, 3), as in annotations: pixels from the outer corner of the top-left one.
+            rng: the source of all random numbers.
 
         Returns:
             float32 (H, W), metres; 0 where nothing is measured.
@@ -78,10 +78,10 @@ class DepthCamera:
             K = sample[f"{camera}annotations"]["camera"]["K"]
         except KeyError:
             raise ValueError(
-                f"sample {sample.get('key')!r} has no {camera}annotations, where K is: name them in members="
+                f"sample {sample.get('key')!r} has no {camera}annotations, which hold K; name them in members="
             ) from None
         given = sample[name]
-        result = given.clone() if hasattr(given, "clone") else given.copy()  # a tensor, of whatever kind, or an array
+        result = given.clone() if hasattr(given, "clone") else given.copy()  # a tensor of any kind, or an array
         np.asarray(result)[...] = self.measure(np.asarray(given), K, self._rng(str(sample["key"]), name, epoch))
         return result
 
@@ -90,7 +90,7 @@ class DepthCamera:
         return np.random.default_rng(int.from_bytes(words, "little"))
 
     def _measure(self, depth: Floats, K: Floats, rng: np.random.Generator) -> Floats:
-        """The camera's own model; inf for nothing, in and out."""
+        """Apply the camera's model; inf is nothing, in input and output."""
         raise NotImplementedError
 
 
@@ -105,28 +105,28 @@ class _Range:
 class KinectAzure(DepthCamera):
     """Microsoft's Azure Kinect: continuous-wave time of flight.
 
-    - Edges: each pixel measures at a place that is off by a normal error of 0.25 pixels in x and in y, linear between
-      the four pixels around it, so that at an edge depths between both surfaces arise (flying pixels); pixels whose
-      neighbourhood of 3x3 spans more than 0.8 m are lost.
-    - Noise along the ray: normal, of standard deviation 0.5 mm + 1 mm for each metre beyond half a metre.
+    - Edges: each pixel is measured at a place with a normal error of 0.25 pixels in x and in y, interpolated linearly
+      between four pixels, so edges have depths between both surfaces (flying pixels); pixels whose 3x3 neighbourhood
+      spans more than 0.8 m are lost.
+    - Noise along the ray: normal, with standard deviation 0.5 mm + 1 mm for each metre beyond half a metre.
     - These numbers are those of the model that BlenderProc (M. Denninger et al., BlenderProc2, JOSS 8(82), 2023,
       `add_kinect_azure_noise`) made of the measurements by M. Tölgyessy et al., Evaluation of the Azure Kinect and Its
       Comparison to Kinect V1 and Kinect V2, Sensors 21(2), 413, 2021.
     - Range: the operating range of the mode, and whole millimetres, as in Microsoft's Azure Kinect DK hardware
       specifications: 0.5 to 3.86 m (NFOV_UNBINNED), 0.5 to 5.46 (NFOV_2X2BINNED), 0.25 to 2.88 (WFOV_2X2BINNED),
       0.25 to 2.21 (WFOV_UNBINNED).
-    - Little light: these ranges hold for surfaces that reflect 15 to 95 % of it. What comes back falls with the square
-      of the distance, and for a matte surface with the cosine of the angle of incidence (Lambert's law); so a
+    - Low signal: these ranges hold for surfaces that reflect 15 to 95 % of the light. The returned light falls with the
+      square of the distance, and for a matte surface with the cosine of the angle of incidence (Lambert's law); so a
       surface is lost where `reflectivity` * cosine / depth^2 is below 0.15 / (the range's end)^2.
 
-    Not in it: light that comes by way of several surfaces, wiggling and other systematic errors (below 11 mm + 0.1 %
-    by the specifications), sunlight, warm-up.
+    Not modelled: light reflected by several surfaces, wiggling and other systematic errors (below 11 mm + 0.1 %
+    according to the specifications), sunlight, warm-up.
 
     Args:
         mode: the camera's depth mode.
         seed: any integer.
-        reflectivity: of near infrared light (850 nm) by all surfaces, 0 to 1; by default the middle of the range
-            that the specifications speak of.
+        reflectivity: of all surfaces for near infrared light (850 nm), 0 to 1; by default the middle of the
+            specifications' range.
     """
 
     LATERAL_PX = 0.25
@@ -169,29 +169,29 @@ class RealSense(DepthCamera):
     RealSense Product Family D400 Series Datasheet, 337029; z = f B / d as in L. Keselman et al., Intel RealSense
     Stereoscopic Depth Cameras, CVPR Workshops 2017):
 
-    - Stereo shadow: what the right camera, B to the right, does not see has no depth: left of things that stand before
-      others, and a band of d pixels at the image's left side.
-    - Edges: each pixel matches at a place that is off by a normal error of half a pixel in x and in y (J. Barron and
+    - Stereo shadow: what the right camera, B to the right, does not see has no depth: a band to the left of things in
+      the foreground, and d pixels at the image's left side.
+    - Edges: each pixel is matched at a place with a normal error of half a pixel in x and in y (J. Barron and
       J. Malik, Intrinsic Scene Properties from a Single RGB-D Image, CVPR 2013; A. Handa et al., A Benchmark for RGB-D
       Visual Odometry, 3D Reconstruction and SLAM, ICRA 2014).
     - Noise of disparity: normal, standard deviation `subpixel` = 0.08 pixels, and so of depth z^2 subpixel / (f B):
       A. Grunnet-Jepsen et al., Tuning Depth Cameras for Best Performance, Intel; 0.08 is what its first author
       advises (librealsense, issue 3904).
     - Steps: disparity has 5 fractional bits (Keselman et al. 2017), depth comes in whole millimetres (the default).
-    - Range: disparity is searched up to 126 pixels, which gives the least depth f B / 126 (librealsense, issue 7127,
-      and the tuning paper); `max_depth_m` is the most.
-    - Incidence: where disparity changes too fast for windows to match, nothing is found: its gradient, in the middle
-      of both views, is limited to 1 (S. Pollard, J. Mayhew and J. Frisby, PMF: A Stereo Correspondence Algorithm Using
+    - Range: disparity is searched up to 126 pixels, so the least depth is f B / 126 (librealsense, issue 7127, and the
+      tuning paper); `max_depth_m` is the greatest.
+    - Incidence: where disparity changes too fast for windows to match, nothing is found: its gradient, midway between
+      both views, is limited to 1 (S. Pollard, J. Mayhew and J. Frisby, PMF: A Stereo Correspondence Algorithm Using
       a Disparity Gradient Limit, Perception 14, 1985).
 
-    Not in it: surfaces without texture out of the projector's reach, reflections, calibration that has gone off.
+    Not modelled: surfaces without texture beyond the projector's range, reflections, loss of calibration.
 
     Args:
-        model: whose baseline.
+        model: the camera, which determines the baseline.
         seed: any integer.
         subpixel: standard deviation of disparity, pixels; 0.032 at best, for well textured scenes (issue 3904).
-        max_depth_m: metres; 10 by default, as M. Carfagni et al., Metrological and Critical Characterization of the
-            Intel D415 Stereo Depth Camera, Sensors 19(3), 489, 2019, give it.
+        max_depth_m: metres; 10 by default, after M. Carfagni et al., Metrological and Critical Characterization of the
+            Intel D415 Stereo Depth Camera, Sensors 19(3), 489, 2019.
     """
 
     BASELINES_M: ClassVar[Mapping[RealSenseModel, float]] = {"D415": 0.055, "D435": 0.050, "D455": 0.095}
@@ -206,12 +206,12 @@ class RealSense(DepthCamera):
         super().__init__(seed)
         _check_choice("model", model, RealSenseModel)
         if not (subpixel >= 0 and max_depth_m > 0):
-            raise ValueError("subpixel must not be below 0, and max_depth_m be above")
+            raise ValueError("subpixel must be at least 0, and max_depth_m above 0")
         self._baseline, self._subpixel, self._max_depth = self.BASELINES_M[model], subpixel, max_depth_m
 
     def _measure(self, depth: Floats, K: Floats, rng: np.random.Generator) -> Floats:
         strength = K[0, 0] * self._baseline
-        disparity = strength / depth  # 0 where nothing is
+        disparity = strength / depth  # 0 where there is nothing
         lost = _unseen_from_the_right(disparity) | ~(_gradients(disparity) <= self.GRADIENT)
         rows, columns = _nearest(depth.shape, rng.normal(0.0, self.LATERAL_PX, (2, *depth.shape)))
         disparity = disparity[rows, columns]
@@ -228,10 +228,10 @@ def _check_choice(name: str, value: object, kinds: Any) -> None:
 
 
 def _unseen_from_the_right(disparity: Floats) -> NDArray[np.bool_]:
-    """Where a camera to the right sees nothing of what is at a pixel: another thing is before it, or the image ends.
+    """Return which pixels a camera to the right does not see: hidden by something nearer, or outside its image.
 
-    A thing at column x is at x - d there; what is further right here and further left there, or at the same place,
-    is nearer and hides it.
+    A thing at column x is at x - d there. What is further right here and further left there, or at the same place, is
+    nearer and hides it.
     """
     there = np.arange(disparity.shape[1]) + 0.5 - disparity
     leftmost = np.minimum.accumulate(there[:, ::-1], axis=1)[:, ::-1]  # of it and all to the right of it
@@ -241,19 +241,19 @@ def _unseen_from_the_right(disparity: Floats) -> NDArray[np.bool_]:
 
 
 def _gradients(disparity: Floats) -> Floats:
-    """The gradient of disparity at each pixel, by the distance in the middle of both views, as the PMF paper has it.
+    """Return the gradient of disparity at each pixel, over the distance midway between both views (PMF paper).
 
-    To the neighbour that differs less, in x and in y: across the edge of a thing there is no surface.
+    It is taken to the neighbour that differs less, in x and in y: across an edge there is no surface.
     """
     steps = [_smaller_step(disparity, axis) for axis in (1, 0)]
-    with np.errstate(invalid="ignore"):  # inf / inf, beside nothing
+    with np.errstate(invalid="ignore"):  # inf / inf, next to nothing
         across = np.abs(steps[0]) / np.maximum(np.abs(1 - steps[0] / 2), 1e-9)
     steepest: Floats = np.maximum(across, np.abs(steps[1]))
     return steepest
 
 
 def _smaller_step(values: Floats, axis: int) -> Floats:
-    """The change from pixel to pixel along an axis: of those to both neighbours the smaller one; inf at nothing."""
+    """Return the smaller of the steps to both neighbours along an axis; inf next to nothing."""
     with np.errstate(invalid="ignore"):
         steps = np.diff(values, axis=axis)
     steps = np.where(np.isfinite(steps), steps, np.inf)
@@ -263,7 +263,7 @@ def _smaller_step(values: Floats, axis: int) -> Floats:
 
 
 def _cosines(depth: Floats, K: Floats) -> Floats:
-    """The cosine of the angle of incidence of the camera's ray on the surface at each pixel, from depth alone."""
+    """Return the cosine of each camera ray's angle of incidence on the surface, computed from depth."""
     height, width = depth.shape
     x = ((np.arange(width) + 0.5 - K[0, 2]) / K[0, 0])[None, :]
     y = ((np.arange(height) + 0.5 - K[1, 2]) / K[1, 1])[:, None]
@@ -279,7 +279,7 @@ def _cosines(depth: Floats, K: Floats) -> Floats:
 
 
 def _nearest(shape: tuple[int, ...], shifts: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the pixels that are nearest to those places that are off by `shifts` (2, H, W): y, x."""
+    """Return rows and columns of the pixels nearest to places shifted by `shifts`, (2, H, W): y, x."""
     rows, columns = np.indices(shape)
     height, width = shape
     return (
@@ -289,7 +289,7 @@ def _nearest(shape: tuple[int, ...], shifts: Floats) -> tuple[NDArray[np.int64],
 
 
 def _between(depth: Floats, shifts: Floats) -> Floats:
-    """Depth at places off by `shifts` (2, H, W): linear between four pixels; the nearest's where one has none."""
+    """Return depth at places shifted by `shifts`, (2, H, W): linear between four pixels; if one is inf, the nearest."""
     height, width = depth.shape
     rows, columns = np.indices(depth.shape)
     y, x = np.clip(rows + shifts[0], 0, height - 1), np.clip(columns + shifts[1], 0, width - 1)
@@ -304,7 +304,7 @@ def _between(depth: Floats, shifts: Floats) -> Floats:
 
 
 def _extremes(values: Floats) -> tuple[Floats, Floats]:
-    """The least and the greatest of each pixel's 3x3 neighbourhood."""
+    """Return the least and the greatest value of each pixel's 3x3 neighbourhood."""
     padded = np.pad(values, 1, mode="edge")
     height, width = values.shape
     around = [padded[row : row + height, column : column + width] for row in range(3) for column in range(3)]

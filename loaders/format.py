@@ -57,7 +57,7 @@ class SampleKey(NamedTuple):
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether a text has only characters of A-Z a-z 0-9 _ -, as all keys from a tee do."""
+    """Return whether a text has only characters of A-Z a-z 0-9 _ -, as all keys from a tee do."""
     return _PLAIN.fullmatch(text) is not None
 
 
@@ -67,7 +67,7 @@ def dataset_name(stem: str) -> str:
 
 
 def is_dataset_name(text: str) -> bool:
-    """Tell whether this is a valid name for a dataset, with which its shards' file names begin."""
+    """Return whether this is a valid name for a dataset, with which its shards' file names begin."""
     return _DATASET.fullmatch(text) is not None
 
 
@@ -77,13 +77,13 @@ def shard_name(dataset: str, number: int) -> str:
 
 
 def is_shard_name(text: str, dataset: str) -> bool:
-    """Tell whether a file name is that of a shard of the dataset, of any number."""
+    """Return whether a file name is that of a shard of the dataset, of any number."""
     number = text.removeprefix(f"{dataset}-{SPLIT}-").removesuffix(".tar")
     return re.fullmatch(_NUMBER, number) is not None and text == shard_name(dataset, int(number))
 
 
 def is_shard_file(text: str) -> bool:
-    """Tell whether a manifest may use this file name for a shard."""
+    """Return whether a manifest may use this file name for a shard."""
     return _SHARD_FILE.fullmatch(text) is not None
 
 
@@ -97,7 +97,7 @@ def shard_file_in(url: str) -> str:
 
 
 def is_member(text: str) -> bool:
-    """Tell whether this is a valid member name: plain words with dots between them."""
+    """Return whether this is a valid member name: plain words with dots between them."""
     return _MEMBER.fullmatch(text) is not None
 
 

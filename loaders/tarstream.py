@@ -132,7 +132,7 @@ class UsualMembers:
         self._differ = self._differ or (not self._known and self._names != frozenset(names))
 
     def are(self, names: Collection[str]) -> bool:
-        """Tell whether a sample that may lack some of its members has them all."""
+        """Return whether a sample that may lack some of its members has them all."""
         return bool(self._names) and not self._differ and self._names == frozenset(names)
 
 

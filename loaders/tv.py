@@ -16,6 +16,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"output='tv_tensors' needs torchvision: {error}", name=error.name) from None
 
+__all__ = ["KeyPoints"]
+
 _HAS_KEYPOINTS = hasattr(tv_tensors, "KeyPoints")
 """torchvision has had them since 0.23."""
 
@@ -127,4 +129,4 @@ def _canvas(prefix: str, sample: Mapping[str, Any], otherwise: Sequence[int] | N
         return described["height"], described["width"]
     if otherwise is not None:
         return otherwise[0], otherwise[1]
-    raise SampleError(f"the size of sample {sample['key']!r}'s image is unknown; decode 'image' or 'annotations', too")
+    raise SampleError(f"sample {sample['key']!r}: the image's size is unknown; decode 'image' or 'annotations', too")

@@ -356,7 +356,7 @@ def test_leaving_a_loop_leaves_no_thread_and_no_connection() -> None:
 def test_a_token_is_shown() -> None:
     with Compiler(members=tiny_members).listening(token=TOKEN) as compiler:
         for token in (None, TOKEN[:-1] + "x"):
-            with pytest.raises(LiveError, match="wants a token"):
+            with pytest.raises(LiveError, match="requires a token"):
                 list(live(compiler.address, token=token))
         with beside(compiler.run):
             assert keys_of(live(compiler.address, token=TOKEN)) == compiler.keys
@@ -430,7 +430,7 @@ def _tls_before(port: int, certificate: Path, key: Path) -> Iterator[str]:
     ids=["404", "redirect", "page", "other", "nan", "deep", "long", "endless"],
 )
 def test_what_is_no_tee_is_an_error_at_once(respond: Answer) -> None:
-    with serving(respond) as address, pytest.raises(LiveError, match=f"{address} is no live tee of compile-dataset"):
+    with serving(respond) as address, pytest.raises(LiveError, match=f"{address} is not a live tee of compile-dataset"):
         list(live(address))
 
 

@@ -77,7 +77,7 @@ class EpochPlan(Protocol):
         """Return the progress after this many batches of each rank."""
 
     def exhausted_after(self, batches: int) -> bool:
-        """Tell whether no rank has any left after this many batches of each."""
+        """Return whether no rank has any left after this many batches of each."""
 
 
 PlanT = TypeVar("PlanT", bound=EpochPlan)
@@ -161,7 +161,7 @@ class IndexedPlan:
         return min(self.start + batches * self.share.ranks * self.batch, max(self.size, self.start))
 
     def exhausted_after(self, batches: int) -> bool:
-        """Tell whether no rank has any left after this many batches of each."""
+        """Return whether no rank has any left after this many batches of each."""
         return batches * self.share.ranks * self.batch >= self.total
 
 
@@ -224,7 +224,7 @@ class StreamedPlan:
         return min(totals) if self.share.remainder == "drop" else totals[self.share.rank]
 
     def exhausted_after(self, batches: int) -> bool:
-        """Tell whether no rank has any left when each has had this many batches.
+        """Return whether no rank has any left when each has had this many batches.
 
         Raises:
             TypeError: no manifest says how many samples there are.

@@ -46,7 +46,7 @@ class Shard:
 
 
 def is_url(location: str) -> bool:
-    """Tell whether `location` goes to webdataset's openers: ``http:``, ``pipe:``, ``gs:`` ... but not ``C:``."""
+    """Return whether `location` goes to webdataset's openers: ``http:``, ``pipe:``, ``gs:`` ... but not ``C:``."""
     return bool(_URL.match(location)) and not location.startswith("file:")
 
 
@@ -111,8 +111,8 @@ def _expand(source: str | Path, known: Mapping[str, Shard]) -> list[Shard]:
         folder = path if path.is_dir() else path.parent
         return [_at(_as_location(folder / name), shard) for name, shard in _by_name(path).items()]
     paths = [path] if path.exists() else [Path(name) for name in _braces(location)]
-    beside = {folder: _beside(folder) for folder in {path.parent for path in paths}}
-    return [_at(_as_location(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+    listed_in = {folder: _listed_in(folder) for folder in {path.parent for path in paths}}
+    return [_at(_as_location(path), known.get(path.name, listed_in[path.parent].get(path.name))) for path in paths]
 
 
 def _check_that_no_path_is_meant(url: str) -> None:
@@ -130,7 +130,7 @@ def _check_that_no_path_is_meant(url: str) -> None:
         raise ShardError(f"{url} is read as a URL, but there is a file or folder {first}; write ./{url} for the path")
 
 
-def _beside(folder: Path) -> Mapping[str, Shard]:
+def _listed_in(folder: Path) -> Mapping[str, Shard]:
     return _by_name(folder) if (folder / FILE_NAME).is_file() else {}
 
 

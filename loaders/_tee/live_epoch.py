@@ -100,7 +100,7 @@ class PartialDataset:
         return f"{', '.join(map(str, missing[:5]))}{' ...' if len(missing) > 5 else ''} of {self.shards}"
 
     def _is_whole(self, info: ShardInfo) -> bool:
-        """Tell whether a shard is complete: the compiler replaces those that it finds damaged."""
+        """Return whether a shard is complete: the compiler replaces those that it finds damaged."""
         try:
             size = (self.folder / info.name).stat().st_size
         except FileNotFoundError:
@@ -169,7 +169,7 @@ class LivePlan:
         raise TypeError("the live epoch cannot be resumed in the middle; save the state between epochs")
 
     def exhausted_after(self, batches: int) -> bool:
-        """Tell whether this rank has certainly none left; its workers may end earlier."""
+        """Return whether this rank has certainly none left; its workers may end earlier."""
         return batches >= len(self)
 
 

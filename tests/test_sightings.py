@@ -148,7 +148,7 @@ def test_verify_tells_whoever_requires_objects(tmp_path: Path) -> None:
 def test_objects_that_are_never_in_view_are_as_good_as_none() -> None:
     sightings = Sightings()
     sightings.add(view(0, entry("a", bbox=[0, 0, 0, 0]), entry("b", bbox=[0, 0, 0, 0])))
-    with pytest.raises(NothingInView, match=r"^out: none of 2 objects is in view in any sample, and --require-objects"):
+    with pytest.raises(NothingInView, match=r"^out: none of 2 objects is in view in any sample, but --require-objects"):
         sightings.check_objects("out")
     sightings.add(view(7, entry("b", bbox=[0, 0, 1, 1])))
     sightings.check_objects("out")

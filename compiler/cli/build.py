@@ -170,8 +170,17 @@ class BuildArguments:
 @options.add_plan_options
 @click.option("--shards", metavar="N", type=click.IntRange(min=0), help="How many shards the dataset gets.  [required]")
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset's directory.  [default: ./<job>]")
-@click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
-@click.option("--stall-timeout", metavar="N", type=click.FloatRange(min=1), default=STALL_TIMEOUT_S, show_default=True)
+@click.option(
+    "--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders that render at once."
+)
+@click.option(
+    "--stall-timeout",
+    metavar="N",
+    type=click.FloatRange(min=1),
+    default=STALL_TIMEOUT_S,
+    show_default=True,
+    help="Seconds of silence after which a busy Blender is replaced.",
+)
 @click.option(
     "--attempts",
     metavar="N",
@@ -197,9 +206,7 @@ class BuildArguments:
     help="Episodes before a Blender is replaced.",
 )
 @click.option("--fresh", is_flag=True, help="Remove the dataset in the directory first.")
-@click.option(
-    "--dry-run", is_flag=True, help="Say what would be rendered, of one shard without --shards; write nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Say what would be rendered (one shard without --shards); write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @_add_live_options

@@ -183,30 +183,54 @@ _PLAN_OPTIONS = [
         show_default=True,
         help="If a file that a render needs is missing: stop, or render without it.",
     ),
-    click.option("--samples-per-shard", metavar="N", type=click.IntRange(1, 1_000_000), default=100, show_default=True),
-    click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option(
+        "--samples-per-shard",
+        metavar="N",
+        type=click.IntRange(1, 1_000_000),
+        default=100,
+        show_default=True,
+        help="Samples in each shard.",
+    ),
+    click.option(
+        "--seed",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="The seed of all that is random.",
+    ),
     click.option("--set", "settings", type=_FieldType(), multiple=True, help="Set a field of the job."),
     click.option(
         "--passes",
         type=_PassesType(),
         default=(),
-        help=f"Of {', '.join(PASSES)}, with commas; {NONE} for the image alone.  [default: the job's]",
+        help=f"Passes to render, with commas between them: {', '.join(PASSES)};"
+        f" {NONE} for the image alone.  [default: the job's]",
     ),
-    click.option("--engine", type=click.Choice(list(ENGINE_SAMPLES)), default="cycles", show_default=True),
     click.option(
-        "--render-samples", metavar="N", type=int, help="Per pixel.  [default: cycles 16, eevee 16, workbench 8]"
+        "--engine", type=click.Choice(list(ENGINE_SAMPLES)), default="cycles", show_default=True, help="What renders."
+    ),
+    click.option(
+        "--render-samples",
+        metavar="N",
+        type=int,
+        help="Samples per pixel.  [default: cycles 16, eevee 16, workbench 8]",
     ),
     click.option(
         "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What Cycles renders on."
     ),
     click.option("--denoise", is_flag=True, help="Denoise Cycles' image."),
-    click.option("--size", type=_SizeType(), default=(640, 480), help="In pixels.  [default: 640x480]"),
-    click.option("--image", type=click.Choice(list(IMAGE_QUALITY)), default="png", show_default=True),
+    click.option(
+        "--size", type=_SizeType(), default=(640, 480), help="The image's size in pixels.  [default: 640x480]"
+    ),
+    click.option(
+        "--image", type=click.Choice(list(IMAGE_QUALITY)), default="png", show_default=True, help="Image format."
+    ),
     click.option(
         "--quality",
         metavar="N",
         type=click.IntRange(1, 100),
-        help="Of jpg and webp; webp 100 is lossless.  [default: 95]",
+        help="Quality of jpg and webp; webp 100 is lossless.  [default: 95]",
     ),
     blender_option,
 ]
@@ -245,9 +269,7 @@ def choices(ctx: click.Context, shards: int, settings: Sequence[tuple[str, str]]
 
 
 _PLACE_OPTIONS = [
-    click.option(
-        "--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it is elsewhere now."
-    ),
+    click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it has moved."),
     click.option(
         "--assets",
         type=click.Path(path_type=Path, file_okay=False),

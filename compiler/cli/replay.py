@@ -23,9 +23,13 @@ from compiler.terminal import announce, say_lines
 
 @click.command("replay")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--episode", metavar="N", type=click.IntRange(min=0), required=True)
+@click.option("--episode", metavar="N", type=click.IntRange(min=0), required=True, help="The episode's number.")
 @blender_option
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: ./episode-<number>]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder to write to.  [default: ./episode-<number>]",
+)
 @click.option("--save-blend", is_flag=True, help="Also write the episode's scene as a .blend file.")
 @click.option("--verbose", is_flag=True, help="Also show the renderer's progress.")
 @place_options

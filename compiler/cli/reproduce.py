@@ -34,7 +34,9 @@ _SHOWN = 8
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new dataset's directory.")
 @place_options
-@click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
+@click.option(
+    "--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders that render at once."
+)
 @blender_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def reproduce_command(

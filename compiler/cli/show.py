@@ -18,7 +18,7 @@ from compiler.terminal import say_lines
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="[default: ./<name>.png or ./<name>-<key>.png, named after DIR]",
+    help="The PNG file to write.  [default: ./<name>.png or ./<name>-<key>.png, named after DIR]",
 )
 @click.option(
     "--count", metavar="N", type=click.IntRange(min=1), default=12, show_default=True, help="Samples on the sheet."
@@ -30,7 +30,7 @@ from compiler.terminal import say_lines
     "--width",
     metavar="N",
     type=click.IntRange(16, 8192),
-    help="Of each picture, in pixels.  [default: 320, alone 960, or less]",
+    help="Width of each picture in pixels.  [default: 320, alone 960, or less]",
 )
 @click.option("--passes", "with_passes", is_flag=True, help="Also show the passes, in false colours.")
 def show_command(

@@ -46,7 +46,7 @@ class _AmountType(click.ParamType[int]):
 
 @click.command("verify")
 @click.argument("dataset", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Shards read at once.  [default: the cores]")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Shards to read at once.  [default: the cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option(
@@ -56,7 +56,10 @@ class _AmountType(click.ParamType[int]):
     help="Render the episodes of K random samples again, or all.",
 )
 @click.option(
-    "--pick", metavar="N", type=click.IntRange(min=0), help="The choice's seed.  [default: another each time]"
+    "--pick",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="The seed of the random choice.  [default: a new one each time]",
 )
 @require_objects
 @place_options
@@ -68,7 +71,7 @@ def verify_command(
 
     Any machine can do it, without Blender. With --rerender, samples are rendered in fresh processes as well and
     compared byte for byte: exit code 3 if they differ; 6 if they differ on another Blender build or processor. That
-    runs the dataset's job: code that is not your own runs only with --trust-source. Without --rerender nothing runs.
+    runs the dataset's job: code that is not yours runs only with --trust-source. Without --rerender nothing runs.
     """
     places, asked = take(Places, rendering), RerenderArguments(**rendering)
     _check_together(asked, places)

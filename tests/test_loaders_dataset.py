@@ -373,7 +373,7 @@ def test_a_datasets_state_goes_on_behind_the_last_sample(tiny: Path, streamed: b
         dataset().load_state_dict({})
     later = dataset()
     later.load_state_dict({**state, "worker": 1, "workers": 3})
-    with pytest.raises(ValueError, match=r"worker 1 of 3, this is 0 of 1: .* use a loaders\.Loader"):
+    with pytest.raises(ValueError, match=r"worker 1 of 3, but this is 0 of 1: .* use a loaders\.Loader"):
         iter(later)
 
 
@@ -468,7 +468,7 @@ def test_a_stream_is_held_against_its_manifest(dataset: Path) -> None:
     info = manifest.shards[0]
     for said in (4, 6):
         wrong = manifest.with_shard(type(info)(**(vars(info) | {"samples": said, "bytes": len(content) + BLOCK})))
-        with pytest.raises(ShardError, match=f"holds (5|more) samples.* {said}"):
+        with pytest.raises(ShardError, match=f"holds (5 samples,.* |more than the ){said}"):
             list(ShardDataset(f"pipe:cat {path}", manifest=wrong))
 
 

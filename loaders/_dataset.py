@@ -96,7 +96,7 @@ class EpochDataset(IterableDataset[Any]):
         resumed, self._resumed = self._resumed, None
         if resumed and (resumed.worker, resumed.workers) != (worker, workers):
             raise ValueError(
-                f"the state is worker {resumed.worker}'s of {resumed.workers}, but this is {worker} of {workers}: "
+                f"the state is of worker {resumed.worker} of {resumed.workers}, but this is {worker} of {workers}: "
                 "resume with the same number of workers, or use a loaders.Loader"
             )
         self._iteration = resumed or _Iteration(self.epoch, worker, workers)

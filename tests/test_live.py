@@ -268,7 +268,7 @@ def test_a_port_that_changed_hands_is_an_error_that_names_both() -> None:
     with second.listening(port=port), beside(keep_offering):
         with pytest.raises(LiveError, match=rf"serves plan {digests[1]}\.\.\., not {digests[0]}\.\.\. as before"):
             list(dataset)  # no worker of the first loop is there to remember
-        with pytest.raises(LiveError, match="as asked for"):
+        with pytest.raises(LiveError, match="as requested"):
             list(live(f"http://127.0.0.1:{port}", plan_digest=first.manifest.plan_digest).stream_length(1))
 
 
@@ -451,7 +451,7 @@ def test_what_is_no_tee_is_an_error_at_once(respond: Answer) -> None:
 )
 def test_a_status_is_checked(change: dict[str, Any]) -> None:
     status = {**Compiler().describe(), **change}
-    with serving(telling(status, sending())) as address, pytest.raises(LiveError, match="is no live tee"):
+    with serving(telling(status, sending())) as address, pytest.raises(LiveError, match="is not a live tee"):
         list(live(address))
 
 
@@ -476,7 +476,7 @@ def test_the_samples_come_from_the_server_that_told_its_plan() -> None:
         ("http://127.0.0.1:99999", "is not the address"),
         ("http://127.0.0.1:5555/\r\nX: y", "is not the address"),
         ("http://[::1", "is not the address"),
-        ("http://127.0.0.1:5555/?group=a", "give the group as group="),
+        ("http://127.0.0.1:5555/?group=a", "pass the group as group="),
         ("http://me@127.0.0.1:5555/", "is more than an address"),
     ],
 )
@@ -735,7 +735,7 @@ def test_it_records_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "mine" / "notes.txt").touch()
     for folder, said in (
         ("shards", "not a recording"),
-        ("mine", "something else"),
+        ("mine", "holds other files"),
         ("mine/notes.txt", "not a directory"),
     ):
         with pytest.raises(ShardError, match=said):

@@ -163,7 +163,7 @@ def test_what_a_manifest_says_is_checked_when_the_shards_are_opened(dataset: Pat
     content = paths[2].read_bytes()
     paths[2].write_bytes(content.replace(b'"frame": 6', b'"frame": 9'))
     assert len(IndexedShards(dataset)) == 16, "as long as it should be"
-    with pytest.raises(ShardError, match=rf"^{paths[2]}: sha256 is .*, its manifest says"):
+    with pytest.raises(ShardError, match=rf"^{paths[2]}: sha256 is .*, but its manifest says"):
         IndexedShards(dataset, verify=True)
     paths[2].write_bytes(content[:-BLOCK])
     with pytest.raises(ShardError, match=rf"^{paths[2]}: {len(content) - BLOCK} bytes long, but its manifest says"):

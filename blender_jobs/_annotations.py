@@ -35,18 +35,18 @@ def check_own_fields(owner: str, own: Iterable[str], fields: Sequence[str]) -> N
     """
     for name in sorted(own):
         if name in fields:
-            raise ValueError(f"object {owner!r}: {name!r} is described already; name the extra field otherwise")
+            raise ValueError(f"object {owner!r}: {name!r} is already a field; give the extra field another name")
         if meant := _meant(name, tuple(fields)):
             kind = "argument" if meant in ARGUMENTS else "field"
             raise ValueError(
                 f"object {owner!r}: describe() does not know {name!r}; did you mean its {kind} {meant!r}?"
-                " A field of your own needs a name less like it"
+                " A field of your own needs a more distinct name"
             )
 
 
 @functools.lru_cache(maxsize=1024)
 def _meant(name: str, fields: tuple[str, ...]) -> str:
-    """Return the argument or field that a name may be a slip of; empty for none. Asked for every object anew."""
+    """Return the argument or field that a name may be a slip of; empty for none. Asked for every object."""
     known = [entry for entry in (*ARGUMENTS, *fields) if not _is_variant(name, entry)]
     if close := difflib.get_close_matches(name, known, 1, _CLOSE):
         return close[0]
@@ -133,7 +133,7 @@ def json_ready(value: Any, path: str) -> Any:
 
 
 def _is_plain_numbers(value: Any) -> bool:
-    """Whether `value` is a list of finite floats: most of what annotations hold, so it is told at once."""
+    """Whether `value` is a list of finite floats: most of what annotations hold, so it is checked first."""
     return type(value) is list and set(map(type, value)) == {float} and all(map(math.isfinite, value))
 
 

@@ -1,7 +1,7 @@
 """Text as a mesh whose glyphs are known: what `meshes.text` builds, and what `parts.glyphs` reads again.
 
-Blender sets the text, and each glyph's faces are told by a material number of their own, which its text object gives to
-characters.
+Blender sets the text, and each glyph's faces are marked by a material number of their own, which its text object
+assigns to characters.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def build(
 ) -> Any:
     """Return what `meshes.text` does."""
     if not text.strip():
-        raise JobError(f"text: {name!r} has nothing to show; give it a character that is no space")
+        raise JobError(f"text: {name!r} has nothing to show; use at least one character other than a space")
     if not (height_m > 0 and depth_m >= 0 and spacing > 0):
-        raise JobError(f"text: {name!r} needs a height and a spacing above 0, and a depth that is not below")
+        raise JobError(f"text: {name!r} needs a height and a spacing above 0, and a depth of 0 or more")
     if align not in ("left", "center", "right"):
         raise JobError(f"text: align is {align!r}, which must be left, center or right")
     loaded = _load(text, font)
@@ -159,13 +159,13 @@ def _characters(file: Path) -> set[int]:
     """Return the code points that a font file has glyphs for: its cmap table, as OpenType describes it.
 
     Raises:
-        JobError: it is no TrueType or OpenType font, or damaged.
+        JobError: it is not a TrueType or OpenType font, or damaged.
     """
     content = file.read_bytes()
     try:
         start = struct.unpack(">I", content[12:16])[0] if content[:4] == b"ttcf" else 0  # of a collection, the first
         if content[start : start + 4] not in (b"\0\1\0\0", b"OTTO", b"true"):
-            raise JobError(f"{file} is no TrueType or OpenType font; use .ttf, .otf or .ttc")
+            raise JobError(f"{file} is not a TrueType or OpenType font; use .ttf, .otf or .ttc")
         (tables,) = struct.unpack_from(">H", content, start + 4)
         entries = (struct.unpack_from(">4s4xII", content, start + 12 + 16 * at) for at in range(tables))
         place = {tag: offset for tag, offset, _ in entries}[b"cmap"]

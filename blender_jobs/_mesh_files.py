@@ -160,7 +160,7 @@ def _companions(file: Path, suffix: str, use_materials: bool) -> list[Path]:
             entries = content.get("buffers", []) + (content.get("images", []) if use_materials else [])
             uris = [entry["uri"] for entry in entries if "uri" in entry]
         except (ValueError, AttributeError, TypeError):
-            raise JobError(f"{file}: it is no glTF file") from None
+            raise JobError(f"{file}: it is not a glTF file") from None
         return [file.parent / unquote(uri) for uri in uris if not uri.startswith("data:")]
     return []
 

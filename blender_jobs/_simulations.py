@@ -18,7 +18,7 @@ from blender_jobs._render import animation
 
 _SWITCHES = ("use_disk_cache", "use_external")
 _HARMLESS = re.compile(r"""[^'"\\\n\r]*""")
-"""Folders of fluids come to stand in Python that Blender runs."""
+"""The folders of fluids end up in Python code that Blender runs."""
 
 
 def contain_caches() -> None:
@@ -97,13 +97,13 @@ _ELSEWHERE = 7
 def begin_physics(scene: bpy.types.Scene, first: int, last: int) -> None:
     """Make the scene's frames, and its physics if it has any, run from `first` to `last`.
 
-    Physics that is set to begin after frame 1 begins there, as in Blender: bodies stand still until then.
+    Physics that is set to begin after frame 1 begins there, as in Blender: bodies rest until then.
 
-    The rigid-body world is made anew, with all its settings, while the scene seems to begin elsewhere. Every render
+    The rigid-body world is created again, with all its settings, while the scene seems to begin elsewhere. Every render
     works on a copy of the scene. In the copy Blender takes the physics for out of date, as it has counted no bodies
-    yet, and in the frame after the first it then builds the bodies anew, from poses that other threads may be about
+    yet, and in the frame after the first it then rebuilds the bodies from poses that other threads may be about
     to set: they go on from there otherwise than without the render, and not always alike. It does so only where a
-    world believes that it stands at the first frame. What it believes is set when it is made, and copied from there.
+    world believes that it is at the first frame. What it believes is set when it is created, and copied from there.
     """
     scene.frame_start, scene.frame_end = first, last
     world = scene.rigidbody_world

@@ -74,7 +74,7 @@ def checked(obj: Any) -> bpy.types.Object:
     try:
         return obj.original
     except ReferenceError:
-        raise ValueError("expected a Blender object, got one that was removed from Blender") from None
+        raise ValueError("expected a Blender object, got one that has been removed") from None
 
 
 def id_of(obj: Target) -> BodyId:
@@ -139,7 +139,7 @@ class _Thing:
     """The id of the first of the parts."""
 
 
-class Register:
+class IdRegistry:
     """The things described so far, held against the declared categories.
 
     Args:

@@ -1,8 +1,8 @@
-"""Keypoints from what a scene is made of: vertices, vertex groups, bones, empties, points of an object's own frame.
+"""Keypoints from the scene: vertices, vertex groups, bones, empties, points of an object's own frame.
 
 Each function takes the view and returns `Points`, in the world as a render evaluates it in this frame: they follow
 physics, animation, armatures and modifiers. What no render shows (a hidden marker, say) is where the viewport
-has it. `Points` are joined with `+`::
+shows it. `Points` are joined with `+`::
 
     joints = parts.bones(view, rig, {"left_knee": "shin.L", "left_ankle": ("shin.L", 1.0)})
     face = parts.vertices(view, body, {"nose": 331})
@@ -52,7 +52,7 @@ class Points:
         if len(self.names) != len(self.positions):
             raise ValueError(f"Points: {len(self.names)} names for {len(self.positions)} positions")
         if twice := [name for at, name in enumerate(self.names) if name in self.names[:at]]:
-            raise ValueError(f"Points: {twice[0]!r} names two of them")
+            raise ValueError(f"Points: {twice[0]!r} names two points")
 
     def __add__(self, other: Points) -> Points:
         """These points, then the other ones."""
@@ -143,7 +143,7 @@ def bones(
     """
     matrix = view.matrix_world(armature)
     if armature.type != "ARMATURE":
-        raise ValueError(f"object {armature.name!r} is no armature but {armature.type}: it has no bones")
+        raise ValueError(f"object {armature.name!r} is not an armature but {armature.type}: it has no bones")
     posed = view.bones(armature)
     places = []
     for entry in _named(chosen).values():
@@ -229,13 +229,13 @@ def _require(name: str, known: Mapping[str, Any], owner: str, kind: str) -> None
 
 
 def _named(chosen: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """By the keypoints' names; what stands alone gives its own."""
+    """By the keypoints' names; a sequence's entries name themselves."""
     return dict(chosen) if isinstance(chosen, Mapping) else {name: name for name in chosen}
 
 
 def _vertices(view: View, obj: Target) -> FloatArray:
     """An object's vertices with its modifiers, (N, 3), in its own frame."""
-    view.matrix_world(obj)  # what is no object of the scene is told here
+    view.matrix_world(obj)  # what is not an object of the scene is reported here
     if (kind := view.source(obj).type) != "MESH":
         raise ValueError(f"object {obj.name!r} ({kind}) has no mesh, so it has no vertices")
     if body := view.rendered(obj):

@@ -107,7 +107,7 @@ def chain(
         rgb: what they are painted, linear RGB.
 
     Raises:
-        JobError: a joint cannot be as it is said (a name that stands twice, an axis of no length, limits the wrong
+        JobError: a joint cannot be as it is said (a name that occurs twice, an axis of no length, limits the wrong
             way round, an unknown parent), or a link is of no joint, no mesh, or moved, turned or scaled.
     """
     _check(name, joints)

@@ -102,11 +102,11 @@ def test_missing_files_are_named(job: Path) -> None:
     """No such file or folder, a folder for a file, a pattern that nothing matches: each says which."""
     with pytest.raises(JobError, match=r"nope\.hdr does not exist \(relative paths start at the job's folder"):
         assets.use("nope.hdr")
-    with pytest.raises(JobError, match="hdri is a folder, where a file is needed"):
+    with pytest.raises(JobError, match="hdri is a folder, not a file"):
         assets.use("hdri")
     with pytest.raises(JobError, match="nope is not a folder"):
         assets.listing("nope")
-    with pytest.raises(JobError, match=r"hdri holds no file that matches \*\.png or \*\.jpg"):
+    with pytest.raises(JobError, match=r"hdri has no file that matches \*\.png or \*\.jpg"):
         assets.listing("hdri", ["*.png", "*.jpg"])
     with pytest.raises(JobError, match="nope does not exist"):
         assets.digest(["nope"])

@@ -268,7 +268,7 @@ def test_what_a_font_lacks_is_named(seen: dict[str, Any]) -> None:
         "align": "align is 'middle', which must be left, center or right",
         "gone": "lost.ttf does not exist",
         "cut": "cut.ttf is damaged: its table of characters cannot be read",
-        "no font": "text.ttf is no TrueType or OpenType font; use .ttf, .otf or .ttc",
+        "no font": "text.ttf is not a TrueType or OpenType font; use .ttf, .otf or .ttc",
         "unknown": "aileron.ttf is not among the plan's assets",
     }
     assert list(said) == list(parts)

@@ -99,7 +99,7 @@ def test_planted_bytecode_is_run_by_python_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".pyc", EXTENSION_SUFFIXES[0]])
 def test_what_is_compiled_beside_a_job_is_not_run(suffix: str, tmp_path: Path) -> None:
     (tmp_path / f"blendshard_test_native{suffix}").write_bytes(b"\x7fELF")
-    with pytest.raises(JobError, match=r"^job.py:3: import: ImportError: .*native.* is compiled: beside a job only"):
+    with pytest.raises(JobError, match=r"^job.py:3: import: ImportError: .*native.* is compiled; next to a job only"):
         load(write(tmp_path, "import blendshard_test_native\n"))
 
 
@@ -115,7 +115,7 @@ def test_nothing_runs_that_the_plan_does_not_know(changed: str, known: bool, tmp
             file.write(f"open({str(mark)!r}, 'w').close()\n")
     else:
         del due[changed]
-    said = "was changed since its plan was drawn up" if known else "is not among the sources that the plan knows"
+    said = "has changed since its plan was made" if known else "is not among the plan's sources"
     with pytest.raises(JobError, match=f"{tmp_path / changed} {said}"):
         load_job(JobSource(str(path), due=due))
     assert not mark.exists()

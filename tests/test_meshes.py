@@ -371,7 +371,7 @@ def test_files_that_cannot_be_loaded_are_one_clear_line(seen: dict[str, Any]) ->
         "name": "two.blend has no object 'cube7'; it has cube0, cube1",
         "name elsewhere": "lost.obj: object_name chooses among the objects of a .blend; this is another kind of file",
         "format": "cannot load .mtl files; use .fbx, .glb, .gltf, .obj, .ply, .stl or .blend",
-        "extent": "point.obj: it has no extent, which nothing can be scaled to",
+        "extent": "point.obj: it has no extent, so it cannot be scaled",
     }
     for name, end in ends.items():
         assert said[name].endswith(end), said[name]

@@ -56,7 +56,7 @@ def test_a_slip_is_refused_with_what_was_meant(name: str, meant: str) -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_field_that_there_is_cannot_be_given_again(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' is described already"):
+    with pytest.raises(ValueError, match=f"'{name}' is already a field"):
         check_own_fields("cup", [name], FIELDS)
 
 

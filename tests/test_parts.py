@@ -320,7 +320,7 @@ def test_mistakes_name_what_there_is_in_one_line(seen: dict[str, Any]) -> None:
     expected = {
         "bone": "armature 'rig' has no bone 'lower_L'; did you mean 'lower.L'?",
         "bone like none": "there are 'upper.L', 'lower.L'",
-        "no armature": "'tube' is no armature",
+        "no armature": "'tube' is not an armature",
         "group": "object 'tube' has no vertex group 'tipp'; did you mean 'tip'?",
         "empty group": "'nobody'",
         "vertex": "no vertex 84 for 'nose': with its modifiers it has 0 to 83",

@@ -165,7 +165,7 @@ def test_bodies_that_do_not_come_to_rest_are_named(seen: dict[str, Any]) -> None
     assert "off is fallen past all passive bodies" in errors["fell"]
     assert "after 20 frames on is still moving" in errors["moving"]
     assert "no active rigid body" in errors["no bodies"]
-    assert "'plain' is no rigid body" in errors["no body"]
+    assert "'plain' is not a rigid body" in errors["no body"]
 
 
 def test_only_the_bodies_named_settle(seen: dict[str, Any]) -> None:

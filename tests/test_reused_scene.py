@@ -134,8 +134,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, s
 
 @needs_bpy
 def test_what_piles_up_is_named_from_the_second_episode_on(seen: dict[str, list[dict[str, str]]]) -> None:
-    said = "reuse_scene: objects that randomize() makes pile up: {} of earlier episodes are still shown, and nobody"
-    said += " describes them ({}), beside 1 new ones" + ADVICE
+    said = "reuse_scene: objects that randomize() makes pile up: {} of earlier episodes are still shown, no"
+    said += " annotation describes them ({}), and 1 new ones come on top" + ADVICE
     assert seen["_pile_up"] == [
         {},
         {"reuse_scene": said.format(1, "thing0")},

@@ -336,11 +336,11 @@ def test_inside_is_not_apart(seen: dict[str, Any]) -> None:
     """A mesh within another, or one of its loose parts, counts as overlapping; an open surface holds nothing."""
     found = dict(seen["inside"])
     no_place, hidden, no_mesh, no_word = found.pop("refused")
-    assert no_place.startswith("place_apart: no place for 'small' in 3 tries, beside 1 others")
+    assert no_place.startswith("place_apart: no place for 'small' in 3 tries among 1 others")
     assert no_place.endswith('misfits="hide"')
     assert no_word == 'place_apart: misfits is \'keep\'; it takes "error" or "hide"'
     assert hidden.startswith("object 'small' is hidden")
-    assert no_mesh == "object 'sun' is a light, where a mesh is needed"
+    assert no_mesh == "object 'sun' is of the type LIGHT; use a mesh"
     assert found == {
         "small in large": False,
         "small beside large": True,
@@ -375,7 +375,7 @@ def test_things_of_many_meshes_are_placed_whole(seen: dict[str, Any]) -> None:
     assert found["strayed"] < 1e-5
     assert found["fits"] == [True, False, True], "a collection's instance is where its copies are"
     empty, word = found["refused"]
-    assert empty.startswith("object 'post' is a empty, where a mesh is needed")
+    assert empty.startswith("object 'post' is of the type EMPTY; use a mesh")
     assert word.startswith("object 'post': members is 'childs'; give 'children'")
 
 

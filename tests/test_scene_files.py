@@ -468,7 +468,7 @@ def what_a_library_no_longer_has(folder: Path) -> None:
 
 @kind(
     notes=[
-        "not there, and not needed by what is rendered: "
+        "missing, but not needed for rendering: "
         + ", ".join(
             f"FOLDER/{n}"
             for n in ("backdrop.png", "brush.png", "hidden.png", "loose.png", "muted.png", "nobody.png", "sound.wav")
@@ -501,7 +501,7 @@ def what_nothing_rendered_needs(folder: Path) -> None:
     (folder / "sound.wav").unlink()
 
 
-@kind(["wood.png"], notes=["damaged, and not needed by what is rendered: FOLDER/loose.png"])
+@kind(["wood.png"], notes=["damaged, but not needed for rendering: FOLDER/loose.png"])
 def damaged_images(folder: Path) -> None:
     """One that is shown stays the plan's, which refuses it; one that nothing shows does no harm."""
     thing = base(folder)
@@ -583,7 +583,7 @@ def of_a_newer_blender(folder: Path) -> None:
     path.write_bytes(content[:9] + b"499" + content[12:])
 
 
-@kind(notes=["has nodes that this Blender lacks, of an add-on perhaps: strange", "Engine 'ABSENT' not available"])
+@kind(notes=["has nodes that this Blender lacks, perhaps from an add-on: strange", "Engine 'ABSENT' not available"])
 def of_add_ons_that_are_absent(folder: Path) -> None:
     import bpy
 
@@ -983,7 +983,7 @@ def test_what_is_lost_can_be_done_without(place: Callable[..., Path]) -> None:
     job = plan(folder)["job"]
     assert job["missing_files"] == "allow"
     assert job["missing"] == ["parts.blend", "tex/brick.png", "tex/wood.png"]
-    assert "rendered without what is missing" in built.stderr
+    assert "rendered without missing files" in built.stderr
     ok("reproduce", folder / "out", "--out", folder / "again", "--quiet")
     assert digests(folder / "again") == digests(folder / "out")
     (folder / "tex").mkdir()

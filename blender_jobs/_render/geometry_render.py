@@ -107,7 +107,7 @@ def render_geometry(
     there = (obj for obj in bpy.data.objects if obj.type not in _UNSEEN_TYPES and obj.name_full not in unseen)
     objects = sorted(there, key=_full_name)
     if len(objects) > _MAX_OBJECTS:
-        raise JobError(f"{len(objects)} objects; Blender tells {_MAX_OBJECTS} apart in passes, so leave some out")
+        raise JobError(f"{len(objects)} objects; Blender distinguishes {_MAX_OBJECTS} in passes: remove some")
     arrays: dict[str, Any] = {}
     passes = set(wanted)
     common = [*_of_scene(scene, [*_SETTINGS, *_FILE]), *_of_camera(scene), *_of_layers(scene), *_of_lights()]
@@ -126,7 +126,7 @@ def render_geometry(
 def changed(changes: Iterable[Change]) -> Iterator[None]:
     """Set attributes in order, and put them back afterwards, in the same order.
 
-    What this Blender lacks is left out, what has the value already is not touched: Blender evaluates anew whatever is.
+    What this Blender lacks is left out, what has the value already is not touched: Blender evaluates again what is.
     """
     present = [change for change in changes if hasattr(change[0], change[1])]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in present]

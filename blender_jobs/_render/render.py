@@ -58,7 +58,7 @@ _PINS: Settings = {
     "render.filter_size": 1.5,
     "render.threads_mode": "FIXED",
     "render.image_settings.color_mode": "RGB",
-    "cycles.shading_system": False,  # for all engines, as Cycles renders the passes: OSL compiles files, beside them
+    "cycles.shading_system": False,  # for all engines, as Cycles renders the passes: OSL compiles files next to them
     "cycles.use_sample_subset": False,
     "cycles.sample_offset": 0,
 }
@@ -189,7 +189,7 @@ def encode(pixels: npt.NDArray[np.uint8], image: str, quality: int, scratch: Pat
 
 
 def decode(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the pixels of an image file of 8 bits a channel as they stand there: uint8 RGB (H, W, 3)."""
+    """Return the pixels of an image file of 8 bits a channel as stored: uint8 RGB (H, W, 3)."""
     loaded = bpy.data.images.load(str(path))
     try:
         width, height = loaded.size
@@ -260,5 +260,5 @@ def _no_gpu(device: str, found: dict[str, list[str]]) -> str:
     if device in found:
         why = "Cycles finds no such GPU, or not its driver"
     else:
-        why = f"this build of Blender {bpy.app.version_string} has it not"
+        why = f"this build of Blender {bpy.app.version_string} lacks it"
     return f"--device {device}: {why}; use {' or '.join([*others, '--device cpu'])}"

@@ -24,8 +24,8 @@ from blender_jobs.lens import image_size, scene_camera
 
 Result = TypeVar("Result")
 
-INDIRECT = "it is seen indirectly only (its collection is set so)"
-SHADOW_CATCHER = "it is a shadow catcher, of which the picture shows the shadows alone"
+INDIRECT = "only indirect rays see it (its collection is set so)"
+SHADOW_CATCHER = "it is a shadow catcher, of which the image only shows the shadows"
 
 _UNUSED = 2**31 - 1
 """What Blender fills a `persistent_id` up with."""

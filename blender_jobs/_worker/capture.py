@@ -68,7 +68,7 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
 
     Args:
         job: the scene's owner.
-        order: what is to be rendered, and how.
+        order: what to render, and how.
         camera: the camera object's name; empty for the scene's own.
         moment: which frame this is.
         scratch: folder for the files that Blender writes.

@@ -99,7 +99,7 @@ def _placed(fields: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -
 
 
 def _portable(value: Any, folder: Path) -> Any:
-    """Return what stands for a field's value on any machine: paths from the job file's folder, others by their name."""
+    """Return a field's value as it is on any machine: paths relative to the job file's folder, others by their name."""
     if isinstance(value, Path):
         return value.relative_to(folder) if value.is_relative_to(folder) else Path(value.name)
     return value
@@ -114,7 +114,7 @@ def _entries(job: Job, attribute: str) -> list[Any]:
         return list(value)
     except TypeError:
         raise JobError(
-            f"{type(job).__name__}.{attribute} is {value!r}, where several can stand; give a tuple: ({value!r},)"
+            f"{type(job).__name__}.{attribute} is {value!r}, which must be several values; use a tuple: ({value!r},)"
         ) from None
 
 
@@ -170,7 +170,7 @@ def _blend(given: str, job: Job, folder: Path) -> str:
         return ""
     path = Path(given).absolute() if given else folder / str(job.blend)
     if not path.is_file():
-        raise JobError(f"there is no file {path}; give it with --blend, or correct {type(job).__name__}.blend")
+        raise JobError(f"there is no file {path}; give it with --blend, or fix {type(job).__name__}.blend")
     return str(path)
 
 
@@ -232,23 +232,21 @@ def engine_notes(engine: str) -> list[str]:
 def _sharp(engine: str) -> list[str]:
     if engine != "workbench" or not properties.shutter(bpy.context.scene):
         return []
-    return [
-        "workbench has no motion blur, which the scene asks for: its pictures are sharp; --engine cycles blurs them"
-    ]
+    return ["workbench has no motion blur, which the scene asks for: its images are sharp; --engine cycles blurs them"]
 
 
 def _solid(engine: str) -> list[str]:
     try:
         bodies = take(bpy.context.scene).all_bodies
-    except (ValueError, JobError):  # told where it counts, when the first frame is rendered
+    except (ValueError, JobError):  # reported when the first frame is rendered
         return []
     names = sorted({body.name for body in bodies if _is_drawn_otherwise(engine, body)})
     if not names:
         return []
     named = ", ".join(map(repr, names[:_MOST_NAMED])) + ", ..." * (len(names) > _MOST_NAMED)
     return [
-        f"{engine} draws {len(names)} objects as solid that labels and passes look through or leave out ({named});"
-        " --engine cycles draws what they say"
+        f"{engine} draws {len(names)} objects as solid that labels and passes see through or leave out ({named});"
+        " --engine cycles draws them as labels and passes do"
     ]
 
 

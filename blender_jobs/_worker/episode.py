@@ -20,7 +20,7 @@ from blender_jobs._worker.staging import build_scene, leave_edit_mode
 from blender_jobs.job import Job
 from blender_jobs.orders import EpisodeOrder, Render
 
-Sample = tuple[int, dict[str, bytes]]
+FrameMembers = tuple[int, dict[str, bytes]]
 """A frame and its members."""
 
 
@@ -28,7 +28,7 @@ Sample = tuple[int, dict[str, bytes]]
 class Player:
     """Plays the episodes of one order in this Blender.
 
-    State: `_job`, the scene's owner; made anew for each episode unless the job reuses its scene. What the plan sets in
+    State: `_job`, the scene's owner; created for each episode unless the job reuses its scene. What the plan sets in
     the scene, the files that the scene reads, and what a reused one has kept of earlier episodes.
     """
 
@@ -77,12 +77,14 @@ class Player:
         for frame, members in samples(job, rng, wanted.episode, list(keys)):
             yield keys[frame], frame, members
 
-    def _samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[Sample]:
+    def _samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[FrameMembers]:
         for frame in self._frames(job, rng, wanted[0], wanted[-1]):
             if frame in wanted:
                 yield frame, self._members(self._shots(job, capture.Moment(episode, frame)))
 
-    def _moving_samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[Sample]:
+    def _moving_samples(
+        self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]
+    ) -> Iterator[FrameMembers]:
         """Yield each frame wanted once the next one is there, to which its surfaces flow."""
         shots: list[Shot] = []
         before: motion.State | None = None
@@ -106,7 +108,7 @@ class Player:
         return self._job
 
     def _frames(self, job: Job, rng: np.random.Generator, first: int, last: int) -> Iterator[int]:
-        """Step physics and animation through every frame up to the last: skipping one changes those behind it."""
+        """Step physics and animation through every frame up to the last: skipping one changes those after it."""
         first = min(1, first)
         _simulations.begin_physics(bpy.context.scene, first, last)
         for frame in range(first, last + 1):
@@ -180,9 +182,9 @@ class Leftovers:
             return ""
         names = ", ".join(obj.name for obj in left[:_NAMED]) + ", ..." * (len(left) > _NAMED)
         return (
-            f"reuse_scene: objects that randomize() makes pile up: {len(left)} of earlier episodes are still shown, and"
-            f" nobody describes them ({names}), beside {len(made)} new ones; make them in setup() and only change them"
-            " in randomize(), or remove them there first: bpy.data.objects.remove(obj)"
+            f"reuse_scene: objects that randomize() makes pile up: {len(left)} of earlier episodes are still shown,"
+            f" no annotation describes them ({names}), and {len(made)} new ones come on top; make them in setup() and"
+            " only change them in randomize(), or remove them there first: bpy.data.objects.remove(obj)"
         )
 
 

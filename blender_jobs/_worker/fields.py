@@ -231,7 +231,7 @@ def check_member_names(job: type[Job], sources: Iterable[Asset]) -> None:
 
     Args:
         job: the class that is used.
-        sources: the job's file, and the modules beside it.
+        sources: the job's file, and the modules next to it.
 
     Raises:
         JobError: a member is called nearly as one that `Job` knows, and nothing reads it.
@@ -260,7 +260,7 @@ def check_init(job: type[Job], fields: Mapping[str, Any]) -> None:
     except (TypeError, ValueError):
         raise JobError(
             f"{job.__name__} has no __init__ that takes its fields; leave __init__ to @dataclass, build the scene in"
-            " setup(), and compute what the fields give in __post_init__()"
+            " setup(), and compute what follows from the fields in __post_init__()"
         ) from None
 
 

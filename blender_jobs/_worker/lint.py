@@ -1,7 +1,7 @@
 """Find in Python source what gives other results from run to run: clocks, global generators, sets, folders' order.
 
 It reads what is written, not what is meant: a note, not a proof. Our own rendering path is held to it by a test; users
-are told of their jobs' lines.
+hear about their jobs' lines.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 _MODULES = {
     "datetime": "clocks differ from run to run",
     "random": "it is one generator for all: draw from rng",
-    "secrets": "it never gives the same twice: draw from rng",
+    "secrets": "it differs each time: draw from rng",
     "time": "clocks differ from run to run",
-    "uuid": "it never gives the same twice: draw from rng",
+    "uuid": "it differs each time: draw from rng",
 }
 _FUNCTIONS = {
     "hash": "it differs from process to process",
     "id": "addresses differ from process to process",
     "os.getpid": "it differs from process to process",
-    "os.urandom": "it never gives the same twice: draw from rng",
+    "os.urandom": "it differs each time: draw from rng",
 }
 _SOUND_NUMPY = {"BitGenerator", "Generator", "PCG64", "PCG64DXSM", "Philox", "SFC64", "SeedSequence", "default_rng"}
 _NUMPY_RANDOM = ("np.random", "numpy.random")
@@ -32,7 +32,7 @@ _ORDERLESS = {"all", "any", "frozenset", "len", "max", "min", "set", "sorted", "
 
 @dataclass(frozen=True)
 class Offence:
-    """One place."""
+    """One place in the source."""
 
     line: int
     what: str
@@ -56,7 +56,7 @@ def offences(source: str | bytes) -> list[Offence]:
 
 
 def _line(node: ast.AST) -> int:
-    """Return where a node stands; a comprehension's ``for`` has no place of its own."""
+    """Return where a node is; a comprehension's ``for`` has no place of its own."""
     line: int = node.lineno if hasattr(node, "lineno") else node.parent.lineno  # type: ignore[attr-defined]
     return line
 
@@ -79,7 +79,7 @@ def _said_of_call(node: ast.Call) -> Iterator[str]:
     if name in _FUNCTIONS:
         yield f"{name}(): {_FUNCTIONS[name]}"
     if name.endswith("default_rng") and not (node.args or node.keywords):
-        yield "default_rng() without a seed never gives the same twice: draw from rng"
+        yield "default_rng() without a seed differs each time: draw from rng"
     if name.rpartition(".")[2] in _LISTINGS and name != "ast.walk" and not _order_is_lost(node):
         yield f"{name}(): folders are listed in any order: use sorted(...)"
 

@@ -31,7 +31,7 @@ _BUILTIN_FOLDER = _OWN_FOLDER / "builtin"
 
 
 def load_job(source: JobSource) -> tuple[type[Job], SourceTree]:
-    """Return the job's class and its sources: its file, and the modules beside it that it imports.
+    """Return the job's class and its sources: its file, and the modules next to it that it imports.
 
     Where the source names digests, nothing of it runs that has another.
 
@@ -45,13 +45,13 @@ def load_job(source: JobSource) -> tuple[type[Job], SourceTree]:
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
     if path.suffix != ".py":
-        raise JobError(f"{path} is not a Python file; name it with .py at the end")
+        raise JobError(f"{path} is not a Python file: its name must end in .py")
     tree.code.add(str(path))
     return _choose(_run(path, content), path, source.class_name), tree
 
 
 def sources_of(path: Path | str, tree: SourceTree) -> list[Asset]:
-    """Return what ran of a job's code so far: its file, then the modules beside it."""
+    """Return what ran of a job's code so far: its file, then the modules next to it."""
     file = tree.ran[str(tree.folder / Path(path).name)]
     return [
         dataclasses.replace(file, path=str(path)),
@@ -194,17 +194,15 @@ class SourceTree:
         name = path.relative_to(self.folder).as_posix()
         source = Asset(name, str(path), len(content), hashlib.sha256(content).hexdigest())
         if self.due and name not in self.due:
-            raise JobError(
-                f"{path} is not among the sources that the plan knows; import it at the top of the job's file"
-            )
+            raise JobError(f"{path} is not among the plan's sources; import it at the top of the job's file")
         if self.due and self.due[name] != source.sha256:
-            raise JobError(f"{path} was changed since its plan was drawn up; start again")
+            raise JobError(f"{path} has changed since its plan was made; run the command again")
         self.ran[str(path)] = source
         self.code.add(str(path))
         return content
 
     def modules(self) -> list[Asset]:
-        """Return the modules beside the job's file that are loaded, by name."""
+        """Return the modules next to the job's file that are loaded, by name."""
         files = {str(getattr(module, "__file__", None)) for name, module in _loaded() if name != MODULE}
         return sorted((self.ran[file] for file in files & self.ran.keys()), key=lambda source: source.name)
 
@@ -268,7 +266,7 @@ def _find(entry: str) -> FileFinder:
 
 
 class _Source(SourceFileLoader):
-    """Loads a module from its source; never from bytecode, and leaves none behind."""
+    """Loads a module from its source; never from bytecode, and writes none."""
 
     def __init__(self, tree: SourceTree, fullname: str, path: str) -> None:
         super().__init__(fullname, path)
@@ -286,14 +284,14 @@ class _Compiled(Loader):
         self._path = path
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        raise ImportError(f"{self._path} is compiled: beside a job only sources are run; install it as a package")
+        raise ImportError(f"{self._path} is compiled; next to a job only source files run: install it as a package")
 
     def exec_module(self, module: ModuleType) -> None:
         """Never called."""
 
 
 class _OwnFirst(MetaPathFinder):
-    """Finds what lies beside a job's file before anything installed, for the job's own code."""
+    """Finds what is next to a job's file before anything installed, for the job's own code."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -72,9 +72,9 @@ def flow(
 
     - Objects move by their matrices; meshes whose vertices moved, by those of the face nearest to the point. A mesh
       that has other faces then moves by its object's matrices alone.
-    - What exists in one of the two states only is taken to stand still in the world.
+    - What exists in one of the two states only is taken to be at rest in the world.
     - (0, 0) where there is nothing, and where the surface is behind the camera then.
-    - Copies of an object are told apart by `segments`, and between the states by Blender's persistent ids.
+    - Copies of an object are distinguished by `segments`, and between the states by Blender's persistent ids.
     """
     index = segments.resolved()
     result = np.zeros((*index.shape, 2), dtype=np.float32)

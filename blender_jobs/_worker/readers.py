@@ -165,7 +165,7 @@ def _usd_layers(owner: Any, what: str, files: Sequence[Path]) -> Iterator[Reads]
         content = file.read_bytes()
         if content.startswith(b"PXR-USDC"):
             note = (
-                f"{file.name} is binary USD: the files that it refers to are not known; name them in the job's `assets`"
+                f"{file.name} is binary USD: the files that it refers to are not known; list them in the job's `assets`"
             )
             yield Reads(owner, what, note=note)
             continue
@@ -205,7 +205,7 @@ def _node_files(frames: Frames) -> Iterator[Reads]:
             for socket in node.inputs:
                 if socket.type == "STRING" and isinstance(socket.default_value, str):
                     if socket.is_linked:
-                        note = f"{what} reads a file that other nodes name: name it in the job's `assets`"
+                        note = f"{what} reads a file that other nodes name: list it in the job's `assets`"
                         yield Reads(owner, what, note=note)
                     else:
                         yield _one(owner, what, socket.default_value, is_used=is_used)
@@ -235,7 +235,7 @@ def _multires(obj: Any, modifier: Any, what: str, frames: Frames) -> Iterator[Re
 
 
 def _ocean(obj: Any, modifier: Any, what: str, frames: Frames) -> Iterator[Reads]:
-    """A baked ocean is read from a folder, ``disp_0001.exr`` and so on; it stands still before and after."""
+    """A baked ocean is read from a folder, ``disp_0001.exr`` and so on; it does not move before and after."""
     if not modifier.is_cached:
         return
     folder = _place(obj, modifier.filepath)
@@ -253,7 +253,7 @@ def _bakes(obj: Any, modifier: Any, what: str, frames: Frames) -> Iterator[Reads
 
 
 def _fluids(frames: Frames) -> Iterator[Reads]:
-    """What was baked; what is not is simulated anew in each episode, in a folder of ours."""
+    """What was baked; what is not is simulated again in each episode, in a folder of ours."""
     for obj, domain in _simulations.fluid_domains():
         if domain.cache_type != "REPLAY":
             what, folder = f"fluid of {obj.name!r}", _place(obj, domain.cache_directory)
@@ -263,7 +263,7 @@ def _fluids(frames: Frames) -> Iterator[Reads]:
 
 
 def _point_caches(frames: Frames) -> Iterator[Reads]:
-    """Baked caches in files: ``<name>_<frame>_<index>.bphys`` beside the ``.blend``, or in a folder that they name."""
+    """Baked caches in files: ``<name>_<frame>_<index>.bphys`` next to the ``.blend``, or in a folder that they name."""
     for owner, cache in _simulations.point_caches():
         for entry in cache.point_caches:
             if not entry.is_baked or not (entry.use_disk_cache or entry.use_external):
@@ -284,7 +284,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _unheard(frames: Frames) -> Iterator[Reads]:
-    """What no render reads: it is told of where it is lost, and is not part of a plan."""
+    """What no render reads: reported where it is lost, and not part of a plan."""
     for sound in bpy.data.sounds:
         if not sound.packed_file:
             entry = _one(sound, _said("sound", sound), sound.filepath)

@@ -77,11 +77,11 @@ class SceneFiles:
         others = sorted({file for entry in self.reads if entry not in needed for file in entry.lost})
         notes = list(dict.fromkeys(entry.note for entry in self.reads if entry.note))
         if lost := sorted({file for entry in needed for file in entry.lost}):
-            notes.append(f"rendered without what is missing: {_in_words(lost)}")
+            notes.append(f"rendered without missing files: {_in_words(lost)}")
         if others:
-            notes.append(f"not there, and not needed by what is rendered: {_in_words(others)}")
+            notes.append(f"missing, but not needed for rendering: {_in_words(others)}")
         if damaged := self._damaged(scene):
-            notes.append(f"damaged, and not needed by what is rendered: {_in_words(damaged)}")
+            notes.append(f"damaged, but not needed for rendering: {_in_words(damaged)}")
         return notes
 
     def check(self, scene: bpy.types.Scene, blend: str) -> None:

@@ -57,7 +57,7 @@ def _pinned(settings: RenderSettings) -> list[str]:
     properties.apply(bpy.context.scene, settled)
     if not animated:
         return []
-    return [f"the animation of {', '.join(animated)} in {Path(bpy.data.filepath).name} is left out: the plan sets it"]
+    return [f"the animation of {', '.join(animated)} in {Path(bpy.data.filepath).name} is ignored: the plan sets it"]
 
 
 _HEADER = re.compile(rb"BLENDER(?:[-_][vV]|\d\d-\d\d[vV]0)(\d)(\d\d)")
@@ -141,11 +141,11 @@ def _printed() -> Iterator[list[str]]:
 
 
 def _warnings(path: Path, lines: Sequence[str]) -> list[str]:
-    """Return what Blender warned of, but for what is told in other words: a newer version, lost files."""
+    """Return what Blender warned of, except what we report in other words: a newer version, lost files."""
     said = [found["said"] for line in lines if (found := _WARNING.search(line))]
     said = [line for line in dict.fromkeys(said) if not _TOLD_OTHERWISE.search(line)]
     more = [f"and {len(said) - _MOST_WARNINGS} more warnings"] if len(said) > _MOST_WARNINGS else []
-    return [*(f"Blender says of {path.name}: {line}" for line in said[:_MOST_WARNINGS]), *more]
+    return [*(f"Blender says about {path.name}: {line}" for line in said[:_MOST_WARNINGS]), *more]
 
 
 def _check_version(path: Path) -> None:
@@ -170,18 +170,18 @@ def _blend_notes(path: Path) -> list[str]:
     notes = []
     if bpy.app.autoexec_fail:
         what = bpy.app.autoexec_fail_message or "a script"
-        notes.append(f"{path.name} holds Python that was not run ({what}); --trust-blend runs it")
+        notes.append(f"{path.name} contains Python that was not run ({what}); --trust-blend runs it")
     saved, running = tuple(bpy.data.version), bpy.app.version
     if saved > (*running[:2], bpy.app.version_file[2]):
         newer = ".".join(map(str, saved if saved[:2] == running[:2] else saved[:2]))
         notes.append(f"{path.name} was saved by Blender {newer}: {bpy.app.version_string} may lose some of it")
     if undefined := _undefined():
-        notes.append(f"{path.name} has nodes that this Blender lacks, of an add-on perhaps: {', '.join(undefined)}")
+        notes.append(f"{path.name} has nodes that this Blender lacks, perhaps from an add-on: {', '.join(undefined)}")
     scene = bpy.context.scene
     if scene.render.use_compositing and _composes(scene):
-        notes.append(f"the compositor of {path.name} does not run: pictures are as they are rendered")
+        notes.append(f"the compositor of {path.name} does not run: images are as rendered")
     if scene.render.use_sequencer and _strips(scene):
-        notes.append(f"the sequencer of {path.name} does not run: pictures are of the scene")
+        notes.append(f"the sequencer of {path.name} does not run: images show the scene")
     return notes
 
 
@@ -250,13 +250,13 @@ def choose_view_layer(view_layer: str, job_path: str) -> list[str]:
     if len(scene.view_layers) > 1 and not view_layer:
         others = ", ".join(repr(layer.name) for layer in scene.view_layers if layer != chosen)
         notes.append(
-            f"the scene has several view layers: picture and annotations are of {chosen.name!r}, the active one,"
-            f" and not of {others}; the job's `view_layer` chooses"
+            f"the scene has several view layers: image and annotations show {chosen.name!r}, the active one,"
+            f" and not {others}; choose with the job's `view_layer`"
         )
     if bound := _unbind_markers(scene):
         notes.append(
-            f"timeline markers switch to {', '.join(map(repr, bound))}: they are not followed;"
-            " the scene's camera or the job's `cameras` count"
+            f"timeline markers switch to {', '.join(map(repr, bound))}: they are ignored;"
+            " the scene's camera or the job's `cameras` are used"
         )
     return notes
 

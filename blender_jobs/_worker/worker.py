@@ -115,7 +115,7 @@ def _probe(request: orders.Probe, scratch: Path) -> orders.Probed:
     settings = orders.RenderSettings(request.engine, orders.ENGINE_SAMPLES[request.engine], 64, 48, "png", 100)
     properties.apply(bpy.context.scene, render.pinned(settings))
     if not render.render_image(bpy.context.scene, settings, scratch, None):
-        raise JobError(f"{request.engine} gave no image")
+        raise JobError(f"{request.engine} rendered no image")
     return orders.Probed(device=_device(request.engine))
 
 
@@ -151,7 +151,7 @@ def _hello() -> orders.Hello:
 
 def _problem() -> str:
     if sys.flags.hash_randomization:
-        return "PYTHONHASHSEED=0 does not reach its Python, which would order sets anew in each process"
+        return "PYTHONHASHSEED=0 does not reach its Python, so the order of sets would change from process to process"
     try:
         import bpy  # noqa: F401
     except ImportError as error:

@@ -34,7 +34,7 @@ class ShardDataset(EpochDataset):
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, a URL as webdataset opens it
             (``http:``, ``gs:``, ``pipe:`` ...), or a list of these. ``pipe:`` runs a command: never from data.
         split: take the shards of this split alone.
-        shuffle: False gives the shards' own order (streams: lane by lane, see docs/how-to/loaders.md).
+        shuffle: False gives the shards' own order (streams: lane by lane, see docs/reference/loading.md).
         seed: any integer. The same seed, epoch and shards give the same order.
         window: mix the samples of so many shards at a time instead of all; for disks that are slow to seek.
         buffer: for streams, the samples held to be mixed, in each worker.

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there, and it names what there is."""
+"""What the README shows works as it is, and it names what there is."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from loaders._shards.allocation import keep_freed_memory  # noqa: E402
+from loaders._workers import keep_freed_memory  # noqa: E402
 from loaders.tarstream import BLOCK, END, padded, sample_record  # noqa: E402
 
 BATCH = 32

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import bmesh
 import bpy
+import bmesh
 import numpy as np
 import numpy.typing as npt
 from mathutils import Matrix, Vector
 
-from blender_jobs import assets, importing, lettering, materials, scatter, stage
-from blender_jobs.importing import FORMATS, UpAxis
+from blender_jobs import _lettering, _mesh_files, assets, materials, scatter, stage
+from blender_jobs._mesh_files import FORMATS, UpAxis
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
 
@@ -65,19 +65,19 @@ def load(
         raise JobError(f"{file}: cannot load {suffix or 'such'} files; use {', '.join(sorted(FORMATS))} or .blend")
     if suffix != ".blend" and object_name is not None:
         raise JobError(f"{file}: object_name chooses among the objects of a .blend; this is another kind of file")
-    imported = importing.Import()
+    imported = _mesh_files.Import()
     objects = (
-        importing.append(file, object_name)
+        _mesh_files.append(file, object_name)
         if suffix == ".blend"
-        else importing.read(file, suffix, use_materials, imported)
+        else _mesh_files.read(file, suffix, use_materials, imported)
     )
     if not objects:
         raise JobError(f"{file}: it holds no mesh")
-    made = importing.joined(objects, name)
+    made = _mesh_files.joined(objects, name)
     if not use_materials:
         made.data.materials.clear()
     imported.remove_all_but(made)
-    importing.check_images(imported.new("images"))
+    _mesh_files.check_images(imported.new("images"))
     made.name = made.data.name = name  # the file's own object may have had it
     usual = FORMATS[suffix].up if suffix in FORMATS else "Z"
     made.data.transform(Matrix.Scale(scale, 4) @ Matrix.Rotation(_TURN[up or usual] - _TURN[usual], 4, "X"))
@@ -260,7 +260,7 @@ def text(
     height_m: float = 0.1,
     depth_m: float = 0.0,
     spacing: float = 1.0,
-    align: lettering.Align = "left",
+    align: _lettering.Align = "left",
 ) -> Any:
     """Return a new mesh of text that is read from above (from +z), along x: for number plates, signs, labels.
 
@@ -282,7 +282,7 @@ def text(
         JobError: the text shows nothing, the font lacks characters of it (which are named), or the file is missing,
             unknown to the plan or no such font.
     """
-    return lettering.build(name, text, font, height_m, depth_m, spacing, align)
+    return _lettering.build(name, text, font, height_m, depth_m, spacing, align)
 
 
 SHAPES: Sequence[Callable[[str], Any]] = (stage.cube, sphere, cylinder, cone, torus)

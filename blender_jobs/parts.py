@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs import lettering
+from blender_jobs import _lettering
 from blender_jobs._render.snapshot import evaluate
 from blender_jobs._vision.camera import FloatArray, transform
 
 if TYPE_CHECKING:
     import bpy
 
-    from blender_jobs.targets import Target
+    from blender_jobs._targets import Target
     from blender_jobs.view import View
 
 __all__ = ["Points", "bones", "corners", "glyph_names", "glyphs", "origins", "own_frame", "vertex_groups", "vertices"]
@@ -171,13 +171,13 @@ def glyphs(view: View, obj: Target) -> Points:
         ValueError: the object was not made by `meshes.text`; one line.
     """
     matrix = view.matrix_world(obj)
-    places = lettering.corners(view.source(obj).data)
-    return Points(lettering.names(len(places)), transform(matrix, places.reshape(-1, 3)), (obj,))
+    places = _lettering.corners(view.source(obj).data)
+    return Points(_lettering.names(len(places)), transform(matrix, places.reshape(-1, 3)), (obj,))
 
 
 def glyph_names(count: int) -> tuple[str, ...]:
     """The names of the keypoints of a text of so many glyphs: for a category's ``keypoints``."""
-    return lettering.names(count)
+    return _lettering.names(count)
 
 
 def own_frame(view: View, obj: Target, positions: npt.ArrayLike, names: Sequence[str] | None = None) -> Points:

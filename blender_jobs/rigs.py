@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import bpy  # noqa: F401 - brings mathutils
 import numpy as np
 import numpy.typing as npt
 from mathutils import Matrix

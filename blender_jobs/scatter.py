@@ -18,9 +18,9 @@ from mathutils import Euler, Quaternion
 from mathutils.bvhtree import BVHTree
 
 from blender_jobs import physics
+from blender_jobs._targets import Members, below, related
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
-from blender_jobs.targets import Members, below, related
 
 __all__ = ["in_box", "in_shell", "on_surface", "place_apart", "rotation", "show_some"]
 

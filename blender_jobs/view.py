@@ -16,22 +16,16 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
+from blender_jobs._annotations import check_own_fields
 from blender_jobs._render.geometry import Label
 from blender_jobs._render.segments import Segments
 from blender_jobs._render.snapshot import as_array, posed, take
-from blender_jobs._vision.boxes import Box, boxes, truncation, united
-from blender_jobs._vision.camera import Camera, FloatArray, rigid, transform
-from blender_jobs._vision.silhouette import Patch, through_lens, undistorted
-from blender_jobs._vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
-from blender_jobs._vision.visibility import Occluders, tolerances, visibility
-from blender_jobs.own_fields import check_own_fields
-from blender_jobs.parts import CORNERS, Points, as_points, numbered
-from blender_jobs.register import Register
-from blender_jobs.targets import (
+from blender_jobs._targets import (
     CHILDREN,
     Copy,
     Group,
     Members,
+    Register,
     Single,
     Target,
     Whole,
@@ -42,6 +36,12 @@ from blender_jobs.targets import (
     ids_of,
     spread,
 )
+from blender_jobs._vision.boxes import Box, boxes, truncation, united
+from blender_jobs._vision.camera import Camera, FloatArray, rigid, transform
+from blender_jobs._vision.silhouette import Patch, through_lens, undistorted
+from blender_jobs._vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
+from blender_jobs._vision.visibility import Occluders, tolerances, visibility
+from blender_jobs.parts import CORNERS, Points, as_points, numbered
 
 __all__ = ["View"]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.errors import VerificationFailed
-from compiler.verification.shard_walk import Problem
+from compiler.verification.findings import Problem
 from compiler.verification.verify import Verifier, intact_manifest
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import read_samples

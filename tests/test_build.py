@@ -242,7 +242,7 @@ def _expect_changed(refused: subprocess.CompletedProcess[str], what: str, folder
     assert refused.returncode == 4
     written = datetime.fromtimestamp((folder / "out" / "dataset.json").stat().st_mtime)
     assert f"out holds another plan, last rendered {written:%Y-%m-%d %H:%M:%S}: {what}" in refused.stderr
-    lost = "or begin anew with --fresh, which removes 1 finished shard with 3 samples"
+    lost = "or start over with --fresh, which removes 1 finished shard with 3 samples"
     assert f"Try: name another place with --out to keep both, {lost}\n" in refused.stderr
     return refused.stderr
 

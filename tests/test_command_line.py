@@ -15,11 +15,10 @@ import click
 import pytest
 
 from compiler.cli import cli
-from compiler.cli.build import BuildArguments
-from compiler.cli.options import LiveArguments
-from compiler.cli.rerendering import RerenderArguments
+from compiler.cli.build import BuildArguments, LiveArguments
+from compiler.cli.verify import RerenderArguments
 from compiler.resolve import Choices
-from compiler.storage.places import Places
+from compiler.storage.published import Places
 
 LISTING = """
 import json, sys
@@ -32,14 +31,7 @@ except SystemExit as end:
 json.dump(sorted(sys.modules), sys.stderr)
 """
 
-LIGHT = {
-    "compiler",
-    "compiler.cli",
-    "compiler.cli.group",
-    "compiler.cli.output",
-    "compiler.errors",
-    "compiler.terminal",
-}
+LIGHT = {"compiler", "compiler.cli", "compiler.errors", "compiler.terminal"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])

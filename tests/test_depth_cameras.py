@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import loaders
-from loaders.transforms import Transformed
+from loaders._decode import Transformed
 from tests.synthetic import image_bytes, key_of, make_dataset, npy_bytes
 
 FOCAL = 400.0
@@ -175,9 +175,9 @@ def test_nothing_stays_nothing(kind: Any) -> None:
 
 
 def test_what_cannot_be_measured_is_told() -> None:
-    with pytest.raises(ValueError, match="sample 'a' has no depth: build it with --passes depth"):
+    with pytest.raises(ValueError, match="sample 'a' has no depth; build the dataset with --passes depth"):
         loaders.RealSense()({"key": "a"})
-    with pytest.raises(ValueError, match=r"'a' has no left\.annotations, where K is"):
+    with pytest.raises(ValueError, match=r"'a' has no left\.annotations, which hold K"):
         loaders.RealSense()({"key": "a", "left.depth": wall(1)})
     with pytest.raises(ValueError, match="model must be 'D415' or 'D435' or 'D455', not 'D999'"):
         loaders.RealSense("D999")  # type: ignore[arg-type]

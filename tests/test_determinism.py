@@ -15,7 +15,7 @@ import pytest
 
 from blender_jobs.passes import PASSES
 from loaders import ShardDataset
-from loaders.decode import field_name
+from loaders._decode import field_name
 from loaders.manifest import Manifest
 from loaders.tarstream import read_samples
 from tests.commands import TINY, annotations, digests, ok, start, write_job

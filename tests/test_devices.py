@@ -44,37 +44,37 @@ class StandIn:
 
 @scene
 def on_a_machine_with_gpus(folder: Path) -> Any:
-    from blender_jobs._render import devices
+    from blender_jobs._render import render
     from blender_jobs.job import JobError
 
     there = StandIn()
-    real, devices._preferences = devices._preferences, lambda: there  # type: ignore[assignment]
+    real, render._preferences = render._preferences, lambda: there  # type: ignore[assignment]
     try:
-        names = devices.select("cuda")
+        names = render.select_device("cuda")
         used = [(entry.name, entry.type) for entry in there.devices if entry.use]
         refused = {}
         for device in ("hip", "metal"):
             with pytest.raises(JobError) as refusal:
-                devices.select(device)
+                render.select_device(device)
             refused[device] = str(refusal.value)
         return {"names": names, "interface": there.compute_device_type, "used": used, "refused": refused}
     finally:
-        devices._preferences = real
+        render._preferences = real
 
 
 @scene
 def emptied_after_a_choice(folder: Path) -> Any:
     """What stands in the preferences after the scene was replaced, as each episode does."""
     from blender_jobs import stage
-    from blender_jobs._render import devices
+    from blender_jobs._render import render
 
-    device = next(iter(devices.available()), None)
+    device = next(iter(render.available_gpus()), None)
     if device is None:
         return None
-    preferences = devices._preferences()
+    preferences = render._preferences()
     preferences.compute_device_type = device.upper()
     stage.clear()
-    return [devices._preferences().compute_device_type, device.upper()]
+    return [render._preferences().compute_device_type, device.upper()]
 
 
 @pytest.fixture(scope="module")

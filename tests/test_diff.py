@@ -15,9 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 from compiler.cli.diff import _ranges
 from compiler.errors import UsageError
-from compiler.storage.manifests import folder_of, load_manifest
-from compiler.verification.compare import Difference, compare_members
-from compiler.verification.diff import DatasetDifference, diff
+from compiler.storage.published import Published, folder_of
+from compiler.verification.diff import DatasetDifference, Difference, compare_members, diff
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from loaders.tarstream import read_samples
@@ -36,7 +35,7 @@ def only(a: dict[str, bytes], b: dict[str, bytes]) -> Difference:
 
 def compared(a: Path, b: Path, limit: int = 10) -> DatasetDifference:
     """Return how two datasets differ."""
-    return diff((a, load_manifest(a)), (b, load_manifest(b)), limit)
+    return diff(Published.load(a), Published.load(b), limit)
 
 
 @given(st.dictionaries(st.sampled_from(["png", "json", "left.json", "depth.npy", "txt"]), st.binary(), max_size=5))
@@ -213,7 +212,7 @@ def test_samples_out_of_order_are_trouble_not_a_difference(tmp_path: Path) -> No
     make(tmp_path / "a", Recipe(shards=1))
     recording = recording_of(tmp_path / "b", tmp_path / "a")
     write_manifest(recording, replace(Manifest.load(recording), provenance={}))
-    with pytest.raises(UsageError, match="sample 000000-000003 stands behind 000000-000004"):
+    with pytest.raises(UsageError, match="sample 000000-000003 comes after 000000-000004"):
         compared(tmp_path / "a", recording)
 
 

@@ -21,10 +21,11 @@ from compiler.cli.report import PlanReport
 from compiler.errors import JobBroken, OtherPlan, UsageError, disk_error
 from compiler.planning.plan import Plan
 from compiler.storage import failures
-from compiler.storage.directory import LOCK_NAME, open_directory
+from compiler.storage.destination import LiveOnly
+from compiler.storage.directory import open_directory
+from compiler.storage.existing import LOCK_NAME
 from compiler.storage.failures import Failure, replay_command
 from compiler.storage.sources import FOLDER, copy_sources
-from compiler.storage.store import Nowhere
 from loaders.manifest import FILE_NAME, Manifest
 from tests.planned_dataset import Recipe, make
 
@@ -161,9 +162,9 @@ def test_what_a_job_that_failed_has_left_makes_way_for_the_mended_one(tmp_path: 
     """No build of the old plan comes past the episode: what it left is of no use. A line tells what is removed."""
     begun(tmp_path, OLD, SECOND)
     with open_directory(tmp_path, NEW.plan, {}, fresh=False) as directory:
-        assert directory.anew == (
+        assert directory.started_over == (
             f"{tmp_path} holds another plan (seed was 1, is 2), whose job failed in episode 1 with no shard finished:"
-            " a build begins it anew and removes 1 shard begun, with 2 samples in whole episodes"
+            " a build starts it over and removes 1 shard begun, with 2 samples in whole episodes"
         )
     assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME}
     assert Manifest.load(tmp_path).plan == NEW.plan.identity()
@@ -178,11 +179,11 @@ def test_what_could_go_on_is_kept_from_another_plan(failed: tuple[str, ...], tmp
         open_directory(tmp_path, NEW.plan, {}, fresh=False),
     ):
         pass
-    lost = ", or begin anew with --fresh, which removes 1 shard begun, with 2 samples in whole episodes"
+    lost = ", or start over with --fresh, which removes 1 shard begun, with 2 samples in whole episodes"
     assert refused.value.hint == f"name another place with --out to keep both{lost}"
     assert files_in(tmp_path) == before
     with open_directory(tmp_path, plan, {}, fresh=False) as directory:
-        assert directory.anew == ""
+        assert directory.started_over == ""
         writer = directory.writer(0, skipping=False)
         assert len(writer.kept.samples) == 2
         writer.close()
@@ -210,8 +211,8 @@ def test_where_nothing_is_whole_another_plan_begins_anew_and_says_so(tmp_path: P
         pass
     write(tmp_path, {"cubes-train-000000.tar.part": b"half", failures.FILE_NAME: b'[]\n{"what": "job failed"}\n{'})
     with open_directory(tmp_path, NEW.plan, {}, fresh=False) as directory:
-        assert directory.anew == (
-            f"{tmp_path} holds another plan (seed was 1, is 2) and nothing whole: a build begins it anew"
+        assert directory.started_over == (
+            f"{tmp_path} holds another plan (seed was 1, is 2) and nothing whole: a build starts it over"
         )
     assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME}
 
@@ -241,12 +242,12 @@ def test_room_is_asked_for_where_it_is_missing(number: int, advised: bool) -> No
 def test_what_is_missing_of_a_huge_dataset_is_not_listed(tmp_path: Path) -> None:
     """Nor is an end taken for none: 0 shards are nothing to do."""
     plan, many = Recipe(samples_per_shard=5).plan, 10**7
-    work = find_outstanding(Nowhere(plan, plan.manifest({})), many)
+    work = find_outstanding(LiveOnly(plan, plan.manifest({})), many)
     assert iter(work.missing) is work.missing
     assert next(iter(work.missing)) == 0
     assert (work.report.samples_wanted, work.report.shards_done) == (5 * many, 0)
     assert PlanReport(plan, 10**15, tmp_path, None).missing == 10**15
-    none = find_outstanding(Nowhere(plan, plan.manifest({})), 0)
+    none = find_outstanding(LiveOnly(plan, plan.manifest({})), 0)
     assert (none.endless, list(none.missing)) == (False, [])
 
 

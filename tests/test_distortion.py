@@ -314,14 +314,14 @@ def picture(folder: Path) -> np.ndarray:
     import bpy
 
     from blender_jobs import lens
-    from blender_jobs._render import codec
+    from blender_jobs._render.render import decode
 
     render = bpy.context.scene.render
     render.image_settings.file_format, render.image_settings.color_mode = "PNG", "RGB"
     with lens.ideal(bpy.context.scene, seen_by()) as warp:
         render.filepath = str(folder / "ideal.png")
         bpy.ops.render.render(write_still=True)
-    pixels = codec.decode(folder / "ideal.png")
+    pixels = decode(folder / "ideal.png")
     return (pixels if warp is None else warp.image(pixels)).astype(np.float64).mean(axis=2)
 
 
@@ -435,7 +435,7 @@ def files(folder: Path) -> Any:
     """Pixels of every value through Blender's encoders, with a look set that would change them all."""
     import bpy
 
-    from blender_jobs._render import codec
+    from blender_jobs._render import render
 
     eye()
     settings = bpy.context.scene.view_settings
@@ -447,11 +447,11 @@ def files(folder: Path) -> Any:
     smooth = np.broadcast_to(np.linspace(0, 255, 40).astype(np.uint8)[None, :, None], (30, 40, 3))
     misses = {}
     for image, given_pixels, quality in [("png", pixels, 1), ("webp", pixels, 100), ("jpg", smooth, 95)]:
-        content = codec.encode(given_pixels, image, quality, folder)
-        assert content == codec.encode(given_pixels, image, quality, folder)
+        content = render.encode(given_pixels, image, quality, folder)
+        assert content == render.encode(given_pixels, image, quality, folder)
         (folder / f"again.{image}").write_bytes(content)
-        misses[image] = int(np.abs(codec.decode(folder / f"again.{image}").astype(int) - given_pixels).max())
-    sizes = [len(codec.encode(pixels, "jpg", quality, folder)) for quality in (30, 95)]
+        misses[image] = int(np.abs(render.decode(folder / f"again.{image}").astype(int) - given_pixels).max())
+    sizes = [len(render.encode(pixels, "jpg", quality, folder)) for quality in (30, 95)]
     left = [len(bpy.data.images), bpy.context.scene.render.image_settings.file_format]
     return {"misses": misses, "sizes": sizes, "left": left}
 

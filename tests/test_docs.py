@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blender_jobs.passes import PASSES
-from compiler.planning.annotation_schema import ANNOTATIONS
+from compiler.planning.schemas import ANNOTATIONS
 
 ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "docs" / "how-to" / f"{name}.md" for name in ("jobs", "scenes", "blend-files", "cameras", "labels")]

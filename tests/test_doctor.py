@@ -8,8 +8,8 @@ from typing import NoReturn
 import pytest
 
 from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, Surveyed
-from compiler.blender.doctor import Check, check_engines, check_gpus, check_meshes, check_passes
 from compiler.blender.process import InstanceOptions
+from compiler.cli.doctor import Check, check_engines, check_gpus, check_meshes, check_passes
 from compiler.errors import InstanceLost
 from tests.commands import ok, run
 
@@ -34,7 +34,7 @@ def test_before_each_trial_it_says_what_it_does(monkeypatch: pytest.MonkeyPatch)
         heard.append("started")
         raise InstanceLost("died")
 
-    monkeypatch.setattr("compiler.blender.doctor.Instance", fails)
+    monkeypatch.setattr("compiler.cli.doctor.Instance", fails)
     checks = list(check_engines(InstanceOptions(1, 1), heard.append))
     assert [check.state for check in checks] == ["FAILED"] * 3
     assert [line.partition(":")[0] for line in heard[0::2]] == [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blender_jobs._render import exr
+from blender_jobs._render import formats
 
 ROWS = {
     "layer.A": np.array([[0.0, -0.25, 1.5], [2.0, 65504.0, 0.1]], dtype=np.float16),
@@ -42,7 +42,7 @@ def file(compression: int = 0, version: int = 0x402, sampling: int = 1, line_ord
 
 def test_channels_come_out_as_they_were_stored() -> None:
     """Names, types and bits of all three pixel types."""
-    read = exr.read(file())
+    read = formats.read_exr(file())
     assert list(read) == list(ROWS)
     for name, rows in ROWS.items():
         assert read[name].dtype == rows.dtype
@@ -64,7 +64,7 @@ def test_channels_come_out_as_they_were_stored() -> None:
 def test_another_kind_of_file_is_refused(data: bytes, says: str) -> None:
     """One line that says what is wrong with it."""
     with pytest.raises(ValueError, match=says):
-        exr.read(data)
+        formats.read_exr(data)
 
 
 def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:
@@ -72,7 +72,7 @@ def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:
     whole = file()
     for length in range(len(whole)):
         with pytest.raises(ValueError, match="EXR"):
-            exr.read(whole[:length])
+            formats.read_exr(whole[:length])
 
 
 @given(st.integers(0, len(file()) - 1), st.integers(0, 255))
@@ -81,4 +81,4 @@ def test_a_damaged_file_never_breaks_the_reader(at: int, byte: int) -> None:
     data = bytearray(file())
     data[at] = byte
     with contextlib.suppress(ValueError):
-        exr.read(bytes(data))
+        formats.read_exr(bytes(data))

@@ -28,7 +28,7 @@ FAULTS = {
         "r = __import__('resource'); r.setrlimit(r.RLIMIT_AS, "
         "(int(open('/proc/self/statm').read().split()[0]) * 4096 + (64 << 20), r.RLIM_INFINITY)); "
         "__import__('bpy').ops.mesh.primitive_grid_add(x_subdivisions=3000, y_subdivisions=3000)",
-        "died of SIGSEGV, as if memory was short",
+        "died of SIGSEGV, apparently for lack of memory",
     ),
     "asks for too much": ("np.zeros(1 << 45)", "ran out of memory"),
     "aborts": ("os.abort()", "died of SIGABRT"),

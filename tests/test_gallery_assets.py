@@ -32,9 +32,9 @@ def _content(path: Path) -> dict[str, Any]:
     """What each object of a .blend is: its type and place, and its evaluated mesh."""
     import bpy
 
-    from blender_jobs._worker import blend
+    from blender_jobs._worker import staging
 
-    assert blend.open_blend(path, trusted=False) == []
+    assert staging.open_blend(path, trusted=False) == []
     depsgraph = bpy.context.evaluated_depsgraph_get()
     found = {}
     for obj in bpy.context.scene.objects:

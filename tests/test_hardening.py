@@ -27,10 +27,10 @@ from compiler.errors import Incomplete, JobBroken
 from compiler.live.groups import Groups, TooManyGroups
 from compiler.live.options import QueueLimits
 from compiler.terminal import plain
-from compiler.verification.verify_report import look_around
+from compiler.verification.findings import look_around
+from loaders._decode import decode_npy
 from loaders._tee import recording
 from loaders._tee.client import Address, ConnectionLost, TeeConnection
-from loaders.decode import decode_npy
 from loaders.errors import LiveError, SampleError, ShardError
 from loaders.files import open_regular, read_regular
 from loaders.manifest import FILE_NAME, Manifest, ManifestError
@@ -57,7 +57,7 @@ def test_nothing_is_printed_but_by_the_one_place() -> None:
         for path in root.rglob("*.py")
         if any(word in path.read_text() for word in ("click.echo(", "click.secho(", "print(", '.write(f"'))
     }
-    assert printing == {"commands/output.py", "progress.py", "rendering/instances.py"}
+    assert printing == {"terminal.py", "cli/progress.py", "blender/process.py"}
 
 
 def test_file_names_fake_no_verdict(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_token_that_was_given_is_not_told(given: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(ready.read_bytes())["token"] == TOKEN
-    assert "with the token that was given" in done.stderr
+    assert "with your token" in done.stderr
     assert TOKEN not in done.stderr + done.stdout
 
 

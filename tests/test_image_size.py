@@ -12,8 +12,8 @@ from PIL import Image
 from blender_jobs.orders import LONGEST_SIDE, MOST_PIXELS, RenderSettings
 from compiler.verification.verify import Verifier, examine_all
 from loaders import content, decode
+from loaders._indexed import IndexedShards
 from loaders.errors import SampleError
-from loaders.indexed import IndexedShards
 from loaders.tarstream import DEFAULT_MAX_BYTES
 from tests.commands import run
 from tests.planned_dataset import Recipe, make

@@ -97,6 +97,14 @@ def test_blender_jobs_is_written_in_the_python_of_the_oldest_blender(path: Path)
     ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 10))
 
 
+@pytest.mark.parametrize("path", sources("blender_jobs"), ids=str)
+def test_bpy_is_imported_before_what_comes_with_it(path: Path) -> None:
+    """`bmesh`, `gpu` and `mathutils` can be imported once `bpy` is: a job may import our modules before it."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    order = [root for node in tree.body for root in sorted(roots(set(_imported_by(node)))) if root in BLENDER]
+    assert order[:1] in ([], ["bpy"])
+
+
 @pytest.mark.parametrize("path", sources("loaders"), ids=str)
 def test_loaders_stand_alone(path: Path) -> None:
     assert roots(imported_by_file(path)) & (OURS | BLENDER) <= {"loaders"}
@@ -124,8 +132,8 @@ def test_what_is_in_a_package_is_built_up_in_one_direction(package: str, level: 
 def test_a_circle_is_seen_also_inside_a_function_and_inside_a_folder() -> None:
     """Else the test above could hold nothing."""
     files = {
-        Path("loaders/_shards/order.py"): "def late():\n    from loaders._shards.split import Share",
-        Path("loaders/_shards/split.py"): "from loaders._shards import order",
+        Path("loaders/_shards/order.py"): "def late():\n    from loaders._shards.plans import Share",
+        Path("loaders/_shards/plans.py"): "from loaders._shards import order",
     }
     assert _needs(files, level=2) == {"loaders._shards": set()}
     circle = _needs(files, level=9)

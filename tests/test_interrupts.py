@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from compiler import interrupts
-from compiler.interrupts import MainInterrupter, deferred_interrupts
+from compiler import process_control
+from compiler.process_control import MainInterrupter, deferred_interrupts
 
 LONG_S = 20.0
 """What nothing here may take: a wait that is not interrupted lasts as long."""
@@ -82,7 +82,7 @@ def test_an_interrupt_that_came_just_before_the_wait_ends_the_wait(
 
 def test_each_of_many_interrupts_is_handled_once(handled: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Sent at any moment: before the wait, while it begins, and while the user cleans up after the first."""
-    monkeypatch.setattr(interrupts, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(process_control, "_AGAIN_S", 0.001)
     chance = random.Random(0)
     for number in range(1, 201):
         with MainInterrupter() as interrupter:
@@ -189,7 +189,7 @@ def test_interrupts_that_are_held_back_are_told_once(handled: list[int]) -> None
 
 CHILD = """
 import signal, threading, time
-from compiler.lifeline import ending_with_parent
+from compiler.process_control import ending_with_parent
 try:
     with ending_with_parent():
         print("ready", flush=True)

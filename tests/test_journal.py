@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compiler.planning.schema import SchemaConflict
+from compiler.planning.schemas import SchemaConflict
 from compiler.storage.journal import Entry, Recovered, Stored, journal_of, read_entries
-from compiler.storage.shards import ShardWriter, find_kept, part_of
+from compiler.storage.writer import ShardWriter, find_kept, part_of
 from loaders.manifest import ShardInfo
 from loaders.tarstream import END, sample_record
 

@@ -58,8 +58,8 @@ def repeated(folder: Path) -> Any:
 
 @scene
 def shown(folder: Path) -> Any:
-    import bmesh
     import bpy
+    import bmesh
     from mathutils import Matrix
 
     from blender_jobs import assets, lens, materials, meshes, parts, stage

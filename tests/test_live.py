@@ -197,7 +197,7 @@ def test_a_dataset_that_ends_early_says_so() -> None:
         pytest.warns(UserWarning, match="ended 5 samples before the stream_length"),
     ):
         assert len(list(live(compiler.address).stream_length(25))) == 20
-    with pytest.raises(TypeError, match="no length but"):
+    with pytest.raises(TypeError, match="no length"):
         len(live(compiler.address))
 
 
@@ -226,7 +226,7 @@ def test_a_compiler_that_does_not_come_is_an_error_that_says_what_to_start(worke
 
 
 def test_an_abort_is_an_error() -> None:
-    for options, said in (({"reconnect": False}, "was cut before"), ({"timeout_s": 0.5}, "did not go on in 0.5 s")):
+    for options, said in (({"reconnect": False}, "was cut before"), ({"timeout_s": 0.5}, "did not resume in 0.5 s")):
         with Compiler().listening() as compiler:
             given = iter(live(compiler.address, **options))
             with beside(compiler.offer_when_heard, 0):
@@ -266,7 +266,7 @@ def test_a_port_that_changed_hands_is_an_error_that_names_both() -> None:
     with first.listening(port=port), beside(first.offer_when_heard, 0, 1):
         assert loaded(dataset, workers=1) == [first.key(0)]
     with second.listening(port=port), beside(keep_offering):
-        with pytest.raises(LiveError, match=rf"serves the plan {digests[1]}\.\.\., not {digests[0]}\.\.\. as before"):
+        with pytest.raises(LiveError, match=rf"serves plan {digests[1]}\.\.\., not {digests[0]}\.\.\. as before"):
             list(dataset)  # no worker of the first loop is there to remember
         with pytest.raises(LiveError, match="as asked for"):
             list(live(f"http://127.0.0.1:{port}", plan_digest=first.manifest.plan_digest).stream_length(1))
@@ -306,7 +306,7 @@ def test_workers_that_are_not_asked_do_not_hold_up_the_end() -> None:
         began = time.monotonic()
         with beside(compiler.run):
             given = loaded(dataset, workers=2, batch=1, worker_init_fn=_first_is_late)
-        assert given == compiler.keys
+        assert sorted(given) == compiler.keys  # the first worker receives some if the machine is busy
         assert time.monotonic() - began < 15
 
 
@@ -356,7 +356,7 @@ def test_leaving_a_loop_leaves_no_thread_and_no_connection() -> None:
 def test_a_token_is_shown() -> None:
     with Compiler(members=tiny_members).listening(token=TOKEN) as compiler:
         for token in (None, TOKEN[:-1] + "x"):
-            with pytest.raises(LiveError, match="wants a token"):
+            with pytest.raises(LiveError, match="requires a token"):
                 list(live(compiler.address, token=token))
         with beside(compiler.run):
             assert keys_of(live(compiler.address, token=TOKEN)) == compiler.keys
@@ -430,7 +430,7 @@ def _tls_before(port: int, certificate: Path, key: Path) -> Iterator[str]:
     ids=["404", "redirect", "page", "other", "nan", "deep", "long", "endless"],
 )
 def test_what_is_no_tee_is_an_error_at_once(respond: Answer) -> None:
-    with serving(respond) as address, pytest.raises(LiveError, match=f"{address} is no live tee of compile-dataset"):
+    with serving(respond) as address, pytest.raises(LiveError, match=f"{address} is not a live tee of compile-dataset"):
         list(live(address))
 
 
@@ -463,21 +463,21 @@ def test_the_samples_come_from_the_server_that_told_its_plan() -> None:
     def respond(connection: socket.socket, path: str) -> None:
         (sending(status) if path == "/status" else stream)(connection, path)
 
-    with serving(respond) as address, pytest.raises(LiveError, match="did not go on"):
+    with serving(respond) as address, pytest.raises(LiveError, match="did not resume"):
         list(live(address, timeout_s=0.3))
 
 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("127.0.0.1:5555", "is no address"),
-        ("ftp://127.0.0.1", "is no address"),
-        ("file:///etc/passwd", "is no address"),
-        ("http://127.0.0.1:99999", "is no address"),
-        ("http://127.0.0.1:5555/\r\nX: y", "is no address"),
-        ("http://[::1", "is no address"),
+        ("127.0.0.1:5555", "is not the address"),
+        ("ftp://127.0.0.1", "is not the address"),
+        ("file:///etc/passwd", "is not the address"),
+        ("http://127.0.0.1:99999", "is not the address"),
+        ("http://127.0.0.1:5555/\r\nX: y", "is not the address"),
+        ("http://[::1", "is not the address"),
         ("http://127.0.0.1:5555/?group=a", "give the group as group="),
-        ("http://me@127.0.0.1:5555/", "says more than an address"),
+        ("http://me@127.0.0.1:5555/", "is more than an address"),
     ],
 )
 def test_wrong_addresses(address: str, said: str) -> None:
@@ -511,7 +511,7 @@ def streaming(*parts: bytes, compiler: Compiler | None = None) -> Answer:
         ([chunk(GOOD), b"zz\r\n"], "was cut"),
         ([chunk(GOOD), chunk(b"")], "no end mark"),
         ([chunk(GOOD), chunk(NEXT[:700]), chunk(b"")], "cut short in"),
-        ([chunk(GOOD), chunk(END + b"more"), chunk(b"")], "goes on behind its end mark"),
+        ([chunk(GOOD), chunk(END + b"more"), chunk(b"")], "continues after its end mark"),
         ([chunk(GOOD), chunk(b"x" * 512)], "not a tar header"),
         ([chunk(GOOD), chunk(sample_record("b", {"pkl": b"cos\nsystem\n."}))], r"'b\.pkl' is not one of"),
         ([chunk(GOOD), b"-1\r\n" + b"x" * 4096], "not a tar header|was cut"),
@@ -596,7 +596,7 @@ def test_a_stream_that_stalls_is_given_up_unless_the_tee_answers() -> None:
         assert next(given)["key"] == "000000-000000"
         threading.Timer(1.5, silent.set).start()  # until then it answers, and is borne with
         began = time.monotonic()
-        with pytest.raises(LiveError, match=r"silent for . s, and asked how it stands: no answer"):
+        with pytest.raises(LiveError, match=r"silent for . s, and a status request failed: no answer"):
             next(given)
         assert 1.5 < time.monotonic() - began < 10
         stall.set()
@@ -733,10 +733,14 @@ def test_it_records_nowhere_else(tmp_path: Path) -> None:
     compiler.commit(0)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    for folder, said in (("shards", "no recording"), ("mine", "something else"), ("mine/notes.txt", "no directory")):
+    for folder, said in (
+        ("shards", "not a recording"),
+        ("mine", "something else"),
+        ("mine/notes.txt", "not a directory"),
+    ):
         with pytest.raises(ShardError, match=said):
             live("http://127.0.0.1:1", record=tmp_path / folder)
-    other = pytest.raises(ShardError, match="record each dataset into a directory of its own")
+    other = pytest.raises(ShardError, match="record each dataset into its own directory")
     outcomes: list[Any] = [nullcontext(), other]
     for seed, outcome in enumerate(outcomes):
         with Compiler(seed=seed).listening() as compiler, beside(compiler.compile_when_heard), outcome:

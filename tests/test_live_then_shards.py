@@ -136,7 +136,7 @@ def test_a_loader_counts_the_epochs_and_resumes_in_the_later_ones(tmp_path: Path
         for batch in loader:
             given += batch["key"]
             if len(given) == 4:
-                with pytest.raises(TypeError, match="cannot be resumed in its middle"):
+                with pytest.raises(TypeError, match="cannot be resumed in the middle"):
                     loader.state_dict()
         assert sorted(given) == compiler.keys
         assert len(loader) == 8
@@ -232,11 +232,11 @@ def test_missing_shards_are_an_error_that_names_them(tmp_path: Path) -> None:
             given = iter(dataset)
             with beside(compiler.compile_when_heard, 0, 2, 3, 5):
                 assert len(list(islice(given, 20))) == 20
-            said = r"still lacks the shards 1, 4 of 6; run the same" if end == "finish" else "did not go on"
+            said = r"still lacks shards 1, 4 of 6; run the same" if end == "finish" else "did not resume"
             with beside(getattr(compiler.tee, end)), pytest.raises(LiveError, match=said):
                 list(given)
         dataset.set_epoch(1)
-        with pytest.raises(LiveError, match=r"compiles no more, but .* lacks the shards 1, 4 of 6"):
+        with pytest.raises(LiveError, match=r"no longer compiles, but .* lacks shards 1, 4 of 6"):
             next(iter(dataset))
 
 
@@ -257,9 +257,9 @@ def test_a_later_epoch_waits_for_the_compiler(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_the_compilers_is_an_error(tmp_path: Path) -> None:
     tiny(tmp_path / "other", seed=1)
     with tiny(tmp_path / "own").listening() as compiler:
-        with pytest.raises(ShardError, match=r"holds the plan .*, the compiler serves .*; give the directory"):
+        with pytest.raises(ShardError, match=r"holds plan .*, but the compiler serves .*; pass the directory"):
             LiveThenShards(tmp_path / "other", compiler.address)
-        with pytest.raises(LiveError, match="there is no dataset at"):
+        with pytest.raises(LiveError, match="there is no dataset in"):
             LiveThenShards(tmp_path / "none", compiler.address, timeout_s=0.2)
     with pytest.raises(LiveError, match="no compiler at"):
         LiveThenShards(tmp_path / "own", compiler.address, timeout_s=0.2)

@@ -20,8 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import IndexedShards, Loader, Manifest, ManifestError, ShardDataset, ShardError, SkipWarning
-from loaders._shards.lanes import in_turns
-from loaders._shards.split import Remainder
+from loaders._shards.plans import Remainder, round_robin
 from loaders.manifest import FILE_NAME
 from loaders.tarstream import BLOCK, read_places
 from tests import planned_dataset
@@ -67,7 +66,7 @@ def frames_of(dataset: Any) -> list[int]:
 def batches_of(dataset: ShardDataset, workers: int, batch: int, epoch: int = 0, seen: Any = None) -> list[list[int]]:
     """Return a rank's batches as a DataLoader with `workers` gives them, without starting any."""
     plan = dataset.plan(epoch, seen=seen, workers=workers, batch=batch)
-    made = in_turns([dataset.read(plan, worker, workers) for worker in range(workers)])
+    made = round_robin([dataset.read(plan, worker, workers) for worker in range(workers)])
     return [[frame(sample) for sample in samples] for samples in made]
 
 
@@ -111,7 +110,7 @@ def test_a_split_is_chosen(dataset: Path) -> None:
     assert sorted(frames_of(ShardDataset(dataset, split="val"))) == [5]
     assert len(ShardDataset(dataset, split="train")) == 16
     (dataset / FILE_NAME).unlink()
-    with pytest.raises(ShardError, match="no manifest tells its split"):
+    with pytest.raises(ShardError, match="its split is unknown without a manifest"):
         ShardDataset(shards_of(dataset), split="val")
 
 
@@ -124,7 +123,7 @@ def test_a_folder_named_like_a_url_is_no_url(
     tars = f"{name}/cubes-{{train-000000,val-000001,train-000002,val-000003,train-000004}}.tar"
     manifest = f"{name}/{FILE_NAME}"
     for source in (name, tars, manifest, [tars, tars]):
-        said = rf"^{name}.* is read as a URL, but {name} is here, too; write \./{name}.* for the path$"
+        said = rf"^{name}.* is read as a URL, but there is a file or folder {name}; write \./{name}.* for the path$"
         for kind in (ShardDataset, IndexedShards):
             with pytest.raises(ShardError, match=said):
                 kind(source)
@@ -184,7 +183,7 @@ def test_ranks_are_equal_in_number_where_that_is_asked(tiny: Path, ranks: int) -
         given_out = [frames_of(dataset) for dataset in datasets]
         assert [len(frames) for frames in given_out] == [len(dataset) for dataset in datasets] == [each] * ranks
         order = frames_of(ShardDataset(tiny))
-        assert list(in_turns(list(map(iter, given_out)))) == (order + order)[: each * ranks], "the first ones again"
+        assert list(round_robin(list(map(iter, given_out)))) == (order + order)[: each * ranks], "the first ones again"
 
 
 # Loader: batches, state
@@ -203,7 +202,7 @@ def test_a_state_saved_at_any_step_continues_with_exactly_the_rest(
         return made
 
     def in_order(loaders: list[Loader]) -> list[int]:
-        return [frame for some in in_turns([iter(loader) for loader in loaders]) for frame in frames_in(some)]
+        return [frame for some in round_robin([iter(loader) for loader in loaders]) for frame in frames_in(some)]
 
     whole = in_order(loaders(ranks, batch))
     first = data.draw(st.integers(0, ranks - 1))
@@ -245,7 +244,7 @@ def test_streams_resume_anywhere_with_other_ranks_and_workers(
     whole = [batches_of(dataset(rank, ranks), workers, batch) for rank in range(ranks)]
     done = data.draw(st.integers(0, max(map(len, whole))))
     plan = dataset(0, ranks).plan(0, workers=workers, batch=batch)
-    seen = plan.seen_after(done)
+    seen = plan.progress_after(done)
     rest = [[frame for some in batches[done:] for frame in some] for batches in whole]
     same = [batches_of(dataset(rank, ranks), workers, batch, seen=seen) for rank in range(ranks)]
     assert [[frame for some in batches for frame in some] for batches in same] == rest, "in the same order"
@@ -408,7 +407,7 @@ def test_streams_without_a_manifest_are_read_but_not_resumed(tiny: Path) -> None
     loader.state_dict()
     next(iter(loader))
     for question in (lambda: len(dataset), lambda: len(loader), loader.state_dict):
-        with pytest.raises(TypeError, match="give the dataset's manifest="):
+        with pytest.raises(TypeError, match="pass the dataset's manifest="):
             question()
 
 
@@ -418,8 +417,11 @@ def test_streams_are_shared_out_equally_where_that_can_be(tiny: Path) -> None:
     assert len(lengths) == 1
     for options, message in (
         ({"remainder": "pad", "manifest": tiny}, "cannot be padded: use remainder='keep' or 'drop'"),
-        ({"remainder": "drop"}, "needs the number of samples: give the dataset's manifest="),
-        ({"remainder": "drop", "manifest": tiny, "world_size": 6, "rank": 0}, "5 streamed shards cannot feed 6 ranks"),
+        ({"remainder": "drop"}, "needs the number of samples: pass the dataset's manifest="),
+        (
+            {"remainder": "drop", "manifest": tiny, "world_size": 6, "rank": 0},
+            "5 streamed shards cannot be divided equally among 6 ranks",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             list(ShardDataset(piped(tiny), **options))
@@ -428,8 +430,8 @@ def test_streams_are_shared_out_equally_where_that_can_be(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("pipe:exit 3", r"cut short: no end mark \(byte 0\); what reads it ended with exit status 3"),
-        ("pipe:cat {path}; exit 4", "what reads it ended with exit status 4"),
+        ("pipe:exit 3", r"cut short: no end mark \(byte 0\); the command that reads it ended with exit status 3"),
+        ("pipe:cat {path}; exit 4", "the command that reads it ended with exit status 4"),
         ("pipe:head -c 3000 {path}", "cut short"),
         ("pipe:head -c 512 /dev/urandom", "not a tar header"),
         ("nosuch://a/b.tar", "no gopen handler defined"),
@@ -461,7 +463,7 @@ def test_a_stream_is_held_against_its_manifest(dataset: Path) -> None:
     with pytest.raises(ShardError, match=f"pipe:cat {path}: sha256 is .*, its manifest says"):
         list(ShardDataset(f"pipe:cat {path}", manifest=manifest, verify=True))
     path.write_bytes(content + bytes(BLOCK))
-    with pytest.raises(ShardError, match=f"{len(content) + BLOCK} bytes long, its manifest says {len(content)}"):
+    with pytest.raises(ShardError, match=f"{len(content) + BLOCK} bytes long, but its manifest says {len(content)}"):
         list(ShardDataset(f"pipe:cat {path}", manifest=manifest))
     info = manifest.shards[0]
     for said in (4, 6):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loaders import Decoder, SampleError, collate
-from loaders.decode import decode_image, decode_json, decode_npy
+from loaders._decode import decode_image, decode_json, decode_npy
 from tests.synthetic import full_members, image_bytes, keypoints_of, npy_bytes, pixels_of
 
 

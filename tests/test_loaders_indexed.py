@@ -166,7 +166,7 @@ def test_what_a_manifest_says_is_checked_when_the_shards_are_opened(dataset: Pat
     with pytest.raises(ShardError, match=rf"^{paths[2]}: sha256 is .*, its manifest says"):
         IndexedShards(dataset, verify=True)
     paths[2].write_bytes(content[:-BLOCK])
-    with pytest.raises(ShardError, match=rf"^{paths[2]}: {len(content) - BLOCK} bytes long, its manifest says"):
+    with pytest.raises(ShardError, match=rf"^{paths[2]}: {len(content) - BLOCK} bytes long, but its manifest says"):
         IndexedShards(dataset)
     paths[2].unlink()
     with pytest.raises(ShardError, match=rf"^{paths[2]}: No such file"):
@@ -179,7 +179,7 @@ def test_a_wrong_number_of_samples_is_an_error(dataset: Path) -> None:
     for said in (7, 9):
         shorter = manifest.with_shard(type(info)(**(vars(info) | {"samples": said})))
         shards = IndexedShards(sorted(dataset.glob("*.tar")), manifest=shorter)
-        with pytest.raises(ShardError, match=rf"holds 8 samples, its manifest says {said}"):
+        with pytest.raises(ShardError, match=rf"holds 8 samples, but its manifest says {said}"):
             shards[-1]
 
 

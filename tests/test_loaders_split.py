@@ -12,9 +12,8 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders._shards.lanes import Lane, Lanes, in_turns, taken_in_turns
-from loaders._shards.split import Share, Split
-from loaders.ranks import resolve_rank
+from loaders._shards.plans import IndexedPlan, Partition, Share, StreamedPlan, round_robin, round_robin_counts
+from loaders._workers import resolve_rank
 
 SIZES = st.integers(0, 60)
 RANKS = st.integers(1, 4)
@@ -23,21 +22,23 @@ BATCHES = st.integers(1, 5)
 KEPT = st.sampled_from(["keep", "pad", "drop"])
 
 
-def batches_of(plan: Split, workers: int = 1) -> list[list[int]]:
+def batches_of(plan: IndexedPlan, workers: int = 1) -> list[list[int]]:
     """Return a rank's batches as a DataLoader gives them: its workers' in turns."""
     of_worker = [(list(range(*plan.span(number))) for number in range(w, len(plan), workers)) for w in range(workers)]
-    return list(in_turns(of_worker))
+    return list(round_robin(of_worker))
 
 
-def all_in_turns(plans: list[Split], workers: int = 1) -> list[int]:
+def all_in_turns(plans: list[IndexedPlan], workers: int = 1) -> list[int]:
     """Return the positions of all ranks' batches, taken in turns."""
-    return [position for batch in in_turns([iter(batches_of(plan, workers)) for plan in plans]) for position in batch]
+    return [
+        position for batch in round_robin([iter(batches_of(plan, workers)) for plan in plans]) for position in batch
+    ]
 
 
-def plans_of(size: int, ranks: int, batch: int, start: int = 0, **options: object) -> list[Split]:
+def plans_of(size: int, ranks: int, batch: int, start: int = 0, **options: object) -> list[IndexedPlan]:
     remainder = options.pop("remainder", "keep")
     shares = [Share(rank, ranks, remainder) for rank in range(ranks)]  # type: ignore[arg-type]
-    return [Split(0, size, share, batch, start, **options) for share in shares]  # type: ignore[arg-type]
+    return [IndexedPlan(0, size, share, batch, start, **options) for share in shares]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
@@ -57,7 +58,7 @@ def test_any_number_of_ranks_goes_on_where_others_were(size: int, ranks: int, ba
             for number in range(min(done, len(plan)))
             for position in batches_of(plan)[number]
         ]
-        starts = {plan.seen_after(done) for plan in plans}
+        starts = {plan.progress_after(done) for plan in plans}
         assert len(starts) == 1, "all ranks save the same state"
         start = starts.pop()
         assert sorted(seen) == list(range(start))
@@ -85,29 +86,29 @@ def test_drop_last_leaves_full_batches_equal_in_number(size: int, ranks: int, ba
 @given(st.lists(st.integers(0, 9), max_size=6), st.data())
 def test_turns_are_counted_as_they_are_taken(lengths: list[int], data: st.DataObject) -> None:
     taken = data.draw(st.integers(0, sum(lengths)))
-    order = list(in_turns([iter([place] * length) for place, length in enumerate(lengths)]))
+    order = list(round_robin([iter([place] * length) for place, length in enumerate(lengths)]))
     counts = Counter(order[:taken])
-    assert taken_in_turns(lengths, taken) == [counts[place] for place in range(len(lengths))]
+    assert round_robin_counts(lengths, taken) == [counts[place] for place in range(len(lengths))]
 
 
-# Streams: a sample is (lane, number in the lane).
+# Streams: a sample is (partition, number in the partition).
 
 
-def lane_batches(plan: Lanes, lane: Lane) -> Iterator[list[tuple[int, int]]]:
-    assert lane.length is not None
-    for first in range(lane.seen, lane.length, plan.batch):
-        numbers = range(first, min(first + plan.batch, lane.length))
+def partition_batches(plan: StreamedPlan, partition: Partition) -> Iterator[list[tuple[int, int]]]:
+    assert partition.length is not None
+    for first in range(partition.seen, partition.length, plan.batch):
+        numbers = range(first, min(first + plan.batch, partition.length))
         if len(numbers) == plan.batch or not plan.drop_last:
-            yield [(lane.number, number) for number in numbers]
+            yield [(partition.number, number) for number in numbers]
 
 
-def rank_batches(plan: Lanes) -> list[list[tuple[int, int]]]:
+def rank_batches(plan: StreamedPlan) -> list[list[tuple[int, int]]]:
     """Return a rank's batches as its workers read them and a DataLoader takes them."""
     workers = []
     for worker in range(plan.workers):
-        batches = list(in_turns([lane_batches(plan, lane) for lane in plan.of_worker(worker)]))
+        batches = list(round_robin([partition_batches(plan, partition) for partition in plan.of_worker(worker)]))
         workers.append(iter(batches[: plan.quota(worker)]))
-    return list(in_turns(workers))
+    return list(round_robin(workers))
 
 
 @given(RANKS, WORKERS, BATCHES, st.booleans(), st.sampled_from(["keep", "drop"]), st.data())
@@ -117,8 +118,8 @@ def test_lanes_are_read_once_and_resumed_anywhere(
     number = data.draw(st.sampled_from([ranks * workers, 1, 5]))
     lengths = data.draw(st.lists(st.integers(0, 12), min_size=number, max_size=number))
     share = Share(0, ranks, remainder)  # type: ignore[arg-type]
-    lanes = tuple(Lane(number, 0, length) for number, length in enumerate(lengths))
-    plan = Lanes(0, lanes, share, workers, batch, drop_last)
+    partitions = tuple(Partition(number, 0, length) for number, length in enumerate(lengths))
+    plan = StreamedPlan(0, partitions, share, workers, batch, drop_last)
     plans = [replace(plan, share=replace(share, rank=rank)) for rank in range(ranks)]
     given_out = [rank_batches(one) for one in plans]
     assert [len(batches) for batches in given_out] == [len(one) for one in plans]
@@ -126,25 +127,27 @@ def test_lanes_are_read_once_and_resumed_anywhere(
         assert len({len(one) for one in plans}) == 1, "ranks have equally many batches"
     elif not drop_last:
         samples = [sample for batches in given_out for batch in batches for sample in batch]
-        assert sorted(samples) == [(lane, number) for lane, length in enumerate(lengths) for number in range(length)]
+        assert sorted(samples) == [
+            (partition, number) for partition, length in enumerate(lengths) for number in range(length)
+        ]
 
     done = data.draw(st.integers(0, max(map(len, given_out))))
-    counts = Counter(lane for batches in given_out for some in batches[:done] for lane, _ in some)
-    seen = {tuple(one.seen_after(done)) for one in plans}
-    assert len(seen) == 1, "any rank's state tells of all lanes"
+    counts = Counter(partition for batches in given_out for some in batches[:done] for partition, _ in some)
+    seen = {tuple(one.progress_after(done)) for one in plans}
+    assert len(seen) == 1, "any rank's state tells of all partitions"
     state = seen.pop()
-    assert dict(state) == {lane: counts[lane] for lane in range(len(lengths))}
+    assert dict(state) == {partition: counts[partition] for partition in range(len(lengths))}
 
     now = Share(0, data.draw(RANKS))
-    left = tuple(Lane(number, done, lengths[number]) for number, done in state)
+    left = tuple(Partition(number, done, lengths[number]) for number, done in state)
     if len(lengths) == ranks * workers:
-        same = [rank_batches(replace(one, lanes=left)) for one in plans]
+        same = [rank_batches(replace(one, partitions=left)) for one in plans]
         assert same == [batches[done:] for batches in given_out], "as many workers go on in the same order"
-    later = Lanes(0, left, now, data.draw(WORKERS), data.draw(BATCHES))
+    later = StreamedPlan(0, left, now, data.draw(WORKERS), data.draw(BATCHES))
     rest = [rank_batches(replace(later, share=replace(now, rank=rank))) for rank in range(now.ranks)]
-    for lane, length in enumerate(lengths):
-        tail = [number for batches in rest for some in batches for of, number in some if of == lane]
-        assert tail == list(range(counts[lane], length)), "each lane goes on in order"
+    for partition, length in enumerate(lengths):
+        tail = [number for batches in rest for some in batches for of, number in some if of == partition]
+        assert tail == list(range(counts[partition], length)), "each partition goes on in order"
 
 
 def test_the_rank_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

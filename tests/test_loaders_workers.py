@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from loaders import Loader, ShardDataset, ShardError, SkipWarning, collate
-from loaders._shards.slots import MainSlots, Packet, WorkerSlots
+from loaders._batches import BatchReceiver, BatchSender, SharedBatch
 from loaders.tarstream import BLOCK
 from tests.synthetic import full_members, image_bytes, make_dataset, npy_bytes, pixels_of
 
@@ -193,11 +193,11 @@ def test_batches_that_are_kept_keep_their_content(large: Path) -> None:
                 assert depth[:, -1].tolist() == depth[:, 0].tolist() == frames
                 assert (segmentation.numpy() == frames[1]).all()
         assert loader.epoch == epoch + 1
-    assert len(kept) == 14, "more than there are slots"
+    assert len(kept) == 14, "more than there are buffers"
 
 
 def test_memory_is_used_again_once_it_is_free(large: Path) -> None:
-    # 4 slots for one worker: without holding on, 20 batches lie at 4 places; a batch that is held keeps its own.
+    # 4 buffers for one worker: without holding on, 20 batches lie at 4 places; a batch that is held keeps its own.
     loader = Loader(ShardDataset(large), 2, num_workers=1)
     assert len({batch["depth"].data_ptr() for batch in loader}) <= 4
     held, places = None, []
@@ -217,14 +217,14 @@ def test_images_keep_their_memory_layout(tmp_path: Path) -> None:
 
 def test_a_batch_that_was_pinned_frees_its_slot_at_once() -> None:
     # Pinning needs a GPU's driver; a copy into other memory is what it comes to.
-    slots = MainSlots(1, 1, torch.multiprocessing.get_context())
-    worker = WorkerSlots(0, slots.free[0])
+    buffers = BatchReceiver(1, 1, torch.multiprocessing.get_context())
+    worker = BatchSender(0, buffers.free[0])
     batch = {"depth": torch.arange(40_000, dtype=torch.float32).view(2, -1), "key": ["a", "b"]}
     packet = worker.pack(batch)
-    assert isinstance(packet, Packet)
-    assert worker.pack(batch) is batch, "no slot is free: sent as it is"
-    pinned = slots.unpack(Packet(packet.batch, packet.memory.clone(), packet.layouts, packet.slot))
+    assert isinstance(packet, SharedBatch)
+    assert worker.pack(batch) is batch, "no buffer is free: sent as it is"
+    pinned = buffers.unpack(SharedBatch(packet.batch, packet.memory.clone(), packet.layouts, packet.buffer))
     again = worker.pack({"depth": torch.zeros(2, 20_000), "key": []})
-    assert isinstance(again, Packet)
+    assert isinstance(again, SharedBatch)
     assert pinned["key"] == ["a", "b"]
     assert torch.equal(pinned["depth"], batch["depth"])

@@ -181,7 +181,7 @@ def test_the_seal_is_the_files_sha256_without_its_own_digits() -> None:
 
 def test_an_edited_manifest_is_refused_in_plain_words() -> None:
     edited = MANIFEST.to_json().replace(b"compile-dataset cubes", b"compile-dataset cubos")
-    with pytest.raises(ManifestError, match="manifest_sha256 does not fit the file: it was edited or damaged"):
+    with pytest.raises(ManifestError, match="manifest_sha256 does not match the file: it was edited or damaged"):
         Manifest.from_json(edited)
 
 
@@ -281,7 +281,7 @@ def test_a_shard_is_a_plain_file_beside_the_manifest(name: str) -> None:
     ids=["reversed", "number twice", "name twice"],
 )
 def test_shards_that_would_repeat_keys_or_files_are_refused(change: Callable[[dict[str, Any]], object]) -> None:
-    with pytest.raises(ManifestError, match="stands twice, or shards are not in the order"):
+    with pytest.raises(ManifestError, match="is listed twice, or shards are not in the order"):
         Manifest.from_json(altered(change))
 
 

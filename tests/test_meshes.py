@@ -97,7 +97,7 @@ def imported(folder: Path) -> Any:
 def refused(folder: Path) -> Any:
     import bpy
 
-    from blender_jobs import assets, importing, meshes, stage
+    from blender_jobs import _mesh_files, assets, meshes, stage
     from blender_jobs.job import JobError
 
     assets.begin(folder)
@@ -128,7 +128,7 @@ def refused(folder: Path) -> Any:
         with pytest.raises(JobError) as error:
             attempt()
         said[name] = str(error.value)
-    importing.FORMATS[".stl"] = importing.Format([("import_mesh.no_such", {})], "Z", "io_no_such")
+    _mesh_files.FORMATS[".stl"] = _mesh_files.Format([("import_mesh.no_such", {})], "Z", "io_no_such")
     with pytest.raises(JobError) as error:
         meshes.load("broken.stl", "one")
     said["importer"] = str(error.value)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from blender_jobs._render.metadata import strip
+from blender_jobs._render.formats import strip_metadata
 
 SIZE = (24, 16)
 PICTURE = Image.radial_gradient("L").resize(SIZE)
@@ -80,10 +80,10 @@ PICTURES: list[tuple[str, Image.Image, dict[str, Any]]] = [
 def test_pixels_stay_and_all_else_goes(image: str, picture: Image.Image, options: dict[str, Any]) -> None:
     plain = encode(image, picture, **options)
     told = encode(image, picture, **options, **EXTRAS[image])
-    stripped = strip(told, image)
+    stripped = strip_metadata(told, image)
     assert len(told) > len(stripped)
-    assert stripped == strip(plain, image)  # a time that passed changes no byte
-    assert strip(stripped, image) == stripped
+    assert stripped == strip_metadata(plain, image)  # a time that passed changes no byte
+    assert strip_metadata(stripped, image) == stripped
     assert pixels(image, stripped) == pixels(image, plain)
     for text in (SECRET, b"Exif", b"ICC", b"XMP", b"tEXt", b"iTXt", b"tIME", b"pHYs"):
         assert text not in stripped
@@ -95,15 +95,15 @@ def test_a_jpeg_keeps_the_colour_model_that_its_adobe_marker_says() -> None:
         b"R\0G\0B\0", b"\1\0\2\0\3\0"
     )
     assert pixels("jpg", numbered) == pixels("jpg", named)
-    assert pixels("jpg", strip(numbered, "jpg")) == pixels("jpg", named)
+    assert pixels("jpg", strip_metadata(numbered, "jpg")) == pixels("jpg", named)
 
 
 @pytest.mark.parametrize("image", ["png", "webp"])
 def test_what_stands_behind_the_image_goes(image: str) -> None:
-    content = strip(encode(image), image)
+    content = strip_metadata(encode(image), image)
     chunk = struct.pack(">I", 4) + b"tEXt" + b"a\0bc" + struct.pack(">I", zlib.crc32(b"tEXta\0bc"))
     extra = chunk if image == "png" else b"JUNK" + struct.pack("<I", 2) + b"ab"
-    assert strip(content + extra, image) == content
+    assert strip_metadata(content + extra, image) == content
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_what_stands_behind_the_image_goes(image: str) -> None:
 )
 def test_webp_that_cannot_be_kept_whole_is_refused(save: Callable[[], bytes]) -> None:
     with pytest.raises(ValueError, match="not a still RGB image"):
-        strip(save(), "webp")
+        strip_metadata(save(), "webp")
 
 
 @pytest.mark.parametrize("image", PILLOWS)
 def test_another_format_is_refused(image: str) -> None:
     for other in PILLOWS.keys() - {image}:
         with pytest.raises(ValueError, match=f"not a {PILLOWS[image]}".replace("WEBP", "WebP")):
-            strip(encode(other), image)
+            strip_metadata(encode(other), image)
     with pytest.raises(ValueError, match="not a WebP"):
-        strip(encode("webp").replace(b"WEBP", b"WAVE"), "webp")
+        strip_metadata(encode("webp").replace(b"WEBP", b"WAVE"), "webp")
 
 
 @pytest.mark.parametrize("image", PILLOWS)
@@ -134,7 +134,7 @@ def test_a_file_whose_pixels_are_cut_is_refused(image: str) -> None:
     scan = content.rindex(b"\xff\xda") if image == "jpg" else len(content)  # behind it a JPEG says no lengths
     for size in range(scan):
         try:
-            assert strip(content[:size], image) == strip(content, image)  # only metadata was cut
+            assert strip_metadata(content[:size], image) == strip_metadata(content, image)  # only metadata was cut
         except ValueError:
             continue
 
@@ -145,4 +145,4 @@ def test_no_bytes_give_another_error(image: str, patches: list[tuple[int, int]])
     for place, byte in patches:
         content[place % min(100, len(content))] = byte
     with suppress(ValueError):
-        strip(bytes(content), image)
+        strip_metadata(bytes(content), image)

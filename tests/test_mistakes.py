@@ -14,7 +14,7 @@ from compiler.errors import UsageError
 from compiler.rendering.retry import RetryPolicy
 from compiler.rendering.shard import ShardTask
 from compiler.resolve import Choices, FirstBlender, resolve_plan
-from compiler.storage.store import Nowhere
+from compiler.storage.destination import LiveOnly
 from loaders.installing import install_command
 from tests.commands import TINY, run, write_job
 
@@ -82,7 +82,7 @@ BROKEN = [
         (
             "def annotate(self, view):\n    cube = view.describe(self.cube, 'cube')\n"
             "    return {'objects': [cube, {**cube, 'name': 'other', 'grasped': True}]}",
-            "objects[].grasped is in some items only: other with it, cube without; give all",
+            "objects[].grasped is in some items only: other with it, cube without; return",
         ),
         ("def setup(self):\n    stage.cube('cube')", "the scene has no camera"),
         ("def setup(self):\n    raise SystemExit(4)", "setup: SystemExit: 4"),
@@ -130,7 +130,7 @@ def test_broken_jobs(hooks: str, said: str, blender: FirstBlender, tmp_path: Pat
 
 def _render_a_shard(job: str, blender: FirstBlender) -> None:
     plan = resolve_plan(Choices(job, samples_per_shard=3, engine="workbench", render_samples=0, size=(64, 48)), blender)
-    task = ShardTask(Nowhere(plan, plan.manifest({})), 0, RetryPolicy(), queue.SimpleQueue(), lambda *_: None)
+    task = ShardTask(LiveOnly(plan, plan.manifest({})), 0, RetryPolicy(), queue.SimpleQueue(), lambda *_: None)
     for _, members in list(blender.instance.render(plan.order(task.remaining, 1))):  # heard to its end
         task.add(members)
 
@@ -156,7 +156,7 @@ def test_a_first_try_that_failed_stands_in_no_ones_way(tmp_path: Path) -> None:
     write_job(tmp_path, "def randomize(self, rng):\n    rng.uniform()")
     said = (
         (f"Note: {out} holds another plan (the job file {job} has changed ("),
-        "whose job failed in episode 1 with no shard finished: a build begins it anew and removes 1 shard begun, with",
+        "whose job failed in episode 1 with no shard finished: a build starts it over and removes 1 shard begun, with",
     )
     for more in (["--dry-run"], []):
         done = run(*plan, *more)

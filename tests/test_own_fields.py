@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blender_jobs.own_fields import ARGUMENTS, check_own_fields
-from compiler.planning.annotation_schema import ANNOTATIONS
+from blender_jobs._annotations import ARGUMENTS, check_own_fields
+from compiler.planning.schemas import ANNOTATIONS
 
 FIELDS = list(ANNOTATIONS["properties"]["objects"]["items"]["properties"])
 OWN = """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blender_jobs._worker import own_members
+from blender_jobs._worker import fields
 from blender_jobs._worker.loading import load_job, sources_of
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import JobSource
@@ -19,7 +19,7 @@ HEAD = "from dataclasses import dataclass\nfrom blender_jobs.job import Job\n@da
 def checked(path: Path) -> type[Job]:
     """Load the job and look at its members."""
     job, tree = load_job(JobSource(str(path)))
-    own_members.check_names(job, sources_of(path, tree))
+    fields.check_member_names(job, sources_of(path, tree))
     return job
 
 
@@ -87,9 +87,9 @@ JOBS = [*(ROOT / "examples").glob("*.py"), *(ROOT / "blender_jobs" / "builtin").
 
 @pytest.mark.parametrize("path", [path for path in JOBS if "(Job)" in path.read_text()], ids=lambda path: path.stem)
 def test_the_jobs_that_come_along_have_no_such_member(path: Path) -> None:
-    assert own_members.notes(checked(path)) == []
+    assert fields.member_notes(checked(path)) == []
 
 
 def test_a_job_without_annotate_is_told_so(tmp_path: Path) -> None:
     job = checked(written(tmp_path, "count: int = 3"))
-    assert own_members.notes(job) == ["Base has no annotate(): its samples have no labels"]
+    assert fields.member_notes(job) == ["Base has no annotate(): its samples have no labels"]

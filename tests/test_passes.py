@@ -144,8 +144,8 @@ def cubes() -> None:
 
 def plane_and_ball(kind: str) -> Arrays:
     """A plane through the origin, and a fine smooth ball of radius 1 on it."""
-    import bmesh
     import bpy
+    import bmesh
 
     from blender_jobs import stage
 
@@ -336,8 +336,8 @@ def flown(change: Callable[[], None]) -> tuple[Geometry, Camera, Camera, Arrays]
     """What is seen now, the cameras, and the flow to what `change` makes of the scene; and from there back, too."""
     import bpy
 
-    from blender_jobs._render.flow import flow
     from blender_jobs._render.segments import Segments
+    from blender_jobs._worker.motion import flow
 
     bpy.context.view_layer.update()
     camera, now, geometry = camera_now(), state(), rendered("flow")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from blender_jobs.orders import Asset, Described, Hello, JobSource, RenderSettings
 from compiler.planning.document import Made, Origin, PlanDocument
 from compiler.planning.plan import Plan, differences
-from compiler.storage.changes import changes
+from compiler.storage.existing import changes
 from loaders.format import canonical_json
 from loaders.layout import ShardLayout
 from loaders.manifest import Manifest, ShardInfo

@@ -345,7 +345,7 @@ def test_where_memory_is_short_an_episode_is_rendered_alone(cause: str, calm: Pa
         out, "--instances", 3, "--attempts", 2, FAKE_SAMPLE=f"episode == 13 and {crowd} > 1 and ({MEMORY[cause]})"
     )
     assert report(done)["restarts"] == 1
-    assert "as if memory was short; rendering episode 13 again, alone" in done.stderr
+    assert "apparently for lack of memory; rendering episode 13 again, alone" in done.stderr
     assert same(out, calm)
 
 

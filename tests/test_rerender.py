@@ -19,13 +19,11 @@ from hypothesis import strategies as st
 
 from blender_jobs.orders import Rendered
 from compiler.blender.process import InstanceOptions
-from compiler.cli.rerendering import RerenderOutcome
-from compiler.cli.verify import verify_command
+from compiler.cli.verify import RerenderOutcome, verify_command
 from compiler.errors import InstanceLost, OtherPixels, UsageError, VerificationFailed
 from compiler.planning.plan import Plan
-from compiler.storage.places import Places
-from compiler.verification.compare import Difference
-from compiler.verification.reading import samples_of
+from compiler.storage.published import Published, samples_of
+from compiler.verification.diff import Difference
 from compiler.verification.rerender import (
     Comparison,
     Rerendered,
@@ -93,7 +91,7 @@ def test_a_scene_that_serves_a_shard_is_rendered_from_the_shards_beginning() -> 
 def test_a_recording_is_not_rendered_again(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, replace(make(tmp_path, Recipe(shards=1)), provenance={RECORDED: ""}))
     with pytest.raises(UsageError, match="a recording of a live tee has no plan's order"):
-        prepare_rerender(tmp_path, manifest, 1, 0, cast(Any, None), Places())
+        prepare_rerender(Published(tmp_path, manifest), 1, 0, cast(Any, None))
     refused = run("verify", tmp_path, "--rerender", 1)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("Error: a recording of a live tee has no plan's order; ")
@@ -106,7 +104,7 @@ def test_what_differs_is_told_to_programs_before_the_verdict(
     make(tmp_path, Recipe(shards=1))
     differing = Rerendered("000000-000001", [Difference("png", "differs", {"max": 3})])
     outcome = RerenderOutcome(2, [differing], 7, elsewhere)
-    monkeypatch.setattr("compiler.cli.verify.places_asked", lambda *_: Places())
+    monkeypatch.setattr("compiler.cli.verify.ask_for_trust", lambda published: published)
     monkeypatch.setattr("compiler.cli.verify.rerender_and_compare", lambda *_: outcome)
     result = CliRunner().invoke(verify_command, [str(tmp_path), "--rerender", "2", "--json", "--quiet"])
     told = json.loads(result.stdout)

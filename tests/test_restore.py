@@ -18,8 +18,8 @@ import pytest
 from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import InstanceLost, UsageError
 from compiler.planning.jobs import builtin_jobs
-from compiler.restore import restore_plan
-from compiler.storage.places import Places
+from compiler.resolve import restore_plan
+from compiler.storage.published import Places, Published
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from tests import fakes
 from tests.commands import digests
@@ -77,7 +77,7 @@ def test_what_was_published_without_an_episode_is_reproduced(
     done = reproduce(gapped, tmp_path / "again", FAKE_SAMPLE=fault)
     assert done.returncode == 0, done.stderr
     keys = "000001-000003, 000001-000004, 000001-000005"
-    assert f"was published without 3 samples: {keys}; the samples beside them are the same" in done.stdout
+    assert f"was published without 3 samples: {keys}; all other samples are the same" in done.stdout
     assert "the same bytes as the manifest says: 1 shards" in done.stdout
     assert digests(tmp_path / "again") == digests(gapped if fault else made)
 
@@ -129,7 +129,7 @@ def with_field(manifest: Manifest, was: str) -> Manifest:
 def test_a_plan_that_cannot_be_drawn_up_again_is_one_line(case: str, made: Path) -> None:
     change, said = HAND_MADE[case]
     with pytest.raises(UsageError, match=said) as caught:
-        restore_plan(change(Manifest.load(made)), made, cast(Instance, None), Places(Path(CUBE)))
+        restore_plan(Published(made, change(Manifest.load(made)), Places(Path(CUBE))), cast(Instance, None))
     assert "\n" not in str(caught.value)
     assert ("--assets" in caught.value.hint) == ("field" in said)
 

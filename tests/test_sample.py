@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from blender_jobs._worker.sample import RESERVED, json_ready, keypoint_rows, members
+from blender_jobs._annotations import RESERVED, json_ready, keypoint_rows, sample_members
 from blender_jobs.job import JobError
 
 COMMON: dict[str, Any] = {"camera": {"K": []}, "image": {"width": 4}, "episode": 1, "frame": 2, "seed": 3}
@@ -108,7 +108,7 @@ def test_what_json_cannot_hold_is_named_by_its_path(value: object, said: str) ->
 def test_a_sample_has_the_image_json_and_keypoints() -> None:
     one = described("one", (1.0, 2.0, 2, 5.0), (3.0, 4.0, 0, 6.0))
     other = described("other", (7.5, 8.5, 1, 9.5))
-    made = members("png", b"pixels", COMMON, {"objects": [one, other], "light": np.float32(0.5)})
+    made = sample_members("png", b"pixels", COMMON, {"objects": [one, other], "light": np.float32(0.5)})
     assert list(made) == ["png", "json", "keypoints.npy"]
     assert made["png"] == b"pixels"
     assert json.loads(made["json"]) == {**COMMON, "objects": [one, other], "light": 0.5}
@@ -118,14 +118,14 @@ def test_a_sample_has_the_image_json_and_keypoints() -> None:
 
 
 def test_without_objects_there_are_no_rows() -> None:
-    made = members("png", b"", COMMON, {})
+    made = sample_members("png", b"", COMMON, {})
     assert json.loads(made["json"])["objects"] == []
     assert np.load(io.BytesIO(made["keypoints.npy"])).shape == (0, 4)
 
 
 def test_the_order_of_fields_changes_no_byte() -> None:
-    one = members("png", b"", COMMON, {"a": 1, "b": {"c": "ä", "d": 2}})
-    other = members("png", b"", dict(reversed(COMMON.items())), {"b": {"d": 2, "c": "ä"}, "a": 1})
+    one = sample_members("png", b"", COMMON, {"a": 1, "b": {"c": "ä", "d": 2}})
+    other = sample_members("png", b"", dict(reversed(COMMON.items())), {"b": {"d": 2, "c": "ä"}, "a": 1})
     assert one == other
     assert "ä".encode() in one["json"]
 
@@ -146,7 +146,7 @@ def test_the_order_of_fields_changes_no_byte() -> None:
 )
 def test_annotations_that_make_no_sample_are_named(annotations: Any, said: str) -> None:
     with pytest.raises(JobError, match=said):
-        members("png", b"", COMMON, annotations)
+        sample_members("png", b"", COMMON, annotations)
 
 
 @given(

@@ -92,10 +92,10 @@ def read_back(folder: Path) -> dict[str, list[str]]:
     import bpy
 
     from blender_jobs._worker import scene_files
-    from blender_jobs._worker.blend import open_blend
+    from blender_jobs._worker.staging import open_blend
 
     notes = open_blend(folder / "scene.blend", trusted=False)
-    files, here = scene_files.survey(list(FRAMES)), bpy.context.scene
+    files, here = scene_files.collect(list(FRAMES)), bpy.context.scene
     return {
         "present": [os.path.relpath(file, folder) for file in files.present(here)],
         "lost": [os.path.relpath(file, folder) for file in files.lost(here)],
@@ -785,24 +785,24 @@ def settings_that_change(folder: Path) -> Any:
     """What is said where a setting is not as it was set: at once, and in the render alone."""
     import bpy
 
-    from blender_jobs._render import pins
+    from blender_jobs._render import properties
     from blender_jobs.job import JobError
 
     base(folder)
     here, said = bpy.context.scene, []
     here.render.resolution_x, here.render.resolution_y, here.render.engine = 8, 8, "CYCLES"
     here.cycles.samples = 1
-    pins.check(here, {"cycles.samples": 1, "render.engine": "CYCLES"})
-    with pins.as_set(here, ["cycles.samples", "render.engine"]):
+    properties.check(here, {"cycles.samples": 1, "render.engine": "CYCLES"})
+    with properties.as_set(here, ["cycles.samples", "render.engine"]):
         bpy.ops.render.render()
     try:
-        pins.check(here, {"cycles.samples": 2})
+        properties.check(here, {"cycles.samples": 2})
     except JobError as error:
         said.append(str(error))
     here.driver_add("cycles.samples").driver.expression = "2"
     here.cycles.samples = 1
     try:
-        with pins.as_set(here, ["cycles.samples"]):
+        with properties.as_set(here, ["cycles.samples"]):
             bpy.ops.render.render()
     except JobError as error:
         said.append(str(error))
@@ -814,7 +814,7 @@ def files_of_frames(folder: Path) -> Any:
     """Which file of a sequence Cycles shows in a frame, and which one we say: a shade for each, None for a lost one."""
     import bpy
 
-    from blender_jobs._worker import sequences
+    from blender_jobs._worker import readers
 
     thing = base(folder)
     for number in range(10):
@@ -833,8 +833,8 @@ def files_of_frames(folder: Path) -> Any:
         shown = bpy.data.images.load(here.render.filepath)
         red, green, *_ = shown.pixels[4 * 36 : 4 * 37]
         bpy.data.images.remove(shown)
-        number = sequences.of_image(user, frame)
-        file = sequences.numbered(folder / "tex/s0001.png", number or 0)
+        number = readers.image_file_number(user, frame)
+        file = readers.numbered(folder / "tex/s0001.png", number or 0)
         found.append([round(red * 10) if green > 0.3 else None, number if file.exists() else None])
     return found
 
@@ -842,14 +842,14 @@ def files_of_frames(folder: Path) -> Any:
 @scene
 def baked_ocean(folder: Path) -> Any:
     """One that says that it is baked: Blender says so after a bake in a window alone."""
-    from blender_jobs._worker import scene_files
+    from blender_jobs._worker import readers
 
     thing = base(folder)
     (folder / "waves").mkdir()
     for name in ("disp_0002.exr", "foam_0002.exr", "notes.txt"):
         (folder / "waves" / name).write_bytes(b"exr")
     ocean = SimpleNamespace(is_cached=True, filepath="//waves", frame_start=2, frame_end=3, show_render=True)
-    (reads,) = scene_files._ocean(thing, ocean, "ocean", list(FRAMES))
+    (reads,) = readers._ocean(thing, ocean, "ocean", list(FRAMES))
     return [file.name for file in reads.present], [file.name for file in reads.lost]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.planning.schema import SchemaConflict, merge, schema_of
+from compiler.planning.schemas import SchemaConflict, merge, schema_of
 
 _NAMES = st.text("abc", min_size=1, max_size=2)
 _SCALARS: dict[str, st.SearchStrategy[Any]] = {
@@ -111,7 +111,7 @@ def test_items_of_one_list_that_differ_in_their_fields_are_named() -> None:
         schema_of({"objects": objects})
     assert str(caught.value) == (
         "annotations.objects[].grasped is in some items only: fork with it, cup0, cup1, cup2, cup3, ... without;"
-        " give all the same fields, None where there is nothing to say"
+        " return the same fields in all of them, None if there is nothing to say"
     )
     with pytest.raises(SchemaConflict, match=r"a\[\].b is in some items only: item 2 with it, item 0 without"):
         schema_of({"a": [{}, None, {"b": 1}]})

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from compiler.storage.shards import ShardWriter
+from compiler.storage.writer import ShardWriter
 from loaders.content import content_digest, decode_image
 from loaders.files import write_atomically
 from loaders.manifest import ShardInfo

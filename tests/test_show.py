@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from blender_jobs.passes import PASSES
-from compiler.preview.show import contact_sheet, draw_sample, spread
+from compiler.preview import contact_sheet, draw_sample
+from compiler.storage.published import Published, spread
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
 from tests.commands import run
@@ -22,7 +23,7 @@ Drawn = tuple[list[Sample], Manifest]
 
 def made(folder: Path, **recipe: object) -> Drawn:
     manifest = make(folder, Recipe(size=(64, 48), shards=1, samples_per_shard=12, frames=(1, 2), **recipe))  # type: ignore[arg-type]
-    return spread(folder, manifest, 12), manifest
+    return spread(Published(folder, manifest), 12), manifest
 
 
 def test_a_sheet_with_five_passes_has_one_sample_in_a_row_all_pictures_beside_it(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_dataset_without_labels_is_told_so_by_build_and_verify(tmp_path: Path)
     assert said in ok("verify", out)
 
 
-NO_LABELS = "no sample has any object: annotate() returns none under 'objects', and --require-objects asks for some"
+NO_LABELS = "no sample has any object: annotate() returns none under 'objects', but --require-objects needs one in view"
 
 
 @pytest.mark.parametrize("shards", [1, 0])
@@ -121,7 +121,7 @@ def test_whoever_requires_objects_hears_of_a_live_build_without_any(shards: int)
         "build", "cube", "--samples-per-shard", 6, "--live-only", "--live", ADDRESS, "--shards", shards, *REQUIRED
     )
     assert done.returncode == 3
-    assert f"Error: cube: {NO_LABELS}\nTry: mend annotate()" in done.stderr
+    assert f"Error: cube: {NO_LABELS}\nTry: fix annotate()" in done.stderr
 
 
 def test_whoever_requires_objects_hears_of_a_dataset_without_any(tmp_path: Path) -> None:

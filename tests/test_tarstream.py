@@ -229,7 +229,7 @@ HOSTILE = {
     "parent folder": (header("data/../../a.png"), "leads out"),
     "no member": (header("a"), "not <key>.<member>"),
     "hidden file": (header("data/.png"), "not <key>.<member>"),
-    "member twice": (header("a.png") * 2, "stands twice"),
+    "member twice": (header("a.png") * 2, "appears twice"),
     "too large": (header("a.png", size=2000), "larger than 1000 bytes"),
     "too large together": (header("a.json", size=600) + bytes(1024) + header("a.png", size=600), "larger than"),
     "larger than any disk": (header("a.png", size=1 << 80), "larger than"),
@@ -312,7 +312,7 @@ def test_a_sample_with_other_members_is_not_whole(lacking: int) -> None:
 
 
 def test_a_record_holds_one_sample() -> None:
-    with pytest.raises(TarStreamError, match="stands in the record of"):
+    with pytest.raises(TarStreamError, match="is in the record of"):
         parse_sample(tar(SAMPLES)[: -len(END)])
     with pytest.raises(TarStreamError, match="no sample"):
         parse_sample(b"")

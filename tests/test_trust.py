@@ -72,7 +72,7 @@ def test_a_strangers_code_runs_only_when_trusted(command: str, made: Path, publi
     assert refused.returncode == 2
     assert not mark(made).exists()
     assert not (published.parent / "again").exists()
-    assert "Error: to render this dataset again is to run its code, which is not your own" in refused.stderr
+    assert "Error: rendering this dataset again runs its code, which is not yours" in refused.stderr
     assert "--trust-source" in refused.stderr
     for name, sha256 in Manifest.load(published).provenance["job"]["sources"].items():
         (shown,) = [shown for shown in refused.stderr.splitlines() if f"/{name} " in shown and sha256 in shown]
@@ -156,7 +156,7 @@ def test_a_manifest_names_no_other_file_to_run(command: str, made: Path, publish
     forge(published, lambda manifest: with_job(manifest, path=str(tmp_path / "job.py")))
     refused = run(*line(AGAIN[command], published))
     assert refused.returncode == 2
-    assert f"which is not your own: {tmp_path / 'job.py'} and 1 more" in refused.stderr
+    assert f"which is not yours: {tmp_path / 'job.py'} and 1 more" in refused.stderr
     assert not mark(made).exists()
 
 

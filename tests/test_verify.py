@@ -20,12 +20,11 @@ import numpy as np
 import pytest
 
 from compiler.errors import UsageError, VerificationFailed
-from compiler.planning.annotation_schema import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
-from compiler.preview.show import draw_sample, find_sample, spread
-from compiler.storage.manifests import load_manifest
-from compiler.verification.shard_walk import Problem
+from compiler.planning.schemas import ANNOTATIONS, MANIFEST, annotation_problem, manifest_problem, published
+from compiler.preview import draw_sample
+from compiler.storage.published import Published, find_sample, load_manifest, spread
+from compiler.verification.findings import Outcome, Problem, look_around
 from compiler.verification.verify import Verifier, examine_all, intact_manifest
-from compiler.verification.verify_report import Outcome, look_around
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import END, read_samples, sample_record
@@ -109,7 +108,7 @@ def test_bytes_behind_the_end_are_found(dataset: Path) -> None:
     path = shard_of(dataset)
     with path.open("ab") as file:
         file.write(bytes(10240))
-    assert str(found(dataset)[0]) == f"{path.name}: 10240 bytes stand behind its end mark"
+    assert str(found(dataset)[0]) == f"{path.name}: 10240 bytes follow its end mark"
 
 
 def test_swapped_shards_are_told_by_their_keys(dataset: Path) -> None:
@@ -118,7 +117,7 @@ def test_swapped_shards_are_told_by_their_keys(dataset: Path) -> None:
     two.replace(one)
     two.write_bytes(content)
     first = found(dataset)[0]
-    assert (first.file, first.key, first.what) == (one.name, "000001-000000", "stands where 000000-000000 is due")
+    assert (first.file, first.key, first.what) == (one.name, "000001-000000", "is where 000000-000000 should be")
 
 
 def test_a_shard_of_another_dataset_is_found(dataset: Path, tmp_path: Path) -> None:
@@ -279,7 +278,7 @@ def test_a_sample_in_anothers_place_is_found(dataset: Path) -> None:
 
 
 def test_samples_out_of_order_are_found(dataset: Path) -> None:
-    assert "stands where 000000-000000 is due" in rewritten(dataset, lambda samples: samples.reverse())[0].what
+    assert "is where 000000-000000 should be" in rewritten(dataset, lambda samples: samples.reverse())[0].what
 
 
 def test_a_lacking_or_foreign_member_is_found(dataset: Path) -> None:
@@ -360,9 +359,9 @@ def test_a_pipe_in_a_shards_place_is_not_waited_for(dataset: Path) -> None:
 def test_showing_damage_is_refused_in_one_line(dataset: Path, tmp_path: Path) -> None:
     rewritten(dataset, put("json", b'{"objects": 7}'))
     with pytest.raises(UsageError, match="sample 000000-000001 cannot be drawn"):
-        draw_sample(find_sample(dataset, Manifest.load(dataset), "000000-000001"), Manifest.load(dataset), 64)
+        draw_sample(find_sample(Published.load(dataset), "000000-000001"), Manifest.load(dataset), 64)
     with pytest.raises(UsageError, match="has no sample"):
-        find_sample(dataset, Manifest.load(dataset), "9" * 5000 + "-000000")
+        find_sample(Published.load(dataset), "9" * 5000 + "-000000")
     shown = run("show", dataset / FILE_NAME, "--out", tmp_path / "sheet.png", "--count", 15)
     assert (shown.returncode, shown.stderr.count("\n")) == (2, 2)
     assert run("show", dataset / FILE_NAME, "000000-000000", "--out", tmp_path / "one.png").returncode == 0
@@ -372,7 +371,7 @@ def test_fewer_samples_than_the_manifest_says_cannot_be_shown(dataset: Path) -> 
     path = shard_of(dataset)
     path.write_bytes(END)
     with pytest.raises(UsageError, match="fewer samples than the manifest says"):
-        spread(dataset, Manifest.load(dataset), 15)
+        spread(Published.load(dataset), 15)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +450,7 @@ def redigested(path: Path, content: bytes, first: bytes, manifest: Manifest) -> 
 def test_a_wrong_content_digest_is_found(dataset: Path) -> None:
     manifest = Manifest.load(dataset)
     write_manifest(dataset, manifest.with_shard(replace(manifest.shards[0], content_sha256="0" * 64)))
-    assert [problem.what for problem in found(dataset)] == ["its content_sha256 is another, though its sha256 is right"]
+    assert [problem.what for problem in found(dataset)] == ["its content_sha256 differs, though its sha256 is right"]
 
 
 def test_pixels_that_another_decoder_rounds_otherwise_are_no_damage(tmp_path: Path) -> None:

@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+import bpy  # noqa: F401 - brings mathutils
 import numpy as np
 import numpy.typing as npt
 from mathutils.bvhtree import BVHTree
 
 from blender_jobs._render.geometry import Geometry, have, points
 from blender_jobs._vision.camera import FloatArray, inverse_transform, transform
-from blender_jobs._vision.hiding import hides
 from blender_jobs._vision.silhouette import Patch
 from blender_jobs._vision.surfaces import Body, BodyId, Mesh, Snapshot, Surface
-from blender_jobs._vision.visibility import Occluders, image_bounds
+from blender_jobs._vision.visibility import Occluders, hides, image_bounds
 from blender_jobs._vision.warp import Warp
 
 _MARGIN = 1e-3

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,10 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_jobs import assets, caches, lens, seeds
-from blender_jobs._render import handlers, pins, properties, render
-from blender_jobs._worker import capture, motion, scene_files, simulation, viewpoint
+from blender_jobs import _simulations, assets, lens, seeds
+from blender_jobs._render import animation, properties, render
+from blender_jobs._worker import capture, motion, scene_files, staging
 from blender_jobs._worker.capture import Shot
-from blender_jobs._worker.leftovers import Leftovers
 from blender_jobs._worker.loading import blame
 from blender_jobs._worker.staging import build_scene, leave_edit_mode
 from blender_jobs.job import Job
@@ -60,13 +60,13 @@ class Player:
             job.randomize(rng)
         scene = bpy.context.scene
         leave_edit_mode()
-        viewpoint.choose(job.view_layer, self.order.job.path)
-        caches.contain()
-        self._files = scene_files.survey(described.frames)
+        staging.choose_view_layer(job.view_layer, self.order.job.path)
+        _simulations.contain_caches()
+        self._files = scene_files.collect(described.frames)
         for file in self._files.present(scene):
             assets.use(file)
         self._pins = render.pinned(self.order.render)
-        pins.silence_animation(scene, self._pins)
+        properties.silence_animation(scene, self._pins)
         properties.apply(scene, self._pins)
         scene.render.threads = self.order.threads
         if self.order.save_blend:  # now, for the frames may be what Blender does not survive
@@ -98,7 +98,7 @@ class Player:
         """Return the job with its scene built and nothing drawn yet."""
         if self._job is not None and self.job_class.reuse_scene:
             return self._job
-        handlers.reset()
+        animation.reset_handlers()
         with self._blame("__init__"):
             self._job = self.job_class(**self.fields)
         build_scene(self._job, self.order.job, self.order.described, self.order.render)
@@ -108,14 +108,14 @@ class Player:
     def _frames(self, job: Job, rng: np.random.Generator, first: int, last: int) -> Iterator[int]:
         """Step physics and animation through every frame up to the last: skipping one changes those behind it."""
         first = min(1, first)
-        simulation.begin(bpy.context.scene, first, last)
+        _simulations.begin_physics(bpy.context.scene, first, last)
         for frame in range(first, last + 1):
             with self._blame("step"):
                 job.step(rng, frame)
             scene = bpy.context.scene
-            pins.hold(scene, self._pins)
+            properties.hold(scene, self._pins)
             scene.frame_set(frame)
-            pins.check(scene, self._pins)
+            properties.check(scene, self._pins)
             if self.order.described.missing_files == "refuse" and (frame == first or type(job).step is not Job.step):
                 self._files.check(scene, self.order.described.blend)
             yield frame
@@ -142,3 +142,58 @@ class Player:
 
     def _blame(self, hook: str) -> Any:
         return blame(self.order.job.path, hook)
+
+
+_NAMED = 3
+"""Objects that are spelled out."""
+
+
+class Leftovers:
+    """Watches a scene that `Job.reuse_scene` keeps, over the episodes of a shard.
+
+    State: the objects that were there before the first `randomize`, and before the present one.
+    """
+
+    def __init__(self) -> None:
+        """Take note of what `setup` has made: it is meant to stay."""
+        self._built = list(bpy.context.scene.objects)
+        self._before: list[Any] = []
+
+    def begin(self) -> None:
+        """Take note of what earlier episodes have made, before the next one is drawn."""
+        built = _addresses(self._built)
+        self._before = [obj for obj in bpy.context.scene.objects if obj.as_pointer() not in built]
+
+    def note(self, described: Collection[str]) -> str:
+        """Return one line on what piles up: it is still shown, nothing describes it, and more has come; or nothing.
+
+        What a job keeps on purpose it describes, hides, or makes once.
+
+        Args:
+            described: the full names of the objects that the episode's views have described.
+        """
+        here = {obj.as_pointer(): obj for obj in bpy.context.scene.objects}
+        kept = _addresses(self._before)
+        left = [obj for at, obj in here.items() if at in kept and _shows(obj, described)]
+        made = here.keys() - _addresses(self._built) - kept
+        if not left or not made:
+            return ""
+        names = ", ".join(obj.name for obj in left[:_NAMED]) + ", ..." * (len(left) > _NAMED)
+        return (
+            f"reuse_scene: objects that randomize() makes pile up: {len(left)} of earlier episodes are still shown, and"
+            f" nobody describes them ({names}), beside {len(made)} new ones; make them in setup() and only change them"
+            " in randomize(), or remove them there first: bpy.data.objects.remove(obj)"
+        )
+
+
+def _addresses(objects: list[Any]) -> set[int]:
+    """Return where the objects are that have not been removed: the address of one that has may be another's by now."""
+    found = set()
+    for obj in objects:
+        with suppress(ReferenceError):
+            found.add(obj.as_pointer())
+    return found
+
+
+def _shows(obj: Any, described: Collection[str]) -> bool:
+    return not obj.hide_render and obj.name_full not in described

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from compiler.cli.output import say_json, say_lines
-from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.published import Published
+from compiler.terminal import say_json, say_lines
 from compiler.verification.diff import DatasetDifference, Field, diff
 
 _VALUE = 60
@@ -28,8 +28,7 @@ def diff_command(ctx: click.Context, first: Path, second: Path, limit: int, as_j
 
     Exit code: 0 where they are the same, 1 where they differ, 2 where they cannot be compared.
     """
-    ours, theirs = ((folder_of(dataset), load_manifest(dataset)) for dataset in (first, second))
-    found = diff(ours, theirs, limit)
+    found = diff(Published.load(first), Published.load(second), limit)
     if as_json:
         say_json(found.as_json())
     else:

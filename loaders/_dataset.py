@@ -184,7 +184,7 @@ class ShardDataset(EpochDataset):
         source: a dataset's directory or manifest, a ``.tar``, a brace pattern, a URL as webdataset opens it
             (``http:``, ``gs:``, ``pipe:`` ...), or a list of these. ``pipe:`` runs a command: never from data.
         split: read only the shards of this split.
-        shuffle: False keeps the shards' order (streams: partition by partition, see docs/how-to/loaders.md).
+        shuffle: False keeps the shards' order (streams: partition by partition, see docs/reference/loading.md).
         seed: any integer. The same seed, epoch and shards give the same order.
         window: shuffle the samples of this many shards at a time instead of all; for disks that are slow to seek.
         buffer: for streams, how many samples each worker holds to shuffle them.

@@ -13,7 +13,8 @@ from blender_jobs.passes import PASSES
 from compiler.planning.schemas import ANNOTATIONS
 
 ROOT = Path(__file__).parent.parent
-JOBS = (ROOT / "docs" / "how-to" / "jobs.md").read_text(encoding="utf-8")
+GUIDES = [ROOT / "docs" / "how-to" / f"{name}.md" for name in ("jobs", "scenes", "blend-files", "cameras", "labels")]
+JOBS = "\n".join(page.read_text(encoding="utf-8") for page in GUIDES)
 DATASET = (ROOT / "docs" / "reference" / "dataset.md").read_text(encoding="utf-8")
 
 
@@ -40,7 +41,7 @@ def test_the_table_of_annotations_names_every_field() -> None:
     assert named[""] == set(fields) - {"camera", "objects"}
 
 
-def test_the_page_on_jobs_names_functions_that_there_are() -> None:
+def test_the_guides_to_jobs_name_functions_that_there_are() -> None:
     named = re.findall(r"\b(stage|meshes|rigs|materials|lights|physics|scatter|assets|lens|parts)\.(\w+)\b", JOBS)
     assert len(named) > 40
     for module, function in named:

@@ -1,4 +1,4 @@
-"""What a job finds set in an empty scene, beside Blender's factory settings: docs/jobs.md names every difference."""
+"""What a job finds set in an empty scene, against Blender's factory settings: the reference names all differences."""
 
 from __future__ import annotations
 
@@ -88,9 +88,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, tuple[str, str, str]]:
-    page = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
-    _, _, section = page.partition("\n### What a job finds set\n")
-    rows = re.findall(r"^\| `([\w.*]+)` \| (.+?) \| (.+?) \| (.+?) \|$", section.partition("\n#")[0], re.M)
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.*]+)` \| (.+?) \| (.+?) \| (.+?) \|$", page, re.M)
     assert len({path for path, *_ in rows}) == len(rows)
     return {path: (found, factory, by) for path, found, factory, by in rows}
 

@@ -1,4 +1,4 @@
-"""The code in docs/how-to/loaders.md runs as it stands there."""
+"""The code of the guides to training runs as it is."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from tests.synthetic import full_members, make_dataset
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "loaders.md"
-
+GUIDES = Path(__file__).resolve().parents[1] / "docs" / "how-to"
+PAGES = [GUIDES / f"{name}.md" for name in ("training", "frameworks", "depth-cameras")]
 
 FRAMEWORKS = r"^(?:from|import) (?:accelerate|albumentations|kornia|pytorch_lightning|torchdata|torchvision)\b"
 
 
 def blocks() -> list[str]:
-    """Return the page's pieces of Python."""
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    """Return the pages' pieces of Python."""
+    return [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
 
 
 def needs_a_framework(block: str) -> bool:
@@ -34,12 +34,12 @@ def with_camera(number: int) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_the_code_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path / "falling_cubes", [6, 2, 7], with_camera, splits=["train", "val"])
     plain = [block for block in blocks() if not needs_a_framework(block)]
     assert len(plain) == 6
     names: dict[str, object] = {}
     for block in plain:
-        exec(compile(block, str(PAGE), "exec"), names)
+        exec(compile(block, "page", "exec"), names)
     assert Path("checkpoint.pt").exists()

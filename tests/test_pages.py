@@ -1,4 +1,4 @@
-"""What the documentation shows runs as it stands there: every block of every page, in the order of the page."""
+"""What the documentation shows runs as it is: every block of every page, in the order of the page."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import test_loaders_docs
 from tests.commands import TINY, run
 from tests.in_blender import needs_bpy
 from tests.live_tees import Compiler, beside
@@ -22,15 +23,15 @@ from tests.pages import PAGES, ROOT, Block, blocks
 from tests.synthetic import full_members
 
 TYPED = [f"docs/tutorial/{name}.md" for name in ("first-dataset", "own-scene", "own-blend", "train")]
-TYPED += ["docs/how-to/verification.md"]
+TYPED += ["docs/how-to/verification.md", "docs/how-to/label-sweep.md"]
 """Pages whose commands a reader types one after the other, in one folder."""
 
 LIVE = ["docs/how-to/live.md", "docs/reference/tee.md"]
-JOBS = "docs/how-to/jobs.md"
+JOBS = [f"docs/how-to/{name}.md" for name in ("jobs", "scenes", "cameras", "labels")]
 ELSEWHERE = {
     "README.md": "test_readme",
     "CONTRIBUTING.md": "test_readme",
-    "docs/how-to/loaders.md": "test_loaders_docs",
+    **dict.fromkeys((f"docs/how-to/{page.name}" for page in test_loaders_docs.PAGES), "test_loaders_docs"),
 }
 
 RUN_ELSEWHERE = re.compile(r"^(git clone|python3 -m venv|scripts/system-packages|scripts/sweep scenes --json)\b")
@@ -41,7 +42,7 @@ TOKEN = "correct-horse-battery-staple"
 
 def test_every_page_with_code_is_run_by_a_test() -> None:
     with_code = {str(page.relative_to(ROOT)) for page in PAGES if _runnable(page)}
-    assert with_code == {*TYPED, *LIVE, JOBS, *ELSEWHERE}
+    assert with_code == {*TYPED, *LIVE, *JOBS, *ELSEWHERE}
 
 
 def _runnable(page: Path) -> list[Block]:
@@ -164,9 +165,10 @@ trim.objects.link(made("strip", -3))
 
 @pytest.mark.slow
 @needs_bpy
-def test_the_code_of_the_page_on_jobs_runs_in_blender(tmp_path: Path) -> None:
+def test_the_code_of_the_guides_to_jobs_runs_in_blender(tmp_path: Path) -> None:
     module, building, seeing = [], [], []
-    for node in [node for block in blocks(JOBS, "python") for node in ast.parse(block.text).body]:
+    pieces = [block.text for page in JOBS for block in blocks(page, "python")]
+    for node in [node for piece in pieces for node in ast.parse(piece).body]:
         text = ast.unparse(node)
         if isinstance(node, ast.FunctionDef):
             module.append(text)
@@ -184,7 +186,7 @@ def test_the_code_of_the_page_on_jobs_runs_in_blender(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(text, encoding="utf-8")
     done = run("job.py", "--shards", 1, "--samples-per-shard", len(seeing), "--out", "made", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (spheres,) = [block.text for block in blocks(JOBS, "python") if "class Spheres(Job)" in block.text]
+    (spheres,) = [piece for piece in pieces if "class Spheres(Job)" in piece]
     (tmp_path / "spheres.py").write_text(spheres, encoding="utf-8")
     done = run("spheres.py", "--dry-run", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there, and it names what there is."""
+"""What the README shows works as it is, and it names what there is."""
 
 from __future__ import annotations
 
@@ -88,19 +88,13 @@ def test_contributing_begins_with_the_command_of_the_readme_and_the_documentatio
     assert block.lines == [tests.replace("test]", "test,docs]").replace("&& pytest", "&& scripts/check")]
 
 
-def test_the_readme_names_every_command_and_option() -> None:
-    context = click.Context(cli)
-    rare = {"--stall-timeout", "--attempts", "--recycle"}
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
-        assert command is not None
-        if name != "build":
-            assert re.search(rf"^\| `compile-dataset {name}\b", README, re.M), name
-            continue
-        for param in command.params:
-            option = param.opts[0]
-            if option.startswith("--") and not getattr(param, "hidden", False) and option not in rare:
-                assert re.search(rf"(?<![\w-]){option}(?![\w-])", README), option
+def test_the_readme_names_every_command() -> None:
+    """The reference, which is made from the commands themselves, describes their options."""
+    names = cli.list_commands(click.Context(cli))
+    assert "build" in names
+    for name in names:
+        row = "JOB" if name == "build" else name
+        assert re.search(rf"^\| `compile-dataset {row}\b", README, re.M), name
 
 
 @pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -123,5 +123,5 @@ def test_a_listing_is_sorted_and_the_plans(job: Path) -> None:
         assets.listing("hdri")
     (job / "hdri/new.hdr").unlink()
     (job / "hdri/a.hdr").unlink()
-    with pytest.raises(JobError, match=r"a\.hdr was there when the plan was made, and is gone"):
+    with pytest.raises(JobError, match=r"a\.hdr was there when the plan was made and is now missing"):
         assets.listing("hdri")

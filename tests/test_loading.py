@@ -207,7 +207,7 @@ def test_a_file_that_holds_no_usable_job_is_named(tmp_path: Path, body: str, sai
     [
         ("missing.py", "No such file or directory"),
         (".", "Is a directory"),
-        ("job.txt", "is not a Python file; name it"),
+        ("job.txt", "is not a Python file: its name"),
     ],
 )
 def test_what_is_no_file_of_python_is_named(tmp_path: Path, name: str, said: str) -> None:

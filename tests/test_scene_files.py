@@ -297,7 +297,7 @@ def cached(folder: Path, path: str, **settings: Any) -> None:
 @kind(
     ["shape.mdd"],
     ["lost.mdd"],
-    ['Modifier: "shape", Missing header', "not needed by what is rendered: FOLDER/unseen.mdd"],
+    ['Modifier: "shape", Missing header', "not needed for rendering: FOLDER/unseen.mdd"],
 )
 def mesh_caches(folder: Path) -> None:
     thing = base(folder)
@@ -436,7 +436,7 @@ def link(folder: Path, name: str) -> Any:
     return wanted.objects[0]
 
 
-@kind(["parts.blend"], ["lost.blend"], ["not needed by what is rendered: FOLDER/unused.blend"])
+@kind(["parts.blend"], ["lost.blend"], ["not needed for rendering: FOLDER/unused.blend"])
 def libraries(folder: Path) -> None:
     import bpy
 
@@ -999,7 +999,7 @@ def test_what_a_job_shows_later_is_missed_then(place: Callable[..., Path]) -> No
     folder = place("lacking", shows)
     careful = run(*words(folder), "--dry-run")
     assert careful.returncode == 0, careful.stderr
-    assert "not needed by what is rendered" in careful.stderr
+    assert "not needed for rendering" in careful.stderr
     refused = run(*words(folder))
     assert refused.returncode == 2
     assert f"uses {folder / 'tex/steel.png'}, which is missing" in refused.stderr
@@ -1013,7 +1013,7 @@ def test_the_animation_of_what_the_plan_sets_is_left_out(place: Callable[..., Pa
     assert built.returncode == 0, built.stderr
     assert digests(animated_folder / "out") == digests(plain_folder / "out")
     left_out = "cycles.sample_offset, cycles.samples, cycles.seed, cycles.time_limit, cycles.use_adaptive_sampling"
-    assert f"the animation of {left_out}, view_layers.ViewLayer.samples in scene.blend is left out" in built.stderr
+    assert f"the animation of {left_out}, view_layers.ViewLayer.samples in scene.blend is ignored" in built.stderr
     ok(*words(plain_folder, "finer", engine=[*CYCLES, "--render-samples", 3]))
     assert digests(plain_folder / "finer") != digests(plain_folder / "out"), "the samples cannot be told apart"
 

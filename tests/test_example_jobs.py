@@ -20,7 +20,7 @@ from tests.commands import TINY, annotations, digests, ok
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DATASET_PAGE = (ROOT / "docs" / "dataset.md").read_text(encoding="utf-8")
+DATASET_PAGE = (ROOT / "docs" / "reference" / "dataset.md").read_text(encoding="utf-8")
 
 JOBS = sorted(path.stem for path in EXAMPLES.glob("*.py") if "(Job):" in path.read_text(encoding="utf-8"))
 

@@ -13,6 +13,11 @@ import pytest
 from hypothesis import configuration, settings
 
 from tests.own_folders import ROOT, _nothing_is_left, _working_directory  # noqa: F401  # fixtures for every test
+from tests.own_processes import pytest_runtest_call  # noqa: F401  # for every test
+
+# As for most users: else each of a thousand processes that the tests start compiles all modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 configuration.set_hypothesis_home_dir(ROOT / ".hypothesis")  # not wherever the tests are started
 

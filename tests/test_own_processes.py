@@ -1,4 +1,4 @@
-"""A test that fails half-way leaves no process running, however deep it was started; a fixture's lives on."""
+"""What tests start: a fork says what the command says; a test that fails half-way leaves no process running."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.commands import forked, run
 from tests.own_folders import ROOT
 
 FAILING = """
@@ -41,7 +44,16 @@ def test_what_is_shared_still_runs(shared):
 """
 
 
+@pytest.mark.parametrize("line", ["--version", "stats", "verify nowhere", "cube --shards 0"])
+def test_a_fork_says_what_the_installed_command_says(line: str, tmp_path: Path) -> None:
+    """Else tests that ask a fork would hold nothing of what users run."""
+    installed, fork = run(*line.split(), cwd=tmp_path), forked(*line.split(), cwd=tmp_path)
+    assert (fork.returncode, fork.stdout, fork.stderr) == (installed.returncode, installed.stdout, installed.stderr)
+    assert installed.stdout + installed.stderr
+
+
 def test_what_a_failing_test_started_is_killed(tmp_path: Path) -> None:
+    """However deep it was started; what a module's fixture started lives on."""
     (tmp_path / "test_failing.py").write_text(FAILING.replace("{folder!r}", repr(str(tmp_path))))
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.own_processes"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}

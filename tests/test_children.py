@@ -113,7 +113,7 @@ with compiler.launch({str(job)!r}, engine="workbench", render_samples=0, size="6
 
 LOADERS = {
     "ShardDataset": "list(ShardDataset('.'))",
-    "Loader": "list(Loader(ShardDataset('.'), 2, num_workers=2, multiprocessing_context='spawn', collate=len))",
+    "Loader": "list(Loader(ShardDataset('.'), 2, num_workers=1, multiprocessing_context='spawn', collate=len))",
     "LiveThenShards": "import loaders._tee.growing; loaders._tee.growing.Claims(4)",
 }
 

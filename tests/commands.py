@@ -7,9 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from loaders.manifest import Manifest
 from loaders.tarstream import read_samples
@@ -28,6 +32,49 @@ def run(*args: object, cwd: Path | None = None, env: dict[str, str] | None = Non
     line = [str(COMMAND), *map(str, args)]
     environment = {**os.environ, **(env or {})}
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=300, env=environment, check=False)
+
+
+def forked(
+    *args: object, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a fork of this process, which has loaded its modules: for what it says, ten times as fast."""
+    from compiler import cli
+    from compiler.verification import verify  # noqa: F401 - loaded before the fork
+
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that a process with threads is forked
+            process = os.fork()
+        if process == 0:
+            _be_the_command(cli.main, [str(COMMAND), *map(str, args)], (out.fileno(), err.fileno()), cwd, env or {})
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        said = [file.seek(0) or file.read().decode() for file in (out, err)]
+    return subprocess.CompletedProcess(args, code, *said)
+
+
+def _be_the_command(
+    main: Callable[[], object], line: list[str], streams: tuple[int, int], cwd: Path | None, env: dict[str, str]
+) -> NoReturn:
+    code = 70
+    try:
+        for number, stream in enumerate(streams, 1):
+            os.dup2(stream, number)
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        warnings.resetwarnings()  # those of pytest are errors
+        os.environ.update(env)
+        os.chdir(cwd or ".")
+        sys.argv = line
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def start(*args: object) -> subprocess.Popen[str]:

@@ -13,6 +13,11 @@ import pytest
 from hypothesis import configuration, settings
 
 from tests.own_folders import ROOT, _nothing_is_left, _working_directory  # noqa: F401  # fixtures for every test
+from tests.own_processes import pytest_runtest_call  # noqa: F401  # for every test
+
+# As for most users: else each of a thousand processes that the tests start compiles all modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 configuration.set_hypothesis_home_dir(ROOT / ".hypothesis")  # not wherever the tests are started
 
@@ -27,6 +32,12 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: so one of two processes is not left with a long file at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

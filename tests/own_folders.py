@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,17 +54,39 @@ def _around(started_in: Path) -> set[str]:
 
 def _names(folder: Path, deep: bool) -> set[str]:
     """Return the paths of what is in a folder; `deep`: below it, too, but in no folder that is not ours."""
-    found = set()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name in _CACHES or entry.name.endswith(".egg-info"):
-                continue
-            found.add(entry.path)
-            if deep and entry.is_dir(follow_symlinks=False) and not _foreign(Path(entry.path)):
-                found |= _names(Path(entry.path), deep)
+    found: set[str] = set()
+    _gather(str(folder), _listed(str(folder)), deep, found)
     return found
 
 
-def _foreign(folder: Path) -> bool:
-    """Whether it is Git's, a virtual environment or a dataset: thousands of files that no test knows of."""
-    return folder.name == ".git" or any((folder / mark).exists() for mark in ("pyvenv.cfg", "dataset.json"))
+def _gather(folder: str, entries: dict[str, bool], deep: bool, found: set[str]) -> None:
+    for name, is_folder in entries.items():
+        path = f"{folder}/{name}"
+        found.add(path)
+        if deep and is_folder and name != ".git":
+            below = _listed(path)
+            if not _FOREIGN & below.keys():
+                _gather(path, below, deep, found)
+
+
+_FOREIGN = {"pyvenv.cfg", "dataset.json"}
+"""What a virtual environment or a dataset has: thousands of files that no test knows of."""
+
+_LISTINGS: dict[str, tuple[int, dict[str, bool]]] = {}
+"""When a folder last changed, and what it held then: this runs twice for each of thousands of tests."""
+
+
+def _listed(folder: str) -> dict[str, bool]:
+    """Return the names in a folder, and whether they are folders."""
+    changed = Path(folder).stat().st_mtime_ns
+    if folder in _LISTINGS and _LISTINGS[folder][0] == changed:
+        return _LISTINGS[folder][1]
+    with os.scandir(folder) as entries:
+        found = {
+            entry.name: entry.is_dir(follow_symlinks=False)
+            for entry in entries
+            if entry.name not in _CACHES and not entry.name.endswith(".egg-info")
+        }
+    if time.time_ns() - changed > 2_000_000_000:  # else it may change again within one tick of the file system's clock
+        _LISTINGS[folder] = (changed, found)
+    return found

@@ -111,15 +111,11 @@ def test_the_bytes_are_the_same_for_any_number_of_instances_and_after_a_kill(sce
     assert digests(scene / "one") == digests(scene / "two")
 
 
-def test_the_plan_names_the_blend_and_what_it_uses(scene: Path) -> None:
-    ok(*words(scene, "out"))
+def test_the_plan_names_the_blend_and_what_it_uses_and_a_changed_texture_is_another(scene: Path) -> None:
+    ok(*words(scene, "out", shards=1))
     plan = json.loads((scene / "out" / "dataset.json").read_bytes())["plan"]
     assert plan["job"]["blend"] == "scene.blend"
     assert sorted(plan["assets"]) == ["scene.blend", "wood.png"]
-
-
-def test_a_changed_texture_is_another_plan(scene: Path) -> None:
-    ok(*words(scene, "out"))
     with (scene / "wood.png").open("ab") as file:
         file.write(b"\0")
     refused = run(*words(scene, "out", shards=3))

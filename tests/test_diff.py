@@ -20,7 +20,7 @@ from compiler.verification.diff import DatasetDifference, Difference, compare_me
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
 from loaders.tarstream import read_samples
-from tests.commands import TINY, ok, run
+from tests.commands import TINY, forked, ok
 from tests.planned_dataset import Recipe, make, write_manifest, write_shard
 from tests.synthetic import image_bytes, npy_bytes
 
@@ -219,9 +219,9 @@ def test_samples_out_of_order_are_trouble_not_a_difference(tmp_path: Path) -> No
 def test_a_dataset_is_named_by_its_directory_or_its_manifest(datasets: Path) -> None:
     ours, theirs = datasets / "a" / FILE_NAME, datasets / "seed" / FILE_NAME
     assert folder_of(ours) == datasets / "a" == folder_of(datasets / "a")
-    by_file = run("diff", ours, theirs, "--json")
+    by_file = forked("diff", ours, theirs, "--json")
     assert by_file.returncode == 1
-    assert by_file.stdout == run("diff", datasets / "a", datasets / "seed", "--json").stdout
+    assert by_file.stdout == forked("diff", datasets / "a", datasets / "seed", "--json").stdout
 
 
 def test_numbers_are_drawn_together() -> None:
@@ -234,8 +234,8 @@ def test_two_builds_of_one_plan_are_equal_and_of_two_seeds_are_not(tmp_path: Pat
         chosen = ["--seed", seed, "--instances", instances, "--out", tmp_path / name]
         ok(*TINY, "--shards", 2, "--samples-per-shard", 3, *chosen)
         ok("verify", tmp_path / name)
-    assert run("diff", tmp_path / "a", tmp_path / "b").returncode == 0
-    other = run("diff", tmp_path / "a", tmp_path / "c", "--limit", 1, "--json")
+    assert forked("diff", tmp_path / "a", tmp_path / "b").returncode == 0
+    other = forked("diff", tmp_path / "a", tmp_path / "c", "--limit", 1, "--json")
     found = json.loads(other.stdout)
     assert (other.returncode, found["equal"], found["shards_different"]) == (1, False, [0, 1])
     assert [path for path, *_ in found["plan"]] == ["seed"]
@@ -243,6 +243,6 @@ def test_two_builds_of_one_plan_are_equal_and_of_two_seeds_are_not(tmp_path: Pat
     figures = {member["member"]: member["figures"] for member in sample["members"]}
     assert figures["png"]["max"] > 0
     assert figures["keypoints.npy"]["max_px"] > 0
-    assert "sample 000000-000000 png: differs by at most" in run("diff", tmp_path / "a", tmp_path / "c").stdout
-    assert run("diff", tmp_path / "a", tmp_path / "nowhere").returncode == 2
+    assert "sample 000000-000000 png: differs by at most" in forked("diff", tmp_path / "a", tmp_path / "c").stdout
+    assert forked("diff", tmp_path / "a", tmp_path / "nowhere").returncode == 2
     assert Manifest.load(tmp_path / "a") == Manifest.load(tmp_path / "b")

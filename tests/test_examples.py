@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def _run(name: str, *args: object, cwd: Path) -> str:
     command = [sys.executable, str(EXAMPLES / name), *map(str, args)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}  # of two processes, the threads of one would spin for the other's
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

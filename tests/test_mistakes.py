@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +18,14 @@ from compiler.rendering.shard import ShardTask
 from compiler.resolve import Choices, FirstBlender, resolve_plan
 from compiler.storage.destination import LiveOnly
 from loaders.installing import install_command
-from tests.commands import TINY, run, write_job
+from tests import fakes
+from tests.commands import TINY, forked, run, write_job
 
 ONE = [*TINY, "--shards", 1, "--samples-per-shard", 3]
 
 
 def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
-    done = run(*args, cwd=cwd)
+    done = forked(*args, cwd=cwd)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     for words in said:
@@ -36,7 +39,7 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
         (["fallingcubes", "--shards", 1], "there is no command or job 'fallingcubes'; did you mean falling_cubes?"),
         (["falling_cubes/", "--shards", 1], "did you mean falling_cubes?"),
         (["shwo"], "there is no command or job 'shwo'; did you mean show?"),
-        (["stats"], "commands are build, show, verify, diff, reproduce, replay, doctor; built-in jobs are cube, fall"),
+        (["stats"], "commands are build, show, verify, diff, reproduce, replay, examples, doctor; built-in jobs"),
         (["build", "stats"], "there is no job 'stats'"),
         (["--shards", 1, "stats"], "there is no job 'stats'"),
         (["nowhere.py", "--shards", 1], "there is no job file nowhere.py"),
@@ -189,7 +192,12 @@ def test_a_job_may_print_as_much_as_it_likes(tmp_path: Path) -> None:
     assert "3 samples" in done.stdout
 
 
-def test_directories_that_cannot_be_a_dataset(tmp_path: Path) -> None:
+def test_directories_that_cannot_be_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Blender would render: a stand-in is asked."""
+    monkeypatch.setattr(
+        InstanceOptions, "command", lambda _, scratch: [sys.executable, fakes.SCRIPT, "--scratch", scratch]
+    )
+    monkeypatch.setattr(InstanceOptions, "environment", lambda *_: dict(os.environ))
     (tmp_path / "file").write_text("")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")

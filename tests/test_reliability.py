@@ -165,19 +165,19 @@ def test_kills_at_random_moments_lose_nothing_that_was_whole(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_kills_in_the_middle_of_real_shards_change_no_byte(tmp_path: Path) -> None:
     """One long shard an instance, so that none could ever be finished between two kills."""
-    plan = ["cube", *TINY, "--shards", 2, "--samples-per-shard", 200]
+    plan = ["cube", *TINY, "--shards", 2, "--samples-per-shard", 100]
     out, chance, stood = tmp_path / "out", random.Random(3), 0
     for _ in range(3):
         process = start(*plan, "--out", out)
         wait(lambda: standing(out) > stood)  # noqa: B023  (it is over by then)
-        time.sleep(chance.uniform(0, 0.5))
+        time.sleep(chance.uniform(0, 0.2))
         process.kill()
         process.communicate()
         assert standing(out) >= stood
         stood = standing(out)
     assert stood
     result = json.loads(ok(*plan, "--out", out, "--json"))
-    assert result["samples_kept"] + result["samples_rendered"] <= 400
+    assert result["samples_kept"] + result["samples_rendered"] <= 200
     ok(*plan, "--out", tmp_path / "calm")
     assert digests(out) == digests(tmp_path / "calm")
     assert state(out) == state(tmp_path / "calm")

@@ -877,8 +877,15 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    played: dict[str, Any] = in_blender.play(__name__, tmp_path_factory.mktemp("kinds"), ["made"])["made"]
+def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """What all scenes return, and their folder: one Blender plays them."""
+    folder = tmp_path_factory.mktemp("scenes")
+    return folder, in_blender.play(__name__, folder)
+
+
+@pytest.fixture(scope="module")
+def seen(everything: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    played: dict[str, Any] = everything[1]["made"]
     return played
 
 
@@ -896,17 +903,17 @@ def test_every_file_that_is_there_is_found_and_every_one_that_is_needed_and_lost
         assert words in note
 
 
-def test_a_baked_ocean_is_read_from_its_folder_and_stands_still_outside_its_frames(tmp_path: Path) -> None:
-    present, lost = in_blender.play(__name__, tmp_path, ["baked_ocean"])["baked_ocean"]
+def test_a_baked_ocean_is_read_from_its_folder_and_stands_still_outside_its_frames(
+    everything: tuple[Path, dict[str, Any]],
+) -> None:
+    present, lost = everything[1]["baked_ocean"]
     assert present == ["disp_0002.exr", "foam_0002.exr"]
     assert lost == ["disp_0003.exr"]
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    in_blender.play(__name__, folder, ["compiled"])
-    return folder / "compiled"
+def scenes(everything: tuple[Path, dict[str, Any]]) -> Path:
+    return everything[0] / "compiled"
 
 
 @pytest.fixture
@@ -1028,9 +1035,9 @@ def test_a_jobs_step_does_not_change_what_the_plan_sets(place: Callable[..., Pat
     assert digests(changed.with_name("changed") / "out") == digests(unchanged / "out")
 
 
-def test_settings_that_are_otherwise_in_the_render_are_an_error(tmp_path: Path) -> None:
+def test_settings_that_are_otherwise_in_the_render_are_an_error(everything: tuple[Path, dict[str, Any]]) -> None:
     """Those that no animation of a known kind explains: looked at after each frame, and in the render itself."""
-    said = in_blender.play(__name__, tmp_path, ["settings_that_change"])["settings_that_change"]
+    said = everything[1]["settings_that_change"]
     assert len(said) == 2
     assert "the scene makes cycles.samples 1, where the plan says 2" in said[0]
     assert "the scene makes cycles.samples 2, where the plan says 1" in said[1]
@@ -1073,8 +1080,8 @@ def test_physics_begins_where_the_blend_says(place: Callable[..., Path]) -> None
     assert [view["z"] for view in annotations(folder / "last")] == heights[-1:]
 
 
-def test_the_files_of_frames_are_those_that_are_rendered(tmp_path: Path) -> None:
+def test_the_files_of_frames_are_those_that_are_rendered(everything: tuple[Path, dict[str, Any]]) -> None:
     """Before a sequence's start, after its end, with an offset, over and over: as Cycles shows it."""
-    found = in_blender.play(__name__, tmp_path, ["files_of_frames"])["files_of_frames"]
+    found = everything[1]["files_of_frames"]
     assert [ours for _, ours in found] == [shown for shown, _ in found]
     assert len({shown for shown, _ in found}) > 6

@@ -12,7 +12,7 @@ from compiler.preview import contact_sheet, draw_sample
 from compiler.storage.published import Published, spread
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
-from tests.commands import run
+from tests.commands import forked, run
 from tests.planned_dataset import Recipe, make
 
 FIVE = ("depth", "distance", "normals", "segmentation", "albedo")
@@ -71,7 +71,7 @@ def test_a_picture_is_named_after_its_dataset_in_the_working_directory(tmp_path:
     here = tmp_path / "here"
     here.mkdir()
     for key, name in (((), "cubes.png"), (("000000-000003",), "cubes-000000-000003.png")):
-        done = run("show", "../out/cubes", *key, cwd=here)
+        done = forked("show", "../out/cubes", *key, cwd=here)
         assert (done.returncode, done.stdout) == (0, f"{name}\n")
     assert {path.name for path in here.iterdir()} == {"cubes.png", "cubes-000000-000003.png"}
     assert "./<name>.png or ./<name>-<key>.png, named after DIR" in " ".join(run("show", "--help").stdout.split())

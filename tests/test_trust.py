@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from loaders.manifest import FILE_NAME, Manifest
-from tests.commands import COMMAND, TINY, ok, run, write_job
+from tests.commands import COMMAND, TINY, forked, ok, run, write_job
 
 AGAIN: dict[str, list[object]] = {
     "verify": ["verify", "OUT", "--rerender", 1, "--quiet"],
@@ -68,7 +68,7 @@ def line(command: list[object], out: Path) -> list[object]:
 
 @pytest.mark.parametrize("command", AGAIN)
 def test_a_strangers_code_runs_only_when_trusted(command: str, made: Path, published: Path) -> None:
-    refused = run(*line(AGAIN[command], published))
+    refused = forked(*line(AGAIN[command], published))
     assert refused.returncode == 2
     assert not mark(made).exists()
     assert not (published.parent / "again").exists()
@@ -84,7 +84,7 @@ def test_a_strangers_code_runs_only_when_trusted(command: str, made: Path, publi
 
 @pytest.mark.parametrize("command", READING)
 def test_reading_runs_nothing_of_a_dataset(command: str, made: Path, published: Path) -> None:
-    done = run(*line(READING[command], published))
+    done = forked(*line(READING[command], published))
     assert done.returncode == 0, done.stderr
     assert not mark(made).exists()
 
@@ -128,7 +128,7 @@ def test_code_that_is_not_the_manifests_never_runs(
     with (published / "source" / changed).open("a") as file:
         file.write(CHANGED.format(mark=str(mark(made))))
     for more in ([], ["--trust-source"], ["--job", published / "source" / "job.py"]):
-        refused = run(*line(AGAIN[command], published), *more)
+        refused = forked(*line(AGAIN[command], published), *more)
         assert refused.returncode == 4, refused.stderr
         assert f"{changed} is not what the dataset was made with" in refused.stderr
         assert not mark(made).exists()
@@ -154,7 +154,7 @@ def test_a_manifest_names_no_other_file_to_run(command: str, made: Path, publish
     (tmp_path / "job.py").write_bytes((made / "job.py").read_bytes())
     (tmp_path / "helpers.py").write_text(HELPER)
     forge(published, lambda manifest: with_job(manifest, path=str(tmp_path / "job.py")))
-    refused = run(*line(AGAIN[command], published))
+    refused = forked(*line(AGAIN[command], published))
     assert refused.returncode == 2
     assert f"which is not yours: {tmp_path / 'job.py'} and 1 more" in refused.stderr
     assert not mark(made).exists()
@@ -179,7 +179,7 @@ HAND_MADE: dict[str, Callable[[Manifest], Manifest]] = {
 def test_a_manifest_that_does_not_name_its_code_is_one_line(case: str, made: Path, published: Path) -> None:
     forge(published, HAND_MADE[case])
     for command in AGAIN.values():
-        refused = run(*line(command, published), "--trust-source")
+        refused = forked(*line(command, published), "--trust-source")
         assert refused.returncode in (2, 4)
         assert refused.stderr.startswith("Error: ")
         assert "Traceback" not in refused.stderr
@@ -189,7 +189,7 @@ def test_a_manifest_that_does_not_name_its_code_is_one_line(case: str, made: Pat
 @pytest.mark.parametrize("command", AGAIN)
 def test_a_manifest_does_not_let_scripts_run(command: str, made: Path, published: Path) -> None:
     forge(published, lambda manifest: planned(manifest, trust_blend=True, blend="scene.blend"))
-    refused = run(*line(AGAIN[command], published), "--trust-source")
+    refused = forked(*line(AGAIN[command], published), "--trust-source")
     assert refused.returncode == 2
     assert "was rendered with the scripts and drivers in scene.blend running" in refused.stderr
     assert "--trust-blend" in refused.stderr

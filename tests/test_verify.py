@@ -28,7 +28,7 @@ from compiler.verification.verify import Verifier, examine_all, intact_manifest
 from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import END, read_samples, sample_record
-from tests.commands import run
+from tests.commands import forked
 from tests.planned_dataset import Recipe, Samples, make, write_manifest, write_shard
 from tests.synthetic import image_bytes, npy_bytes
 
@@ -344,7 +344,7 @@ def test_a_far_shards_number_is_no_long_list(dataset: Path) -> None:
     manifest = Manifest.load(dataset)
     far = replace(manifest.shards[2], number=10**9 - 1)
     write_manifest(dataset, replace(manifest, shards=(*manifest.shards[:2], far)))
-    verified = run("verify", dataset, "--json", "--quiet")
+    verified = forked("verify", dataset, "--json", "--quiet")
     assert verified.returncode == 3
     assert json.loads(verified.stdout)["missing_shards"] == [[2, 10**9 - 2]]
 
@@ -362,9 +362,9 @@ def test_showing_damage_is_refused_in_one_line(dataset: Path, tmp_path: Path) ->
         draw_sample(find_sample(Published.load(dataset), "000000-000001"), Manifest.load(dataset), 64)
     with pytest.raises(UsageError, match="has no sample"):
         find_sample(Published.load(dataset), "9" * 5000 + "-000000")
-    shown = run("show", dataset / FILE_NAME, "--out", tmp_path / "sheet.png", "--count", 15)
+    shown = forked("show", dataset / FILE_NAME, "--out", tmp_path / "sheet.png", "--count", 15)
     assert (shown.returncode, shown.stderr.count("\n")) == (2, 2)
-    assert run("show", dataset / FILE_NAME, "000000-000000", "--out", tmp_path / "one.png").returncode == 0
+    assert forked("show", dataset / FILE_NAME, "000000-000000", "--out", tmp_path / "one.png").returncode == 0
 
 
 def test_fewer_samples_than_the_manifest_says_cannot_be_shown(dataset: Path) -> None:
@@ -525,24 +525,24 @@ def test_many_problems_are_summed_up_for_people_and_kept_for_programs(dataset: P
 
 
 def test_the_command_says_what_is_damaged_and_exits_with_3(dataset: Path) -> None:
-    healthy = run("verify", dataset, "--quiet")
+    healthy = forked("verify", dataset, "--quiet")
     assert (healthy.returncode, healthy.stderr) == (0, "")
-    assert run("verify", dataset / FILE_NAME, "--quiet").stdout == healthy.stdout
+    assert forked("verify", dataset / FILE_NAME, "--quiet").stdout == healthy.stdout
     for option in ("pick", "job", "assets"):
-        alone = run("verify", dataset, f"--{option}", 1)
+        alone = forked("verify", dataset, f"--{option}", 1)
         assert (alone.returncode, alone.stderr.split("\n")[0]) == (2, f"Error: --{option} needs --rerender")
     path = shard_of(dataset)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    damaged = run("verify", dataset, "--json", "--jobs", 1)
+    damaged = forked("verify", dataset, "--json", "--jobs", 1)
     assert damaged.returncode == 3
     assert json.loads(damaged.stdout)["damaged"] == [path.name]
     assert path.name in damaged.stderr
     (dataset / FILE_NAME).write_bytes(b"{}")
-    assert run("verify", dataset).returncode == 3
-    assert run("verify", dataset / "nowhere").returncode == 2
-    assert run("verify", dataset / ("x" * 300)).returncode == 2
+    assert forked("verify", dataset).returncode == 3
+    assert forked("verify", dataset / "nowhere").returncode == 2
+    assert forked("verify", dataset / ("x" * 300)).returncode == 2
 
 
 @pytest.mark.parametrize("name", published())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.frameworks import REQUIREMENTS, framework
 from tests.frameworks.markers import make
-from tests.test_loaders_docs import GUIDES, blocks, needs_a_framework
+from tests.house.test_loaders_docs import GUIDES, blocks, needs_a_framework
 
 for _name in ("torchvision", "albumentations", "kornia", "pytorch_lightning", "accelerate", "torchdata"):
     framework(_name)

@@ -13,7 +13,7 @@ RAW = "https://raw.githubusercontent.com/blendshard/blendshard"
 
 
 def readme() -> str:
-    """Return the README with absolute links: an index shows it without the files beside it."""
+    """Return the README with absolute links: a package index shows it without the other files."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"(!\[[^\]]*\]\()(?!https?:|#)", rf"\1{RAW}/main/", text)
     return re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\1{REPOSITORY}/blob/main/", text)

@@ -1,9 +1,9 @@
-"""What each pass costs beside the image, engine by engine: CPU ms a frame at 640x480.
+"""What each pass costs in addition to the image, for each engine: CPU ms per frame at 640x480.
 
     python benchmarks/passes.py [--engines workbench,cycles] [--frames 10]
 
-One process renders the falling cubes' frames with one pass after another; the cost of a pass is what a frame takes with
-it, less what it takes without. `all` is every pass at once: most of them share one render.
+One process renders the frames of the falling cubes with one pass after the other. The cost of a pass is the time per
+frame with it minus the time without it. `all` is every pass at once: most of them share one render.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ os._exit(0)
 
 
 def measure(engine: str, samples: int, frames: int) -> dict[str, float]:
-    """Return CPU ms a frame by pass, in a process of its own."""
+    """Return CPU ms per frame by pass, measured in a separate process."""
     spec = importlib.util.find_spec("blender_jobs.builtin.falling_cubes")
     assert spec is not None
     assert spec.origin is not None

@@ -1,8 +1,8 @@
-"""How fast 640x480 shards are read into batches, beside the bare limit and beside plain webdataset.
+"""How fast 640x480 shards are read into batches, compared with the bare limit and with plain webdataset.
 
-The limit is one process that walks a tar and decodes each sample with Pillow, and does nothing else: no order, no
-batches, no other process. Each contender runs in a process of its own; figures are medians over the rounds, and the
-ratios compare runs of the same round, so that a busy machine spoils all alike.
+The limit is a single process that walks a tar and decodes each sample with Pillow, without order or batches. Each
+contender runs in a separate process. Figures are medians over the rounds. Ratios compare runs of the same round, so a
+busy machine slows all of them down equally.
 
     python benchmarks/read_shards.py [--samples 800] [--rounds 3] [--formats jpg png]
 """
@@ -28,7 +28,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from loaders._shards.allocation import keep_freed_memory  # noqa: E402
+from loaders._workers import keep_freed_memory  # noqa: E402
 from loaders.tarstream import BLOCK, END, padded, sample_record  # noqa: E402
 
 BATCH = 32
@@ -38,7 +38,7 @@ ENCODINGS = {"jpg": ("JPEG", {"quality": 95}), "png": ("PNG", {"compress_level":
 
 
 def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a shaded floor with a dozen smooth blobs and a little noise: about as hard to code as a rendering."""
+    """Return a shaded floor with a dozen smooth blobs and a little noise: about as hard to encode as a rendering."""
     y, x = np.mgrid[0:480, 0:640].astype(np.float32)
     pixels = np.stack([90 + y / 8, 100 + x / 16, 120 - y / 10], axis=-1)
     for _ in range(12):
@@ -132,7 +132,7 @@ def cpu_seconds() -> float:
 def measure_here(name: str, folder: Path) -> dict[str, float]:
     """Run one contender over all samples."""
     import torch
-    import webdataset  # noqa: F401  # imports are not what is measured
+    import webdataset  # noqa: F401  # do not measure the import
 
     torch.set_num_threads(1)
     cpu, wall = cpu_seconds(), time.perf_counter()
@@ -151,7 +151,7 @@ def measure(name: str, folder: Path, samples: int) -> dict[str, float]:
 
 
 def table(image_format: str, size: int, rounds: list[dict[str, dict[str, float]]]) -> None:
-    """Print a contender a line: medians, and ratios to the bare limit and to webdataset of the same round."""
+    """Print a line per contender: medians, and ratios to the bare limit and to webdataset in the same round."""
     print(
         f"\n{image_format}, {size / 1e3:.0f} kB a sample\n{'':14}{'samples/s':>12}{'CPU ms':>10}{'CPU, of bare':>14}",
         end="",

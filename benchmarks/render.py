@@ -1,9 +1,9 @@
-"""What compiling costs beside the bare render loop of the same scene: samples/s, CPU s a sample, peak memory.
+"""What compiling costs, compared with the bare render loop of the same scene: samples/s, CPU s per sample, peak memory.
 
     python benchmarks/render.py [--engine workbench] [--render-samples 0] [--samples 100]
 
 The bare loop is one process that builds the same episodes, steps the same physics and calls
-``bpy.ops.render.render()`` for the same frames: no annotation, no image file, no shard. It is the limit.
+``bpy.ops.render.render()`` for the same frames, without annotations, image files or shards. It is the limit.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Cost:
 
 
 def measure(name: str, samples: int, command: list[str]) -> Cost:
-    """Run the command; its children's CPU time and their peak memory count as its own."""
+    """Run the command; CPU time and peak memory include its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     environment = {**os.environ, "LP_NUM_THREADS": str(os.cpu_count())}

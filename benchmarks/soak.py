@@ -1,9 +1,9 @@
-"""A long run with recycling: is the memory flat, and is anything left behind?
+"""A long run with recycling: does memory stay flat, and is anything left over?
 
     python benchmarks/soak.py [--samples 3000] [--recycle 50]
 
 Memory is the resident set of the compiler and of its largest instance, read every second from /proc (Linux); the
-table shows the medians of each tenth of the run. What is left at the end: processes, open files, temporary folders.
+table shows the medians of each tenth of the run. Then come the processes, open files and temporary folders left over.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     for at in range(0, len(rows) - size + 1, size):
         medians = [statistics.median(column) for column in zip(*rows[at : at + size], strict=True)]
         print(f"{at // size + 1:>5} {medians[0]:>12.1f} {medians[1]:>12.1f} {medians[2]:>11.0f}")
-    print(f"left behind: {len(left)} processes, {len(folders)} temporary folders {folders}")
+    print(f"left over: {len(left)} processes, {len(folders)} temporary folders {folders}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the live tee carries and what it costs the compiler, beside a bare socket in the same run.
+"""Throughput of the live tee and its cost for the compiler, compared with a bare socket in the same run.
 
     python benchmarks/tee.py [--megabytes 1024] [--sample-kb 300] [--rounds 3]
 
-Each listener is a process of its own that throws away what it reads. The policy is ``block``: every byte arrives.
-CPU is that of the process that offers, over all its threads, for each MB (10^6 bytes) that is offered, not sent.
+Each listener is a separate process that discards what it reads. The policy is ``block``, so every byte arrives.
+CPU is that of the sending process, over all its threads, for each MB (10^6 bytes) offered, not sent.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def listen(port: int) -> None:
 
 @contextmanager
 def listeners(port: int, count: int) -> Iterator[None]:
-    """Start so many listeners; wait, at the end, until each has read all."""
+    """Start this many listeners; at the end, wait until each has read everything."""
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=listen, args=(port,)) for _ in range(count)]
     for process in processes:
@@ -58,7 +58,7 @@ def listeners(port: int, count: int) -> Iterator[None]:
 
 
 def through_socket(records: Sequence[bytes], count: int) -> Measured:
-    """Send all to each listener with `sendall`, from a thread for each."""
+    """Send everything to each listener with `sendall`, in one thread each."""
 
     def send(connection: socket.socket) -> None:
         with connection:
@@ -76,7 +76,7 @@ def through_socket(records: Sequence[bytes], count: int) -> Measured:
 
 
 def through_tee(records: Sequence[bytes], count: int) -> Measured:
-    """Offer all to a tee that so many listeners read, each in a group of its own."""
+    """Offer everything to a tee with this many listeners, each in its own group."""
     with Tee(TeeOptions(port=0, policy="block")) as tee:
         port = int(tee.address.rpartition(":")[2])
         with listeners(port, count):

@@ -1,6 +1,6 @@
 """The files that a job opens: HDRIs, textures, meshes. Each goes through `use`, so that the plan can name them all.
 
-No bpy: the compiler digests assets with `digest` before anything renders. A path is told from another by its
+No bpy: the compiler digests assets with `digest` before anything renders. A path is distinguished from another by its
 spelling, made absolute and free of ``..``; links are not followed, so that a folder lists what it holds.
 
 State: `_state`, which job's folder relative paths start from, what the plan knows, and what was opened since.
@@ -22,7 +22,7 @@ from blender_jobs.orders import Asset
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["choose", "use"]
+__all__ = ["choose", "listing", "use"]
 
 AnyPath = str | os.PathLike[str]
 
@@ -34,9 +34,9 @@ _IMAGES = [
     *((start, b"") for start in (b"BM", b"GIF8", b"II*\0", b"MM\0*", b"v/1\x01", b"#?", b"8BPS", b"DDS ", b"\x01\xda")),
     *((start, b"") for start in (b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"SDPX", b"XPDS", b"\x80\x2a\x5f\xd7")),
 ]
-"""How image files begin, and what stands at the end of whole ones; names often lie about the kind."""
+"""How image files begin, and what whole ones end with; names often lie about the kind."""
 _TAIL = 1 << 16
-"""Bytes: some programs write things of their own behind the end."""
+"""Bytes: some programs append things of their own."""
 
 
 @dataclass
@@ -69,11 +69,11 @@ def use(path: AnyPath) -> Path:
     """Return the absolute path of a file that the job is about to open, and remember it.
 
     Raises:
-        JobError: there is no such file, or the plan does not know it, or knows it with another content.
+        JobError: there is no such file, it is not in the plan, or its content differs from the plan's.
     """
     file = _absolute(path)
     if not file.is_file():
-        wrong = "is a folder, where a file is needed" if file.is_dir() else "does not exist"
+        wrong = "is a folder, not a file" if file.is_dir() else "does not exist"
         raise JobError(f"{file} {wrong} (relative paths start at the job's folder, {_state.folder})")
     if _state.known is not None:
         if str(file) not in _state.known:
@@ -97,12 +97,11 @@ def listing(folder: AnyPath, patterns: str | Sequence[str] = "*") -> list[Path]:
 
     Args:
         folder: where to look; relative to the job's folder.
-        patterns: as of `pathlib.Path.glob`: ``*.hdr``, ``["*.hdr", "*.exr"]``, ``**/*.png`` for folders beneath as
+        patterns: as of `pathlib.Path.glob`: ``*.hdr``, ``["*.hdr", "*.exr"]``, ``**/*.png`` for subfolders as
             well. Hidden files (``.name``) never match.
 
     Raises:
-        JobError: no such folder, no such file in it, or the folder is not as the plan knows it: a choice among other
-            files would be another choice.
+        JobError: there is no such folder, no such file in it, or the folder has changed since the plan was made.
     """
     place = _absolute(folder)
     if not place.is_dir():
@@ -111,20 +110,20 @@ def listing(folder: AnyPath, patterns: str | Sequence[str] = "*") -> list[Path]:
     matching = {file for pattern in wanted for file in place.glob(pattern) if _is_visible_file(file, place)}
     found = sorted(matching, key=lambda file: file.relative_to(place).as_posix())  # paths sort otherwise on Windows
     if not found:
-        raise JobError(f"{place} holds no file that matches {' or '.join(wanted)}")
+        raise JobError(f"{place} has no file that matches {' or '.join(wanted)}")
     if _state.known is not None:
         _check_listing(place, found, _state.known)
     return found
 
 
 def choose(rng: np.random.Generator, folder: AnyPath, patterns: str | Sequence[str] = "*") -> Path:
-    """Return one file of `listing`, each as likely as the others; one draw."""
+    """Return one file of `listing`, all equally likely; one draw."""
     files = listing(folder, patterns)
     return files[int(rng.integers(len(files)))]
 
 
 def digest(paths: Iterable[AnyPath], blend: AnyPath = "") -> list[Asset]:
-    """Return all files that `paths` name, folders with all that is beneath them, sorted by name.
+    """Return all files that `paths` name, folders with all that is below them, sorted by name.
 
     Args:
         paths: files and folders.
@@ -187,11 +186,11 @@ def _check_listing(place: Path, found: Sequence[Path], known: Mapping[str, str])
         if str(file) not in known:
             raise JobError(
                 f"{file} is not among the plan's assets: name its folder in a Path field of the job or in `assets`, "
-                "or, if it came after the plan was made, take it away"
+                "or, if it came after the plan was made, remove it"
             )
     for path in sorted(known):
         if Path(path).is_relative_to(place) and not Path(path).is_file():
-            raise JobError(f"{path} was there when the plan was made, and is gone: put it back")
+            raise JobError(f"{path} was there when the plan was made and is now missing: put it back")
 
 
 def _files(given: Path) -> Iterator[Path]:

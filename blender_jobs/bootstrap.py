@@ -1,7 +1,7 @@
 """Start a worker in a Blender that knows nothing of this package: its executable runs this file.
 
 ``blender --background ... --python bootstrap.py -- --scratch DIR``, or ``python bootstrap.py --scratch DIR`` with a
-Python that has the bpy wheel. Of all that is installed beside this package nothing else becomes importable: numpy
+Python that has the bpy wheel. Of all that is installed next to this package nothing else becomes importable: numpy
 there may be another Python's.
 """
 
@@ -18,7 +18,7 @@ _PACKAGE = "blender_jobs"
 
 
 def load_package(folder: Path) -> ModuleType:
-    """Make the package in `folder` importable, and nothing beside it or, by its bare name, in it."""
+    """Make the package in `folder` importable, and nothing next to it or, by its bare name, in it."""
     sys.path[:] = [place for place in sys.path if not place or Path(place).resolve() != folder]
     spec = importlib.util.spec_from_file_location(
         _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]

@@ -25,7 +25,7 @@ def as_coco(declared: Sequence[Category | str]) -> list[dict[str, Any]]:
     keypoint, is an addition to COCO.
 
     Raises:
-        JobError: a name stands twice, an edge ends at no keypoint, or the colours are not one for each keypoint.
+        JobError: a name occurs twice, an edge ends at no keypoint, or the colours are not one for each keypoint.
     """
     entries = [Category(entry) if isinstance(entry, str) else entry for entry in declared]
     for entry in entries:
@@ -40,7 +40,7 @@ def _coco(category: Category) -> dict[str, Any]:
     _check_distinct(names, f"{where}: keypoints")
     for end in [name for edge in category.skeleton for name in edge]:
         if end not in names:
-            raise JobError(f"{where}: its skeleton names {end!r}, which is none of its keypoints")
+            raise JobError(f"{where}: its skeleton names {end!r}, which is not one of its keypoints")
     if category.colors and len(category.colors) != len(names):
         raise JobError(f"{where}: {len(category.colors)} colors for {len(names)} keypoints")
     return {
@@ -54,6 +54,6 @@ def _coco(category: Category) -> dict[str, Any]:
 def _check_distinct(names: list[str], where: str) -> None:
     for at, name in enumerate(names):
         if not isinstance(name, str) or not name:
-            raise JobError(f"{where}: {name!r} is no name")
+            raise JobError(f"{where}: {name!r} is not a name")
         if name in names[:at]:
-            raise JobError(f"{where}: {name!r} stands twice")
+            raise JobError(f"{where}: {name!r} is there twice")

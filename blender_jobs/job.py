@@ -27,7 +27,7 @@ class Category:
     skeleton: Sequence[tuple[str, str]] = ()
     """Edges to draw: pairs of keypoint names."""
     colors: Sequence[RGB] = ()
-    """One for each keypoint, 0 to 255; empty: whoever draws them chooses."""
+    """One for each keypoint, 0 to 255; empty: the tool that draws them chooses."""
 
 
 class Job:
@@ -46,13 +46,13 @@ class Job:
     them (``left.png``, ``left.json``, ...). Empty: the scene's camera alone, members without a prefix."""
 
     view_layer: str = ""
-    """The view layer that picture, passes and annotations are of; empty: the active one."""
+    """The view layer that image, passes and annotations show; empty: the active one."""
 
     categories: Sequence[Category | str] = ()
     """The classes that `View.describe` may name, with their keypoint templates. Empty: any."""
 
     passes: Sequence[str] = ()
-    """What each sample holds beside the image unless ``--passes`` says otherwise, see `blender_jobs.passes`."""
+    """What each sample holds besides the image unless ``--passes`` says otherwise, see `blender_jobs.passes`."""
 
     blend: Path | None = None
     """The ``.blend`` file in which `setup` runs unless ``--blend`` names another; from the job file's folder."""
@@ -63,14 +63,14 @@ class Job:
 
     reuse_scene: ClassVar[bool] = False
     """Build the scene once for each shard, not for each episode: for scenes too heavy to rebuild. The shard is then
-    what repeats byte for byte, and `randomize` must set everything that it ever changes."""
+    the unit that repeats byte for byte, and `randomize` must set everything that it ever changes."""
 
     def setup(self) -> None:
         """Build what never varies, in an empty scene or in the opened `blend`."""
         raise NotImplementedError(f"{type(self).__name__} has no setup()")
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw one episode: all that is random comes from `rng`."""
+        """Draw one episode; take all randomness from `rng`."""
 
     def step(self, rng: np.random.Generator, frame: int) -> None:
         """Change the scene just before Blender moves to `frame` (physics and animation follow)."""

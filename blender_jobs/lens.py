@@ -1,7 +1,7 @@
 """Blender's cameras and ours: intrinsics in, intrinsics out, and images as a distorting lens shows them.
 
-Blender renders pinhole cameras alone. So the undistorted image is rendered, on a canvas that holds all that the
-distorted one shows (`ideal`), and the distorted one looked up in it (`vision.warp`). A camera object's custom
+Blender only renders pinhole cameras. So the undistorted image is rendered, on a canvas that holds all that the
+distorted one shows (`ideal`), and the distorted one looked up in it (`_vision.warp`). A camera object's custom
 property `PROPERTY` holds the coefficients, as `blender_jobs._vision.distortion` takes them.
 
 The pixel aspect is the scene's in Blender, so that its cameras would share one ratio of fy to fx. A camera with a K of

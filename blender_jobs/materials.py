@@ -49,7 +49,7 @@ def principled(
 ) -> Any:
     """Return a new material; all as the sockets of Blender's Principled BSDF, factors from 0 to 1.
 
-    Workbench shows its colour, `metallic`, `roughness` and `alpha`; EEVEE is told to let light through where
+    Workbench shows its colour, `metallic`, `roughness` and `alpha`; EEVEE is set to let light through where
     `transmission` or `alpha` ask for it.
     """
     material = bpy.data.materials.new(name)
@@ -165,14 +165,14 @@ def texture(
         obj: a mesh.
         base_color: image of the colour, sRGB unless the file says otherwise.
         roughness: a number, or an image whose values are data.
-        metallic: likewise.
+        metallic: a number, or such an image.
         normal: a tangent space normal map as OpenGL has it (y up).
         mapping: ``uv``: the mesh's active UV map; ``box``: from six sides along the object's axes, repeating each
-            metre of its own frame; ``generated``: likewise, once over its bounding box.
+            metre of its own frame; ``generated``: the same, once over its bounding box.
         scale: how many times the image repeats where it would be once.
 
     Raises:
-        JobError: a file is missing, unknown to the plan or no image; or the mesh has no UV map.
+        JobError: a file is missing, not in the plan or not an image; or the mesh has no UV map.
     """
     if mapping not in ("uv", "box", "generated"):
         raise JobError(f"texture: mapping is {mapping!r}, which must be uv, box or generated")

@@ -10,25 +10,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import bmesh
 import bpy
+import bmesh
 import numpy as np
 import numpy.typing as npt
 from mathutils import Matrix, Vector
 
-from blender_jobs import assets, importing, lettering, materials, scatter, stage
-from blender_jobs.importing import FORMATS, UpAxis
+from blender_jobs import _lettering, _mesh_files, assets, materials, scatter, stage
+from blender_jobs._mesh_files import FORMATS, UpAxis
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
 
-__all__ = ["SHAPES", "boxes", "cone", "cylinder", "distractors", "lathe", "load", "sphere", "torus"]
+__all__ = ["SHAPES", "boxes", "cone", "cylinder", "distractors", "lathe", "load", "sphere", "text", "torus", "tubes"]
 
 _TURN: dict[UpAxis, float] = {"Y": math.pi / 2, "Z": 0.0}
 """What turns the axis up."""
 
 _LARGE = 32 * 16
 """Spheres of more faces are built from arrays: Blender's operator takes the cube of the segments' time, and orders
-their corners anew each time. Others keep the order that datasets have been made with."""
+their corners differently each time. Others keep the order that datasets have been made with."""
 
 
 def load(
@@ -40,7 +40,7 @@ def load(
     use_materials: bool = True,
     object_name: str | None = None,
 ) -> Any:
-    """Return one new mesh object with all that a file shows: .obj, .ply, .stl, .fbx, .glb, .gltf or .blend.
+    """Return one new mesh object with everything that a file shows: .obj, .ply, .stl, .fbx, .glb, .gltf or .blend.
 
     Modifiers, armatures and transforms are applied; cameras, lamps and animation are left out.
 
@@ -50,14 +50,14 @@ def load(
         normalize: make the longest side of the bounding box this long (metres) and centre it on the origin. By
             default size and place are the file's.
         scale: metres of one unit of the file: 0.001 for an .stl in millimetres.
-        up: which axis of the file is up, if not as usual: y in .obj, .gltf, .glb and .fbx (which may say so
+        up: which axis of the file is up, if not the usual one: y in .obj, .gltf, .glb and .fbx (which may say so
             itself), z in .ply, .stl and .blend.
         use_materials: take over materials and textures. False also spares files that are missing for them.
         object_name: which object of a .blend; may be left out if it holds one mesh.
 
     Raises:
-        JobError: the file, or one that it needs, is missing or unknown to the plan; Blender cannot read it; or it
-            holds no mesh.
+        JobError: the file, or one that it needs, is missing or not in the plan; Blender cannot read it; or it
+            contains no mesh.
     """
     file = assets.use(path)
     suffix = file.suffix.lower()
@@ -65,19 +65,19 @@ def load(
         raise JobError(f"{file}: cannot load {suffix or 'such'} files; use {', '.join(sorted(FORMATS))} or .blend")
     if suffix != ".blend" and object_name is not None:
         raise JobError(f"{file}: object_name chooses among the objects of a .blend; this is another kind of file")
-    imported = importing.Import()
+    imported = _mesh_files.Import()
     objects = (
-        importing.append(file, object_name)
+        _mesh_files.append(file, object_name)
         if suffix == ".blend"
-        else importing.read(file, suffix, use_materials, imported)
+        else _mesh_files.read(file, suffix, use_materials, imported)
     )
     if not objects:
-        raise JobError(f"{file}: it holds no mesh")
-    made = importing.joined(objects, name)
+        raise JobError(f"{file}: it contains no mesh")
+    made = _mesh_files.joined(objects, name)
     if not use_materials:
         made.data.materials.clear()
     imported.remove_all_but(made)
-    importing.check_images(imported.new("images"))
+    _mesh_files.check_images(imported.new("images"))
     made.name = made.data.name = name  # the file's own object may have had it
     usual = FORMATS[suffix].up if suffix in FORMATS else "Z"
     made.data.transform(Matrix.Scale(scale, 4) @ Matrix.Rotation(_TURN[up or usual] - _TURN[usual], 4, "X"))
@@ -260,7 +260,7 @@ def text(
     height_m: float = 0.1,
     depth_m: float = 0.0,
     spacing: float = 1.0,
-    align: lettering.Align = "left",
+    align: _lettering.Align = "left",
 ) -> Any:
     """Return a new mesh of text that is read from above (from +z), along x: for number plates, signs, labels.
 
@@ -274,15 +274,15 @@ def text(
         font: a .ttf, .otf or .ttc (its first) file, from the job's folder; by default Blender's own font, which
             borrows from Noto what it lacks.
         height_m: of capital letters (the font's H), metres; of the whole text, if the font has no H.
-        depth_m: how far the letters stand out; 0: flat. Flat text that lies in a surface flickers: put it before.
+        depth_m: how thick the letters are; 0: flat. Flat text in a surface's plane flickers: put it a little in front.
         spacing: between characters: 1 as the font has it, 2 twice as much.
-        align: how its lines are set against one another: left, center or right.
+        align: how its lines are aligned: left, center or right.
 
     Raises:
         JobError: the text shows nothing, the font lacks characters of it (which are named), or the file is missing,
-            unknown to the plan or no such font.
+            not in the plan, or not such a font.
     """
-    return lettering.build(name, text, font, height_m, depth_m, spacing, align)
+    return _lettering.build(name, text, font, height_m, depth_m, spacing, align)
 
 
 SHAPES: Sequence[Callable[[str], Any]] = (stage.cube, sphere, cylinder, cone, torus)
@@ -297,7 +297,7 @@ def distractors(
     size_m: Range = (0.1, 0.5),
     name: str = "distractor",
 ) -> list[Any]:
-    """Return `count` new random shapes with random materials, anyhow turned, their origins in the box low to high.
+    """Return `count` new random shapes with random materials and rotations, their origins in the box low to high.
 
     They may overlap one another: `scatter.place_apart` moves them apart. `size_m` is how long the side of the cube
     is that a shape fits before it is turned.
@@ -413,5 +413,5 @@ def _normalize(file: Path, data: Any, longest_m: float) -> None:
     low, high = (end(points.reshape(-1, 3), axis=0).astype(np.float64) for end in (np.min, np.max))
     side = float((high - low).max())
     if not side > 0:
-        raise JobError(f"{file}: it has no extent, which nothing can be scaled to")
+        raise JobError(f"{file}: it has no extent, so it cannot be scaled")
     data.transform(Matrix.Scale(longest_m / side, 4) @ Matrix.Translation(Vector((low + high) / -2)))

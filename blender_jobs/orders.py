@@ -1,7 +1,7 @@
-"""What an instance is told and answers: plain dataclasses, as JSON on the wire.
+"""What an instance is asked and answers: plain dataclasses, as JSON on the wire.
 
 The compiler sends `Describe`, `Render`, `Probe` or `Survey`; the instance answers with `Hello` first, then `Described`;
-or one `Rendered` a sample and `Done`; or `Probed`; or `Surveyed`; or, where the user's job is at fault, `JobFailed`.
+or one `Rendered` a sample and `Done`; or `Probed`; or `Surveyed`; or, if the user's job is at fault, `JobFailed`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def sources_sha256(sources: Mapping[str, str]) -> str:
     """Return the digest of a job's code: that of its file alone, or one over all its sources.
 
     Args:
-        sources: the sha256 of each by its name: the job's file first, then the modules beside it.
+        sources: the sha256 of each by its name: the job's file first, then the modules next to it.
     """
     if len(sources) == 1:
         return next(iter(sources.values()))
@@ -223,12 +223,12 @@ class Described:
     categories: list[dict[str, Any]] = field(default_factory=list)
     """As COCO's ``categories``; empty where the job declares none."""
     passes: list[str] = field(default_factory=list)
-    """What each sample holds beside the image, in the order of `blender_jobs.passes`."""
+    """What each sample holds besides the image, in the order of `blender_jobs.passes`."""
     blend: str = ""
     trust_blend: bool = False
     assets: list[Asset] = field(default_factory=list)
     sources: list[Asset] = field(default_factory=list)
-    """The job's file and the modules beside it that it imports, named from its folder."""
+    """The job's file and the modules next to it that it imports, named from its folder."""
     devices: list[str] = field(default_factory=list)
     """The names of the GPUs that render; empty for the CPU."""
     missing_files: str = MISSING_FILES[0]
@@ -275,14 +275,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a `Probe` gave."""
+    """What a `Probe` found."""
 
     device: str
 
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What a Blender has, beside its engines."""
+    """What a Blender has besides its engines."""
 
     gpus: dict[str, list[str]]
     """The names of the GPUs by each of `DEVICES` that Cycles was built with."""

@@ -1,8 +1,8 @@
-"""Keypoints from what a scene is made of: vertices, vertex groups, bones, empties, points of an object's own frame.
+"""Keypoints from the scene: vertices, vertex groups, bones, empties, points of an object's own frame.
 
 Each function takes the view and returns `Points`, in the world as a render evaluates it in this frame: they follow
 physics, animation, armatures and modifiers. What no render shows (a hidden marker, say) is where the viewport
-has it. `Points` are joined with `+`::
+shows it. `Points` are joined with `+`::
 
     joints = parts.bones(view, rig, {"left_knee": "shin.L", "left_ankle": ("shin.L", 1.0)})
     face = parts.vertices(view, body, {"nose": 331})
@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs import lettering
+from blender_jobs import _lettering
 from blender_jobs._render.snapshot import evaluate
 from blender_jobs._vision.camera import FloatArray, transform
 
 if TYPE_CHECKING:
     import bpy
 
-    from blender_jobs.targets import Target
+    from blender_jobs._targets import Target
     from blender_jobs.view import View
 
-__all__ = ["Points", "bones", "corners", "origins", "own_frame", "vertex_groups", "vertices"]
+__all__ = ["Points", "bones", "corners", "glyph_names", "glyphs", "origins", "own_frame", "vertex_groups", "vertices"]
 
 CORNERS = tuple(f"corner{number}" for number in range(8))
 """The names of a bounding box's corners, in the order of `View.corners`."""
@@ -52,7 +52,7 @@ class Points:
         if len(self.names) != len(self.positions):
             raise ValueError(f"Points: {len(self.names)} names for {len(self.positions)} positions")
         if twice := [name for at, name in enumerate(self.names) if name in self.names[:at]]:
-            raise ValueError(f"Points: {twice[0]!r} names two of them")
+            raise ValueError(f"Points: {twice[0]!r} names two points")
 
     def __add__(self, other: Points) -> Points:
         """These points, then the other ones."""
@@ -143,7 +143,7 @@ def bones(
     """
     matrix = view.matrix_world(armature)
     if armature.type != "ARMATURE":
-        raise ValueError(f"object {armature.name!r} is no armature but {armature.type}: it has no bones")
+        raise ValueError(f"object {armature.name!r} is not an armature but {armature.type}: it has no bones")
     posed = view.bones(armature)
     places = []
     for entry in _named(chosen).values():
@@ -171,13 +171,13 @@ def glyphs(view: View, obj: Target) -> Points:
         ValueError: the object was not made by `meshes.text`; one line.
     """
     matrix = view.matrix_world(obj)
-    places = lettering.corners(view.source(obj).data)
-    return Points(lettering.names(len(places)), transform(matrix, places.reshape(-1, 3)), (obj,))
+    places = _lettering.corners(view.source(obj).data)
+    return Points(_lettering.names(len(places)), transform(matrix, places.reshape(-1, 3)), (obj,))
 
 
 def glyph_names(count: int) -> tuple[str, ...]:
     """The names of the keypoints of a text of so many glyphs: for a category's ``keypoints``."""
-    return lettering.names(count)
+    return _lettering.names(count)
 
 
 def own_frame(view: View, obj: Target, positions: npt.ArrayLike, names: Sequence[str] | None = None) -> Points:
@@ -229,13 +229,13 @@ def _require(name: str, known: Mapping[str, Any], owner: str, kind: str) -> None
 
 
 def _named(chosen: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """By the keypoints' names; what stands alone gives its own."""
+    """By the keypoints' names; a sequence's entries name themselves."""
     return dict(chosen) if isinstance(chosen, Mapping) else {name: name for name in chosen}
 
 
 def _vertices(view: View, obj: Target) -> FloatArray:
     """An object's vertices with its modifiers, (N, 3), in its own frame."""
-    view.matrix_world(obj)  # what is no object of the scene is told here
+    view.matrix_world(obj)  # what is not an object of the scene is reported here
     if (kind := view.source(obj).type) != "MESH":
         raise ValueError(f"object {obj.name!r} ({kind}) has no mesh, so it has no vertices")
     if body := view.rendered(obj):

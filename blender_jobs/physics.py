@@ -31,7 +31,7 @@ def randomize_body(
     """Draw how heavy, rough and bouncy a rigid body is, each uniform in its range.
 
     Raises:
-        JobError: `obj` is no rigid body.
+        JobError: `obj` is not a rigid body.
     """
     body = _body(obj)
     body.mass, body.friction, body.restitution = (rng.uniform(*limits) for limits in (mass_kg, friction, restitution))
@@ -56,7 +56,7 @@ def force(kind: str, at: Triple, strength: float, towards: Triple | None = None)
 
 
 def take_part(obj: Any, part: bool) -> None:
-    """Take a rigid body out of the simulation, where it keeps its properties, or in again."""
+    """Take a rigid body out of the simulation, or put it back; its properties stay."""
     members = bpy.context.scene.rigidbody_world.collection.objects
     if part != (obj.name in members):
         (members.link if part else members.unlink)(obj)
@@ -91,13 +91,13 @@ def settle(
 
     Args:
         objects: the bodies to settle, by default all active ones in the simulation. Named ones become active first;
-            active ones that are not named stand still meanwhile.
+            active ones that are not named rest meanwhile.
         max_frames: when to give up.
-        still_frames: how many frames in a row all must be still.
-        linear_m_s: how fast a body's origin may move and be called still.
-        angular_rad_s: how fast it may turn and be called still.
+        still_frames: how many frames in a row all bodies must be still.
+        linear_m_s: the speed below which a body's origin counts as still.
+        angular_rad_s: the speed of turning below which it counts as still.
         must_rest: bodies that fell, or still move after `max_frames`, are an error. Otherwise they are only named in
-            what is returned, and stand where they were last: hide or remove them.
+            what is returned, and stay where they were last: hide or remove them.
 
     Raises:
         JobError: there is no rigid body to settle, or `must_rest`.
@@ -202,13 +202,13 @@ def _cast(scene: Any, objects: Sequence[Any] | None) -> tuple[list[Any], list[An
 def _become(obj: Any, kind: str) -> None:
     if obj.rigid_body.type != kind:
         obj.rigid_body.type = kind
-        # Else Blender goes on to evaluate it as the old type: setting this makes it look anew at what depends on what.
+        # Else Blender goes on to evaluate it as the old type: setting this makes it look again at what depends on what.
         obj.instance_type = obj.instance_type
 
 
 def _body(obj: Any) -> Any:
     if obj.rigid_body is None:
-        raise JobError(f"object {obj.name!r} is no rigid body; call stage.rigid_body(obj) first")
+        raise JobError(f"object {obj.name!r} is not a rigid body; call stage.rigid_body(obj) first")
     return obj.rigid_body
 
 

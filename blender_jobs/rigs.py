@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import bpy  # noqa: F401 - brings mathutils
 import numpy as np
 import numpy.typing as npt
 from mathutils import Matrix
@@ -35,6 +36,8 @@ from blender_jobs.stage import Interpolation, Range, Triple
 
 if TYPE_CHECKING:
     from blender_jobs.view import View
+
+__all__ = ["Chain", "Joint", "category", "chain", "forward", "keypoint_names"]
 
 Kind = Literal["revolute", "prismatic", "fixed"]
 """URDF's joint types: one that turns about its axis, one that slides along it, one that does neither."""
@@ -104,7 +107,7 @@ def chain(
         rgb: what they are painted, linear RGB.
 
     Raises:
-        JobError: a joint cannot be as it is said (a name that stands twice, an axis of no length, limits the wrong
+        JobError: a joint cannot be as it is said (a name that occurs twice, an axis of no length, limits the wrong
             way round, an unknown parent), or a link is of no joint, no mesh, or moved, turned or scaled.
     """
     _check(name, joints)

@@ -18,9 +18,9 @@ from mathutils import Euler, Quaternion
 from mathutils.bvhtree import BVHTree
 
 from blender_jobs import physics
+from blender_jobs._targets import Members, below, related
 from blender_jobs.job import JobError
 from blender_jobs.stage import Range, Triple
-from blender_jobs.targets import Members, below, related
 
 __all__ = ["in_box", "in_shell", "on_surface", "place_apart", "rotation", "show_some"]
 
@@ -106,9 +106,9 @@ def place_apart(
     misfits: Literal["error", "hide"] = "error",
     members: Belonging = None,
 ) -> list[Any]:
-    """Place one object after the other so that none touches or is inside another one, or one of `others`.
+    """Place objects one by one so that none touches or is inside another, or one of `others`.
 
-    As `show_some` it returns those that are there.
+    Returns those shown, as `show_some` does.
 
     The evaluated meshes are compared, triangle by triangle.
 
@@ -122,7 +122,7 @@ def place_apart(
             that fit are shown.
         members: what belongs to each of `objects` and `others`, for things of many meshes: ``"children"``, all that is
             parented below it, with the copies that are made there; or a function of the object that returns this word,
-            a collection or objects, or None for the object alone. An empty or an armature may then stand for the whole.
+            a collection or objects, or None for the object alone. An empty or an armature may then represent the whole.
             Members are placed with it, parented or not; what renders do not show is left out.
 
     Returns:
@@ -150,7 +150,7 @@ def place_apart(
         else:
             if misfits == "error":
                 raise JobError(
-                    f"place_apart: no place for {obj.name!r} in {tries} tries, beside {len(placed)} others: "
+                    f"place_apart: no place for {obj.name!r} in {tries} tries among {len(placed)} others: "
                     'give more room, fewer objects, more tries, or misfits="hide"'
                 )
             _show(thing, False)
@@ -159,10 +159,10 @@ def place_apart(
 
 
 def show_some(rng: np.random.Generator, pool: Sequence[Any], count: int, members: Belonging = None) -> list[Any]:
-    """Show `count` objects of `pool`, any as likely as another, and hide all others; return those shown.
+    """Show `count` objects of `pool`, all equally likely, and hide all others; return those shown.
 
     Those hidden are out of renders, of views and of the rigid-body world, which they join again when they are shown.
-    The order of what is returned is that of `pool`. `members`, as for `place_apart`, are hidden with the object that
+    They are returned in the order of `pool`. `members`, as for `place_apart`, are hidden with the object that
     they belong to, and are as before when it is shown.
 
     Raises:
@@ -202,7 +202,7 @@ def _hide(obj: Any, hidden: bool) -> None:
 
 
 class _Thing:
-    """An object, alone or with its members, and how these stand to it."""
+    """An object, alone or with its members, and where these are relative to it."""
 
     def __init__(self, obj: Any, members: Belonging) -> None:
         chosen = members(obj) if callable(members) else members
@@ -221,7 +221,7 @@ class _Thing:
                 self._loose = [(member, back @ member.matrix_world) for member in members_alone]
 
     def follow(self) -> None:
-        """Place the members that are not parented below the object as they stood to it in the beginning."""
+        """Place the members that are not parented below the object as they were relative to it in the beginning."""
         if self._loose:
             bpy.context.view_layer.update()
         for member, place in self._loose:
@@ -295,7 +295,7 @@ class _Solid:
 def _world_mesh(obj: Any) -> tuple[FloatArray, npt.NDArray[np.int32]]:
     """The evaluated mesh in the world: vertices (V, 3), float64, and triangles (T, 3), indices of vertices."""
     if obj.type != "MESH":
-        raise JobError(f"object {obj.name!r} is a {obj.type.lower()}, where a mesh is needed")
+        raise JobError(f"object {obj.name!r} is of the type {obj.type}; use a mesh")
     bpy.context.view_layer.update()
     evaluated = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
     if not evaluated.is_evaluated:

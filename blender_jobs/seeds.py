@@ -30,4 +30,4 @@ def seed_global_generators(seed: int, episode: int) -> None:
     """Seed `random` and `numpy.random`: a safety net for jobs, or their libraries, that draw from them."""
     state = np.random.SeedSequence(seed, spawn_key=(episode, 0, 0)).generate_state(8)
     random.seed(int.from_bytes(state[:4].tobytes(), "little"))
-    np.random.seed(state[4:])  # noqa: NPY002  (the legacy generator is what is to be seeded)
+    np.random.seed(state[4:])  # noqa: NPY002  (the legacy generator is the one to seed)

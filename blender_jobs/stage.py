@@ -22,12 +22,14 @@ from blender_jobs.lens import PROPERTY
 __all__ = [
     "aim_sun",
     "camera",
+    "clear",
     "copy",
     "cube",
     "frame_rate",
     "ground",
     "link",
     "mesh",
+    "motion_blur",
     "move",
     "paint",
     "point_at",
@@ -91,8 +93,8 @@ def camera(
 ) -> Any:
     """Return a new perspective camera at `at`, turned to `look_at`; it becomes the scene's camera.
 
-    `distortion` holds OpenCV's coefficients (k1, k2, p1, p2[, k3[, k4, k5, k6]]), see `vision.distortion`. For a
-    camera from OpenCV's matrix K, see `blender_jobs.lens.set_intrinsics`.
+    `distortion` holds OpenCV's coefficients (k1, k2, p1, p2[, k3[, k4, k5, k6]]), in that order. For a
+    camera with OpenCV's matrix K, see `blender_jobs.lens.set_intrinsics`.
     """
     data = bpy.data.cameras.new(name)
     data.lens, data.sensor_width = lens_mm, sensor_mm
@@ -115,7 +117,7 @@ def sun(energy: float = 3.0, elevation: float = 50.0, azimuth: float = 30.0, ang
 
 
 def aim_sun(lamp: Any, elevation: float, azimuth: float) -> None:
-    """Let the light come from `elevation` above the horizon and `azimuth` from the x axis towards y."""
+    """Make the light come from `elevation` above the horizon and `azimuth` from the x axis towards y."""
     lamp.rotation_euler = (0.0, math.radians(90 - elevation), math.radians(azimuth))
     x, y, z = lamp.rotation_euler.to_matrix() @ Vector((0, 0, 1))
     bpy.context.scene.display.light_direction = (x, z, -y)  # for Workbench's shadows; its axes are y up
@@ -149,9 +151,9 @@ def fresh_world() -> Any:
 
 
 def paint(obj: Any, rgb: Triple, roughness: float = 0.5, metallic: float = 0.0, matte: bool = False) -> None:
-    """Give `obj` a plain material of its own, or change the one that it got here before.
+    """Give `obj` a plain material, or change the one that an earlier call gave it.
 
-    `matte` takes all reflection away: a third less to render, and less noise.
+    `matte` removes all reflection: rendering takes a third less time, with less noise.
     """
     if not obj.data.materials:
         obj.data.materials.append(None)
@@ -178,10 +180,12 @@ def rigid_body(
     linear_damping: float = 0.04,
     angular_damping: float = 0.1,
 ) -> None:
-    """Let physics move `obj` (``active``) or be stopped by it (``passive``); `shape` as Blender's collision shapes.
+    """Make `obj` a rigid body that physics moves (``active``) or that stops others (``passive``).
 
-    The dampings are the parts of its speed that a body loses each second. Blender knows no rolling friction: what
-    rolls comes to rest through `angular_damping` alone. A ``MESH`` hovers by its collision margin, 4 cm unless set;
+    `shape` is one of Blender's collision shapes.
+
+    The dampings are the parts of its speed that a body loses each second. Blender has no rolling friction: what
+    rolls comes to rest only through `angular_damping`. A ``MESH`` hovers by its collision margin, 4 cm unless set;
     ``CONVEX_HULL`` does not.
     """
     scene = bpy.context.scene
@@ -197,18 +201,18 @@ def rigid_body(
 
 
 def frame_rate(fps: int) -> None:
-    """Set how many frames a second has: the time step of physics and animation."""
+    """Set the frames per second: the time step of physics and animation."""
     scene = bpy.context.scene
     scene.render.fps, scene.render.fps_base = fps, 1.0
 
 
 def motion_blur(shutter: float = 0.5) -> None:
-    """Let pictures show what moves, and what a moving camera sees, as blurred as a real shutter leaves it.
+    """Blur what moves, and what a moving camera sees, as a real shutter does.
 
-    The shutter is open for `shutter` frames, the present frame in the middle: annotations, passes and flow are of that
-    very moment, the middle of the blur, and are sharp. What moves by keyframes (`move`, `rigs.Chain.move`),
-    constraints, drivers and armatures is blurred; not what `Job.step` puts elsewhere, nor physics, which stand still
-    between two frames. Cycles and EEVEE do it; Workbench does not, and a note says so.
+    The shutter is open for `shutter` frames around the current one: annotations, passes and flow are sharp, and show
+    the middle of the blur. What moves by keyframes (`move`, `rigs.Chain.move`),
+    constraints, drivers and armatures is blurred; not what `Job.step` moves, nor physics, which do not change
+    between two frames. Workbench has no motion blur, and a note says so.
 
     Args:
         shutter: frames, 0.5 for the usual 180 degree shutter; 0: no blur.
@@ -229,7 +233,7 @@ def motion_blur(shutter: float = 0.5) -> None:
 
 
 def copy(obj: Any, name: str) -> Any:
-    """Return a new object like `obj`, its mesh (and so its materials) shared: what is painted or bent, is so for both.
+    """Return a new object like `obj`, its mesh (and so its materials) shared: painting or bending one changes both.
 
     Place, modifiers, constraints, parent and rigid body are its own, and so is its animation. It is linked to the
     scene, not to the collections that `obj` is in.
@@ -246,9 +250,9 @@ def copy(obj: Any, name: str) -> Any:
 
 
 def move(obj: Any, places: Mapping[int, Triple], interpolation: Interpolation = "LINEAR") -> None:
-    """Let `obj` be at these places in these frames, and between them in between; it replaces an earlier path.
+    """Animate `obj` through these places, by frame; replaces an earlier path.
 
-    A rigid body then follows the path and pushes others, and nothing pushes it (``kinematic``).
+    A rigid body then follows the path (``kinematic``): it pushes others, and nothing pushes it.
 
     Args:
         obj: any object.

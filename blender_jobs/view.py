@@ -2,7 +2,7 @@
 
 Image coordinates are continuous pixels, x right, y down, origin at the outer corner of the top-left pixel; the
 camera frame is OpenCV's (x right, y down, z forward), the world Blender's (z up, metres). See
-`blender_jobs._vision.camera`; for cameras whose lens distorts also `vision.distortion`: pixels are those of the
+`blender_jobs._vision.camera`; for cameras whose lens distorts also `_vision.distortion`: pixels are those of the
 distorted image.
 """
 
@@ -16,21 +16,15 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
+from blender_jobs._annotations import check_own_fields
 from blender_jobs._render.geometry import Label
 from blender_jobs._render.segments import Segments
 from blender_jobs._render.snapshot import as_array, posed, take
-from blender_jobs._vision.boxes import Box, boxes, truncation, united
-from blender_jobs._vision.camera import Camera, FloatArray, rigid, transform
-from blender_jobs._vision.silhouette import Patch, through_lens, undistorted
-from blender_jobs._vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
-from blender_jobs._vision.visibility import Occluders, tolerances, visibility
-from blender_jobs.own_fields import check_own_fields
-from blender_jobs.parts import CORNERS, Points, as_points, numbered
-from blender_jobs.register import Register
-from blender_jobs.targets import (
+from blender_jobs._targets import (
     CHILDREN,
     Copy,
     Group,
+    IdRegistry,
     Members,
     Single,
     Target,
@@ -42,8 +36,14 @@ from blender_jobs.targets import (
     ids_of,
     spread,
 )
+from blender_jobs._vision.boxes import Box, boxes, truncation, united
+from blender_jobs._vision.camera import Camera, FloatArray, rigid, transform
+from blender_jobs._vision.silhouette import Patch, through_lens, undistorted
+from blender_jobs._vision.surfaces import Body, BodyId, Compound, Snapshot, Surface
+from blender_jobs._vision.visibility import Occluders, tolerances, visibility
+from blender_jobs.parts import CORNERS, Points, as_points, numbered
 
-__all__ = ["Copy", "Target", "View"]
+__all__ = ["View"]
 
 
 class View:
@@ -56,7 +56,7 @@ class View:
     Args:
         scene: the context's; its camera must be a perspective or an orthographic one.
         snapshot: the frame's, see `blender_jobs._render.snapshot`; by default it is taken now.
-        look: gives what the frame's pixels show, where that alone tells: of surfaces with a textured alpha, and of
+        look: gives what the frame's pixels show, where nothing else tells: of surfaces with a textured alpha, and of
             displaced ones. None: such surfaces hide what is behind them, and have the boxes of their meshes.
         counted: whether `describe` says how much of an object is visible, for which it needs `look`.
         categories: COCO's ``categories`` that the job declares, if it declares any.
@@ -86,7 +86,7 @@ class View:
         self.snapshot = snapshot or take(scene)
         self._camera = self.snapshot.camera
         self._look, self._counted = look, counted
-        self._register = Register(categories)
+        self._registry = IdRegistry(categories)
 
     @property
     def lens(self) -> Camera:
@@ -96,7 +96,7 @@ class View:
     @property
     def labels(self) -> Mapping[BodyId, Label]:
         """What `describe` has described so far, in the order of the segmentation ids."""
-        return self._register.labels
+        return self._registry.labels
 
     @property
     def width(self) -> int:
@@ -165,7 +165,7 @@ class View:
         """A thing of many meshes: a car with its wheels, a robot, a collection's instance.
 
         It takes the place of an object in `describe` and its sisters: its boxes, pixels, silhouette and fraction are
-        of all its members together; its name, frame and pose are those of `obj`. For this view alone: make it anew in
+        of all its members together; its name, frame and pose are those of `obj`. For this view alone: make it again in
         each.
 
         Args:
@@ -205,7 +205,7 @@ class View:
             raise ValueError(f"whole {obj.name!r} is of another view: call view.whole(obj, members) in each")
         if not obj.surface.bodies:
             raise ValueError(
-                f"object {obj.name!r} is not seen, nor is any of its members: leave it out, see view.sees(whole)"
+                f"object {obj.name!r} is not seen, nor is any of its members: skip it, see view.sees(whole)"
             )
         return obj.surface
 
@@ -429,10 +429,10 @@ class View:
         surface = self.body(obj)
         named = obj.parts if isinstance(obj, Whole) else None
         bodies = None if named is None else {name: part.surface.ids for name, part in named.items()}
-        ids, numbers = self._register.enter(obj.name, category, id_of(obj), surface, bodies)
+        ids, numbers = self._registry.enter(obj.name, category, id_of(obj), surface, bodies)
         points = self._placed(obj, keypoints)
         given = points.names if keypoint_names is None and points is keypoints else keypoint_names
-        names = self._register.names(obj.name, category, given, points.names)
+        names = self._registry.names(obj.name, category, given, points.names)
         rows = self._rows(obj, points, self_tolerance_m, parts)
         annotation = {
             "name": obj.name,
@@ -498,7 +498,7 @@ class View:
     ) -> npt.NDArray[np.uint8]:
         reach = tolerances(self._camera, world, pixels[:, 2]) if tolerance_m is None else tolerance_m
         for entry in own:
-            self.matrix_world(entry)  # what is in no scene is told here
+            self.matrix_world(entry)  # what is in no scene is reported here
         tolerated = frozenset(body for entry in own for body in ids_of(entry))
         nearer = None if self._look is None else lambda at, depth: self._shown.nearer(at, depth)
         return visibility(self._camera, self._occluders, world, pixels, reach, tolerated, self_tolerance_m, nearer)

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from compiler.errors import BlendshardError, Incomplete
-from compiler.interrupts import MainInterrupter
+from compiler.process_control import MainInterrupter
 
 _PARTING_S = 10.0
 _LOOK_EVERY_S = 0.05
@@ -49,6 +49,7 @@ class BuildOptions(TypedDict, total=False):
     stall_timeout: float
     attempts: int
     on_poison: Literal["fail", "skip"]
+    require_objects: bool
     recycle: int
     fresh: bool
     live_wait: int
@@ -233,7 +234,7 @@ def launch(
     start_timeout_s: float = 120.0,
     **options: Unpack[BuildOptions],
 ) -> Iterator[Launched]:
-    """Run a live compiler for as long as the ``with`` block runs; no process is left behind however that ends.
+    """Run a live compiler for as long as the ``with`` block runs; no process stays, however the block ends.
 
     Where the compiler fails, the block is interrupted at once and the error raised; an instance that was replaced
     only counts (`Launched.status`). Call it in the main thread: elsewhere, and where SIGINT is ignored, the error comes
@@ -288,7 +289,7 @@ def launch(
 
 
 def _option(name: str, value: Any) -> list[str]:
-    """Return an option as the command line has it; one that is True stands alone, one that is False does not."""
+    """Return an option as the command line has it; a flag alone if it is True, nothing if it is False."""
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         return [flag] if value else []

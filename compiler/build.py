@@ -12,8 +12,8 @@ from typing import Protocol
 
 from compiler.blender.process import Instance
 from compiler.errors import Incomplete
-from compiler.interrupts import deferred_interrupts
 from compiler.planning.sightings import Sightings
+from compiler.process_control import deferred_interrupts
 from compiler.rendering.events import (
     EpisodeSkipped,
     Event,
@@ -27,12 +27,12 @@ from compiler.rendering.events import (
     Stopped,
 )
 from compiler.rendering.pool import PoolOptions, PoolStatus, WorkerPool
-from compiler.storage.store import SampleSink, Store
+from compiler.storage.destination import Destination, SampleSink
 
 _LIVE_COUNTS = ("connections", "samples_offered", "samples_sent", "samples_dropped", "samples_abandoned")
 _LOOK_EVERY_S = 1.0
 _TICK_S = 0.2
-"""How long the loop waits at once: an interrupt gets its turn on every platform."""
+"""How long the loop waits at once: so that interrupts are noticed on every platform."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Report:
     failures: int = 0
     """How much was noted in the directory's `failures.jsonl`."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know of the job, as rendering it told."""
+    """What the user should know of the job, learned by rendering it."""
     seen: Sightings = field(default_factory=Sightings)
     """What came into view in the shards that were rendered now as a whole."""
     seen_in: set[int] = field(default_factory=set)
@@ -72,7 +72,7 @@ class Report:
 
 
 class Display(Protocol):
-    """Shows how a build goes on."""
+    """Shows the progress of a build."""
 
     def update(self, report: Report, workers: PoolStatus, event: Event | None) -> None:
         """Take note of an event (None: a moment without one)."""
@@ -86,15 +86,15 @@ class Outstanding:
     """What a build has to do."""
 
     report: Report
-    """As it stands before anything is rendered."""
+    """As it is before anything is rendered."""
     missing: Iterable[int]
     """Numbers of the shards to render."""
     endless: bool = False
     require_objects: bool = False
-    """Where there is no end at which it could be told: stop unless the first shard that is done shows an object."""
+    """For a build without end: stop unless the first shard that is done shows an object."""
 
 
-def find_outstanding(store: Store, shards: int, endless: bool = False) -> Outstanding:
+def find_outstanding(store: Destination, shards: int, endless: bool = False) -> Outstanding:
     """Find out what is missing of the first `shards` shards; where there is no end, of all that there can be."""
     if endless:
         return Outstanding(Report(0, 0), itertools.count(), endless=True)
@@ -110,7 +110,7 @@ def find_outstanding(store: Store, shards: int, endless: bool = False) -> Outsta
 
 
 def build(
-    store: Store,
+    store: Destination,
     work: Outstanding,
     options: PoolOptions,
     first: Instance,
@@ -123,8 +123,8 @@ def build(
         `work.report`, which grows meanwhile.
 
     Raises:
-        BlendshardError: nothing more can come of it; what was finished is kept.
-        KeyboardInterrupt: likewise.
+        BlendshardError: the build cannot continue; what was finished is kept.
+        KeyboardInterrupt: what was finished is kept, too.
     """
     report, pool, started, looked = work.report, WorkerPool(store, options, tee), time.monotonic(), 0.0
     first_to_show = work.endless and work.require_objects
@@ -155,7 +155,7 @@ def live_counts(tee: SampleSink) -> dict[str, int]:
     return {name: status[name] for name in _LIVE_COUNTS}
 
 
-def _account_for_the_rest(pool: WorkerPool, report: Report, store: Store) -> None:
+def _account_for_the_rest(pool: WorkerPool, report: Report, store: Destination) -> None:
     """Enter what came to its end while the build was being stopped."""
     while not pool.events.empty():
         _account(pool.events.get(), report, store)
@@ -168,7 +168,7 @@ def _next_event(pool: WorkerPool) -> Event | None:
         return None
 
 
-def _shows(event: Event, store: Store) -> bool:
+def _shows(event: Event, store: Destination) -> bool:
     """Whether a shard is done that shows an object. Raises NothingInView where it shows none."""
     if not isinstance(event, ShardDone) or event.seen is None:
         return False
@@ -176,7 +176,7 @@ def _shows(event: Event, store: Store) -> bool:
     return True
 
 
-def _account(event: Event, report: Report, store: Store) -> None:
+def _account(event: Event, report: Report, store: Destination) -> None:
     """Enter an event where it is kept: in the store, and in the report."""
     match event:
         case SamplesKept(samples=samples):
@@ -189,7 +189,7 @@ def _account(event: Event, report: Report, store: Store) -> None:
             store.record(shard, annotations, skipped)
             report.shards_done += 1
             report.skipped |= skipped
-            if seen is not None and report.shards_wanted:  # else there is no end at which it would be told
+            if seen is not None and report.shards_wanted:  # a build without end never reports it
                 report.seen.merge(seen)
                 report.seen_in.add(shard.number)
         case Restarted() | EpisodeSkipped() | ShardFailed():
@@ -200,7 +200,7 @@ def _account(event: Event, report: Report, store: Store) -> None:
             report.notes.append(note)
 
 
-def _account_loss(loss: Restarted | EpisodeSkipped | ShardFailed, report: Report, store: Store) -> None:
+def _account_loss(loss: Restarted | EpisodeSkipped | ShardFailed, report: Report, store: Destination) -> None:
     store.note(loss.failure)
     report.failures += 1
     report.samples_done -= loss.samples_lost

@@ -59,7 +59,7 @@ class BlenderUnusable(BlendshardError):
 
 
 class OtherPixels(BlendshardError):
-    """Rendered again on another Blender build or processor, samples are not what they were: no sign of damage."""
+    """Rendered again on another Blender build or processor, samples differ: no sign of damage."""
 
     exit_code = 6
 
@@ -77,5 +77,5 @@ def disk_error(error: OSError, place: Path) -> Incomplete:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return Incomplete(
         f"cannot write {error.filename or place}: {error.strerror}",
-        f"{'make room' if full else 'mend that'}, then run the same command again",
+        f"{'make room' if full else 'fix that'}, then run the same command again",
     )

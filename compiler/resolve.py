@@ -1,9 +1,8 @@
-"""From what was chosen to a plan and a first running instance: shared by the command line and Python callers."""
+"""From what the user chose to a plan, and from a manifest back to its plan; both ask a running Blender."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,20 +13,18 @@ from typing import Any
 from PIL import features
 
 from blender_jobs.orders import ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES, Describe, Described, Hello, RenderSettings
+from blender_jobs.passes import NONE
 from compiler.blender.process import Instance, InstanceOptions
-from compiler.errors import BlenderUnusable, InstanceLost, UsageError
+from compiler.errors import BlenderUnusable, InstanceLost, OtherPlan, UsageError
+from compiler.machine import processor
 from compiler.planning.jobs import find_job
-from compiler.planning.machine import processor
 from compiler.planning.plan import Plan
 from compiler.rendering.retry import backoff_s
-from compiler.storage.sources import path_fields
+from compiler.storage.existing import changes, summarize
+from compiler.storage.published import Published
+from compiler.storage.sources import path_fields, placed_blend, placed_fields
+from compiler.trust import find_trusted, read_made
 from loaders.tarstream import DEFAULT_MAX_BYTES
-
-MOST_INSTANCES = 16
-"""What automatic choice does not exceed; each instance holds 300 to 500 MB."""
-
-FEWEST_THREADS = 2
-"""With a single render thread, Cycles' main thread spins while it waits: a tenth to a third of the time is lost."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +66,6 @@ class Choices:
             raise UsageError(str(error)) from None
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def share_cores(instances: int, shards: int) -> tuple[int, int]:
-    """Return how many instances there shall be (0: choose) for so many shards (0: no end), and the threads of each."""
-    instances = instances or min(cores(), MOST_INSTANCES)
-    if shards:
-        instances = min(instances, shards)
-    return instances, max(FEWEST_THREADS, cores() // instances)
-
-
 class FirstBlender:
     """The Blender that describes the job. Where it is lost another takes its place, as in a build.
 
@@ -92,7 +76,7 @@ class FirstBlender:
     Args:
         options: how it is started.
         attempts: how often a start, and a description, is tried.
-        say: hears of each loss that is got over.
+        say: called with a line for each loss that was overcome.
 
     Raises:
         BlenderUnusable: Blender does not start.
@@ -139,7 +123,7 @@ class FirstBlender:
         try:
             return Instance(self._options)
         except InstanceLost as loss:
-            raise BlenderUnusable(f"Blender {loss}", "compile-dataset doctor tells more", loss.log[-8:]) from None
+            raise BlenderUnusable(f"Blender {loss}", "compile-dataset doctor says more", loss.log[-8:]) from None
 
     def _over(self, what: str, attempt: int) -> None:
         self._say(f"{what}; starting another ({attempt + 1} of {self._attempts})")
@@ -170,15 +154,15 @@ def resolve_plan(choices: Choices, first: FirstBlender) -> Plan:
     plan = Plan(source, described, render, choices.seed, choices.samples_per_shard, first.hello)
     if plan.sample_bytes > DEFAULT_MAX_BYTES:
         raise UsageError(
-            f"a sample with all its passes and cameras has up to {plan.sample_bytes / 1e9:.1f} GB; what reads samples"
-            f" takes {DEFAULT_MAX_BYTES / 1e9:.1f} GB at most",
+            f"a sample with all its passes and cameras has up to {plan.sample_bytes / 1e9:.1f} GB; readers take"
+            f" {DEFAULT_MAX_BYTES / 1e9:.1f} GB at most",
             "choose a smaller --size, or fewer --passes",
         )
     return plan
 
 
 def provenance(plan: Plan) -> dict[str, Any]:
-    """Return what the manifest says of the dataset's making, beside the plan: it changes no byte of a shard."""
+    """Return the manifest's provenance: how the dataset was made, besides the plan. It changes no byte of a shard."""
     return {
         "blendshard": importlib.metadata.version("blendshard"),
         "job": {
@@ -193,3 +177,66 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "pillow": importlib.metadata.version("pillow"),
         "codecs": {name: features.version(name) for name in ("zlib", "jpg", "webp")},
     }
+
+
+def restore_plan(published: Published, first: FirstBlender) -> Plan:
+    """Return the manifest's plan as this Blender resolves it: equal to the manifest's, or not (`other_fields`).
+
+    Args:
+        published: the dataset.
+        first: the Blender.
+
+    Raises:
+        UsageError: the manifest does not say what to render, the job's file or an asset is gone, or the job is a
+            stranger's and not trusted.
+        OtherPlan: the job's file, a module of it or an asset has changed; nothing was run.
+        JobBroken: the job cannot be used.
+    """
+    if published.manifest.recorded:
+        raise UsageError(
+            "this is a recording of live samples: its manifest does not say where the job is",
+            "name the dataset that was recorded, or build that",
+        )
+    made = read_made(published.manifest)
+    source, job, render = find_trusted(published), made.plan.job, made.plan.render
+    request = Describe(
+        source,
+        placed_fields(made, source),
+        render,
+        list(job.passes) or [NONE],
+        placed_blend(made, source),
+        job.trust_blend,
+        missing_files=job.missing_files,
+    )
+    try:
+        described = first.describe(request)
+    except InstanceLost as loss:
+        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
+    return Plan(source, described, render, made.plan.seed, made.plan.samples_per_shard, first.hello)
+
+
+def restore_checked(published: Published, first: FirstBlender, doing: str) -> tuple[Plan, list[str]]:
+    """Return the manifest's plan, resolved here, and how this installation differs from the one it was made with.
+
+    Raises:
+        OtherPlan: what the user chose has changed: the job's file, a field, an asset.
+        UsageError, JobBroken: as `restore_plan`.
+    """
+    restored = restore_plan(published, first)
+    chosen, elsewhere = changes(restored, published.manifest)
+    if chosen:
+        raise OtherPlan(f"the plan has changed: {summarize(chosen)}", f"restore it to {doing}")
+    return restored, elsewhere
+
+
+def restore_identical(published: Published, first: FirstBlender, doing: str) -> Plan:
+    """Return the manifest's plan, resolved on the same Blender build and packages. Raises as `restore_checked`, too.
+
+    Raises:
+        OtherPlan: it has changed: the job's file, a field, an asset, Blender or our code.
+    """
+    restored, elsewhere = restore_checked(published, first, doing)
+    if elsewhere:
+        more = f" (and {len(elsewhere) - 1} more)" if len(elsewhere) > 1 else ""
+        raise OtherPlan(f"this installation differs: {elsewhere[0]}{more}", f"install what it was to {doing}")
+    return restored

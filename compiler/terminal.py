@@ -1,13 +1,18 @@
-"""What goes to the terminal: words of strangers, too, which may hold anything; and streams that may be gone.
+"""What goes to the terminal: results on stdout, all else on stderr, as plain text, to streams that may be gone.
 
-Every line that the command prints goes through `plain`, wherever it comes from: a key, a file's name, a log.
+Every line that the command prints goes through `plain`, wherever it comes from: a key, a file name, a log.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+
+import click
+
+from compiler.errors import Incomplete
 
 
 def plain(text: object) -> str:
@@ -51,3 +56,32 @@ def give_up(number: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
+
+
+def say_lines(lines: Iterable[object]) -> None:
+    """Print lines for people. Raises Incomplete where stdout is full."""
+    for line in lines:
+        _say(plain(line))
+
+
+def say_json(value: object) -> None:
+    """Print a result for a program. Raises Incomplete where stdout is full."""
+    import json  # the help and people's lines need none
+
+    _say(json.dumps(value, indent=1, sort_keys=True))
+
+
+def announce(line: object) -> None:
+    """Print a line that is no result, on stderr, if that can be written to."""
+    with suppress(OSError):
+        click.echo(plain(line), err=True)
+
+
+def _say(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up(1)
+        raise Incomplete(f"the result cannot be written to stdout: {error.strerror}", "make room there") from None

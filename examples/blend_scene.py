@@ -1,4 +1,4 @@
-"""A scene of one's own in a .blend: what stands on the table moves, other materials, another light, another view.
+"""Your own scene in a .blend: the things on the table get other places, materials and light, and another view.
 
 compile-dataset examples/blend_scene.py --shards 2 --samples-per-shard 6
 """
@@ -23,20 +23,20 @@ IN_THE_BOWL = {f"apple in the bowl {number}": "fruit" for number in range(3)}
 
 @dataclass
 class StillLife(Job):
-    """A bowl of fruit, a bottle, a mug and a candle, put anew on their table."""
+    """A bowl of fruit, a bottle, a mug and a candle, rearranged on their table."""
 
     blend: Path = Path("assets/still_life.blend")
     spread: float = 0.28  # metres from the middle of the table
     categories = tuple(box_category(name) for name in dict.fromkeys(ALONE.values()))
 
     def setup(self) -> None:
-        """Find in the opened file, by their names, what will change."""
+        """Find the objects that will change, by their names in the opened file."""
         self.things = {bpy.data.objects[name]: category for name, category in (ALONE | IN_THE_BOWL).items()}
         self.alone = [bpy.data.objects[name] for name in ALONE]
         self.lamp, self.camera = bpy.data.objects["key"], bpy.context.scene.camera
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw places that are free, two materials, the light and the camera."""
+        """Draw free places, two materials, the light and the camera."""
         scatter.place_apart(rng, self.alone, self.put)
         for name in ("bowl", "mug"):
             materials.assign(bpy.data.objects[name], materials.random_principled(rng, name, metal=0.2))
@@ -47,7 +47,7 @@ class StillLife(Job):
         stage.point_at(self.camera, (0, 0, 0.06))
 
     def put(self, rng: np.random.Generator, thing: Any) -> None:
-        """Propose a place on the table; the apples in the bowl are its children and go with it."""
+        """Propose a place on the table; the apples are children of the bowl and move with it."""
         away, azimuth = self.spread * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
         thing.location.xy = away * np.cos(azimuth), away * np.sin(azimuth)
         thing.rotation_euler.z = rng.uniform(0, 2 * np.pi)

@@ -27,7 +27,7 @@ class Conveyor(Job):
     passes = ("segmentation", "flow")
 
     def setup(self) -> None:
-        """Build the belt of slats between two rails, the camera, and a lamp across."""
+        """Build a belt of slats between two rails, the camera, and a lamp on the far side."""
         stage.ground(size_m=40, rgb=(0.35, 0.36, 0.37)).location.z = -0.8
         self.belt = meshes.boxes("belt", [(x, 0, -0.01) for x in np.arange(-3, 2, 0.06)], (0.055, 0.5, 0.02))
         stage.paint(self.belt, (0.025, 0.04, 0.05), roughness=0.45)
@@ -37,7 +37,7 @@ class Conveyor(Job):
         stage.sky(rgb=(0.9, 0.95, 1.0), strength=0.6)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw the goods and their places, and the speed of the belt, whose children they are."""
+        """Draw the goods, their places and the speed of the belt. They are its children, so they move with it."""
         self.goods: list[Any] = []
         for at in range(self.items):
             if rng.uniform() < 0.5:
@@ -55,5 +55,5 @@ class Conveyor(Job):
         stage.move(self.belt, {1: (0, 0, 0), 49: (2 * rng.uniform(0.2, 0.5), 0, 0)})  # in 48 frames
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe all goods, in view or not: so an id is one item's in all frames of an episode."""
+        """Describe all goods, in view or not, so that each keeps its id in all frames of an episode."""
         return {"objects": [view.describe(item, item.name.split()[0], keypoints=()) for item in self.goods]}

@@ -19,13 +19,13 @@ import loaders
 
 
 def train(rank: int, world: int, port: int, source: str, epochs: int) -> None:
-    """Run one rank: a linear model learns the mean keypoint, so that what is shown is the loading."""
+    """Run one rank. The model is linear and learns the mean keypoint: this example is about loading."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=world)
     torch.set_num_threads(1)
     model = DistributedDataParallel(nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 2)))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    # remainder="pad": every rank has equally many batches, or one would wait for the other's gradients for ever
+    # remainder="pad": all ranks get the same number of batches; otherwise one would wait forever for the other
     loader = loaders.Loader(loaders.ShardDataset(source, remainder="pad"), batch_size=10, num_workers=1)
     for epoch in range(epochs):
         loader.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""Dominoes in a random curve topple one another: a job of one's own in forty lines.
+"""Dominoes along a random curve knock each other over: a complete job in forty lines.
 
 compile-dataset examples/dominoes.py --shards 2 --samples-per-shard 12 --set count=24
 """
@@ -18,7 +18,7 @@ from blender_jobs.view import View
 
 @dataclass
 class Dominoes(Job):
-    """A curve of dominoes, the first one pushed over."""
+    """A curve of dominoes, of which the first is pushed over."""
 
     count: int = 13
     frames: range = range(1, 101, 20)  # rendered; physics steps through every frame between
@@ -32,7 +32,7 @@ class Dominoes(Job):
         self.sun = stage.sun(energy=3.5, angle=4)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw one episode: all that is random comes from `rng`."""
+        """Draw one episode: everything random comes from `rng`."""
         stage.aim_sun(self.sun, elevation=rng.uniform(30, 60), azimuth=rng.uniform(180, 360))
         bend, hue, place, heading = rng.uniform(-0.12, 0.12), rng.uniform(), np.array((-4.5, 0.0, 0.5)), 0.0
         self.dominoes = []
@@ -48,5 +48,5 @@ class Dominoes(Job):
             place = place + 0.62 * np.array((np.cos(heading), np.sin(heading), 0))
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Say what one rendered frame shows."""
+        """Describe what a rendered frame shows."""
         return {"objects": [view.describe(domino, category="domino") for domino in self.dominoes]}

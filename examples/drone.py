@@ -1,4 +1,4 @@
-"""A car park from a drone: small objects far below, each also with a box that is turned as the car is.
+"""A car park seen from a drone: small objects far below, each also with a box that is rotated like the car.
 
 compile-dataset examples/drone.py --shards 2 --samples-per-shard 6 --set taken=0.9
 """
@@ -37,7 +37,7 @@ class Drone(Job):
         stage.sky(rgb=(0.6, 0.75, 1.0), strength=0.6)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw the sun, the flight, the trees, and the cars with their colours, none quite straight in its bay."""
+        """Draw the sun, the flight, the trees, and the cars with their colours, none of them parked quite straight."""
         stage.sun(energy=5, elevation=rng.uniform(25, 60), azimuth=rng.uniform(0, 360), angle=0.6)
         target = scatter.in_box(rng, (-18, -12, 0), (18, 12, 0))
         stage.camera(at=scatter.in_shell(rng, target, (45, 70), elevation=(45, 85)), look_at=target, lens_mm=35)
@@ -49,11 +49,11 @@ class Drone(Job):
             car.location, car.rotation_euler.z = rng.normal((x, y, 0), (0.12, 0.25, 0)), rng.normal(heading, 0.03)
             paint = car.material_slots["paint"]
             color = materials.random_color(rng, saturation=(0, 0.8 if rng.uniform() < 0.4 else 0.1), value=(0.1, 0.95))
-            paint.link, paint.material = "OBJECT", materials.principled("paint", color, coat=1)  # of this copy alone
+            paint.link, paint.material = "OBJECT", materials.principled("paint", color, coat=1)  # only this copy
             self.cars.append(car)
         self.car.hide_render = self.tree.hide_render = True
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe the cars in the image; they stand on their corners, and hide these less than 4 m deep."""
+        """Describe the cars in the image. Their corners are on the ground, hidden by less than 4 m of the car above."""
         seen = [car for car in self.cars if view.bbox(car)[0][2]]
         return {"objects": [view.describe(car, "car", FOOTPRINT, self_tolerance_m=4) for car in seen]}

@@ -1,4 +1,4 @@
-"""Transparent things, which depth cameras miss: masks, depth and normals of glasses, carafes and flasks.
+"""Glass, which depth cameras miss: masks, depth and normals of glasses, carafes and flasks.
 
 compile-dataset examples/glassware.py --shards 2 --samples-per-shard 6 --denoise --render-samples 64
 """
@@ -32,7 +32,7 @@ class Glassware(Job):
     passes = ("segmentation", "depth", "normals")
 
     def setup(self) -> None:
-        """Build a striped table, and let light pass many surfaces."""
+        """Build a striped table, and let light pass through many surfaces."""
         cycles = bpy.context.scene.cycles
         cycles.max_bounces, cycles.transmission_bounces, cycles.caustics_refractive = 16, 16, True
         stage.ground(size_m=20, rgb=(0.6, 0.55, 0.48))
@@ -42,7 +42,7 @@ class Glassware(Job):
         stage.sky(rgb=(0.9, 0.95, 1.0), strength=0.6)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw the glasses and their places, a lamp behind them, and the view."""
+        """Draw the glasses and their places, a lamp at the back, and the view."""
         kinds = rng.permutation(np.resize(self.categories, self.things))
         self.glasses = [meshes.lathe(kind, rng.uniform(0.0085, 0.0115) * np.array(PROFILES[kind])) for kind in kinds]
         cells = rng.permutation([(x, y, 0) for x in (-0.21, -0.07, 0.07, 0.21) for y in (-0.15, 0, 0.15)])

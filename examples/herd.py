@@ -1,4 +1,4 @@
-"""A herd from one sheep: rendered copies by the hundred, each with an id, a pose and a box of its own.
+"""A herd from one sheep: hundreds of rendered copies, each with its own id, pose and box.
 
 compile-dataset examples/herd.py --shards 2 --samples-per-shard 6 --set count=400
 """
@@ -24,14 +24,14 @@ def height(x: Any, y: Any) -> Any:
 
 @dataclass
 class Herd(Job):
-    """Sheep on a meadow: Blender puts a copy on each face of a mesh that is not shown itself."""
+    """Sheep on a meadow: Blender puts a copy on each face of a mesh that is not shown."""
 
     count: int = 150
     categories = ("sheep",)
     passes = ("segmentation",)
 
     def setup(self) -> None:
-        """Build the meadow of squares of 2 m, load the sheep, and set the light."""
+        """Build a meadow of 2 m squares, load the sheep, and set the light."""
         x, y = (axis.ravel() for axis in np.meshgrid(np.arange(-150, 151, 2), np.arange(-150, 151, 2)))
         faces = [(at, at + 1, at + 152, at + 151) for at in range(len(x) - 152) if at % 151 < 150]
         meadow = stage.mesh("meadow", np.stack([x, y, height(x, y)], axis=1).tolist(), faces)
@@ -41,7 +41,7 @@ class Herd(Job):
         stage.sky(rgb=(0.5, 0.7, 1.0), strength=0.7)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw where the sheep are, most of them in the middle, the sun and the view."""
+        """Draw the places of the sheep, most of them in the middle, the sun and the view."""
         places = GRID + rng.uniform(-0.5, 0.5, size=GRID.shape)
         places = places[np.argsort(np.hypot(*places.T) + rng.exponential(7, size=len(places)))[: self.count]]
         turns = rng.normal(rng.uniform(0, 2 * np.pi), 0.7, size=len(places))[:, None] + np.arange(4) * np.pi / 2

@@ -1,6 +1,6 @@
 """A figure for skeleton.py, built in code: an armature, and a body that it moves.
 
-A job may import modules that lie beside it: they, too, are part of what the plan is known by.
+A job may import modules from its folder; they become part of the plan, too.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ for joint, (start, (x, y, z), radius) in list(JOINTS.items())[4:]:
     JOINTS[joint.replace("left", "right")] = (start.replace("left", "right"), (-x, y, z), radius)
 BONES = [(start, joint) for joint, (start, _, _) in JOINTS.items() if start]
 KEYPOINTS = tuple(joint for joint in JOINTS if not joint.endswith(("crown", "hand", "toes")))
-"""The joints without the tips, which the body's rounding leaves just outside."""
+"""The joints, without the tips: these end up just outside the rounded body."""
 EDGES = [bone for bone in BONES if bone[1] in KEYPOINTS]
 
 
 def build(name: str) -> tuple[Any, Any]:
-    """Return a new armature, whose bones are named after the joints that they end in, and the body."""
+    """Return a new armature, whose bones are named after the joints at their ends, and the body."""
     rig = stage.link(bpy.data.objects.new(f"{name}'s rig", bpy.data.armatures.new(name)))
     bpy.context.view_layer.objects.active = rig
     bpy.ops.object.mode_set(mode="EDIT")
@@ -49,7 +49,7 @@ def build(name: str) -> tuple[Any, Any]:
 
 
 def _body(name: str, rig: Any) -> Any:
-    """Blender's skin around the bones' lines; each vertex, a joint, goes with the bone that ends there."""
+    """Wrap Blender's skin around the bones; each vertex is a joint and moves with the bone that ends there."""
     number = {joint: at for at, joint in enumerate(JOINTS)}
     data = bpy.data.meshes.new(name)
     data.from_pydata([place for _, place, _ in JOINTS.values()], [(number[a], number[b]) for a, b in BONES], [])

@@ -1,4 +1,4 @@
-"""Whatever meshes a folder holds, .obj, .ply, .stl and .glb: 6-DoF poses, 3D boxes and object coordinates (NOCS).
+"""All .obj, .ply, .stl and .glb meshes in a folder: 6-DoF poses, 3D boxes and object coordinates (NOCS).
 
 compile-dataset examples/mixed_meshes.py --shards 2 --samples-per-shard 6 --set folder=my/meshes
 """
@@ -19,7 +19,7 @@ from blender_jobs.view import View
 
 @dataclass
 class MixedMeshes(Job):
-    """Things that were thrown on a table, all of one size, whatever the unit of their file."""
+    """Things thrown on a table, all of the same size, whatever unit their files use."""
 
     folder: Path = Path("assets/toys")
     each: int = 2
@@ -27,14 +27,14 @@ class MixedMeshes(Job):
     passes = ("segmentation", "nocs")
 
     def setup(self) -> None:
-        """Load each file once, on a table."""
+        """Build a table, and load each file once."""
         stage.ground(size_m=60, rgb=(0.35, 0.2, 0.11))
         files = assets.listing(self.folder, ("*.obj", "*.ply", "*.stl", "*.glb"))
         self.models = [meshes.load(file, file.stem, normalize=1.0) for file in files]
         stage.sky(rgb=(1.0, 0.95, 0.9), strength=0.4)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Throw some of each, give a material to those whose file has none, and draw lamps and view."""
+        """Throw some of each, give a material to those that have none, and draw lamps and view."""
         self.things = []
         for model in self.models:
             if not model.data.materials:
@@ -47,7 +47,7 @@ class MixedMeshes(Job):
         stage.camera(at=scatter.in_shell(rng, (0, 0, 0.3), (6.5, 7.5), (25, 55)), look_at=(0, 0, 0.3), lens_mm=50)
 
     def hold(self, rng: np.random.Generator, thing: Any) -> None:
-        """Propose a pose above the table, from which the thing will fall."""
+        """Propose a pose above the table for the thing to fall from."""
         thing.location = scatter.in_box(rng, (-1.4, -1.4, 0.9), (1.4, 1.4, 1.6))
         thing.rotation_euler = scatter.rotation(rng)
 

@@ -1,4 +1,4 @@
-"""Number plates, on cars: the corners of the plate and of each glyph on it, for detectors and readers.
+"""Number plates on cars: the corners of the plate and of each glyph, to train detection and reading.
 
 compile-dataset examples/number_plates.py --shards 2 --samples-per-shard 6 --denoise
 """
@@ -22,12 +22,12 @@ GLYPH_SIDES = [(f"glyph{at}_{start}", f"glyph{at}_{end}") for at in range(7) for
 
 @dataclass
 class NumberPlates(Job):
-    """A parked car from behind, its plate read from 2 to 3 m."""
+    """The back of a parked car, whose plate is 2 to 3 m away."""
 
     categories = (Category("plate", [*FIELD], SIDES), Category("text", parts.glyph_names(7), GLYPH_SIDES))
 
     def setup(self) -> None:
-        """Build a car before a house, and an empty plate with its blue band."""
+        """Build a car in front of a house, and an empty plate with its blue band."""
         stage.ground(size_m=100, rgb=(0.14, 0.14, 0.15))
         self.car, house = (meshes.load(f"assets/{name}.glb", name) for name in ("car", "house"))
         house.location, house.rotation_euler.z = (14, 0, 0), np.pi / 2
@@ -43,7 +43,7 @@ class NumberPlates(Job):
         letters, digits = rng.choice([*"ABCDEFGHJKLMNPRSTUVWXYZ"], size=4), rng.integers(0, 10, size=3)
         self.number = "".join([*letters[:2], " ", *map(str, digits), " ", *letters[2:]])
         self.text = meshes.text("text", self.number, height_m=0.075, depth_m=0.001)
-        self.text.parent, self.text.scale.x = self.plate, 0.43 / self.text.dimensions.x  # it fits the plate
+        self.text.parent, self.text.scale.x = self.plate, 0.43 / self.text.dimensions.x  # fit the plate
         self.text.location = 0.02, 0, 0.0031
         stage.paint(self.text, (0.01, 0.01, 0.01))
         color = materials.random_color(rng, saturation=(0, 0.6), value=(0.1, 0.9))

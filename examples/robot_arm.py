@@ -1,4 +1,4 @@
-"""A robot arm that reaches for things: its joints as keypoints, their angles, and masks of arm and things.
+"""A robot arm that reaches for things: joints as keypoints, joint angles, and masks of the arm and the things.
 
 compile-dataset examples/robot_arm.py --shards 2 --samples-per-shard 8 --set things=10
 """
@@ -27,7 +27,7 @@ ARM = [  # offsets in metres, limits in degrees, or metres for the jaws, which s
 
 @dataclass
 class RobotArm(Job):
-    """An arm on a bench, from one pose to another."""
+    """An arm on a bench, moving from one pose to another."""
 
     things: int = 6
     frames: range = range(1, 50, 16)
@@ -49,11 +49,11 @@ class RobotArm(Job):
         stage.camera(at=scatter.in_shell(rng, (0, 0, 0.5), (2.3, 2.8), (8, 40)), look_at=(0, 0, 0.5), lens_mm=42)
 
     def put(self, rng: np.random.Generator, thing: Any) -> None:
-        """Propose a place on the floor, not below the arm."""
+        """Propose a place on the floor, but not under the arm."""
         thing.rotation_euler = 0, 0, rng.uniform(0, 2 * np.pi)
         thing.location = scatter.in_shell(rng, (0, 0, thing.dimensions.z / 2), (0.35, 1), (0, 0))
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe the arm as one, with its joints, which are within its links; and the things."""
+        """Describe the arm as one object, with the joints inside its links, and the things."""
         arm = view.describe(self.arm.root, "arm", self.arm.keypoints(view), members="children", self_tolerance_m=0.12)
         return {"objects": [arm, *(view.describe(it, "thing", ()) for it in self.near)], "joints": self.arm.state(view)}

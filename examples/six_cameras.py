@@ -1,4 +1,4 @@
-"""Six cameras on a car, as they were calibrated: a file holds the K, the distortion, the R and the t of each.
+"""Six calibrated cameras on a car: a file holds K, distortion, R and t of each.
 
 compile-dataset examples/six_cameras.py --shards 2 --samples-per-shard 6 --set calibration=my/rig.json
 """
@@ -20,14 +20,14 @@ from blender_jobs.view import View
 
 @dataclass
 class SixCameras(Job):
-    """A street, seen to all sides."""
+    """A street, seen in all directions."""
 
     calibration: Path = Path("assets/six_cameras.json")
     cameras = ("front_left", "front", "front_right", "back_left", "back", "back_right")
     categories = (box_category("car"),)
 
     def setup(self) -> None:
-        """Set up the rig in the frame of its car (x ahead, y left) as OpenCV gave it, and build a street."""
+        """Set up the rig from OpenCV's calibration, in the frame of its car (x ahead, y left), and build a street."""
         rig = json.loads(assets.use(self.calibration).read_text())
         for name, given in rig["cameras"].items():
             camera = stage.camera(at=(0, 0, 1), name=name, distortion=given["distortion"])
@@ -40,7 +40,7 @@ class SixCameras(Job):
         stage.sky(rgb=(0.55, 0.75, 1.0), strength=0.8)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw the sun, the houses and trees, and the cars: parked, oncoming, ahead and behind."""
+        """Draw the sun, the houses and trees, and the cars: parked, oncoming, and in the own lane."""
         stage.sun(energy=4, elevation=rng.uniform(25, 60), azimuth=rng.uniform(0, 360))
         for x, side in ((x, side) for x in range(-66, 67, 12) for side in (-1, 1)):
             stage.copy(self.house, "house").location = x, 2 + 16 * side, rng.uniform(-3, 0)
@@ -49,11 +49,11 @@ class SixCameras(Job):
         for x, y in ((x, y) for x in range(-35, 36, 10) for y in (-3, 0, 4, 7) if rng.uniform() < 0.6):
             car = stage.copy(self.car, "car")
             car.location, car.rotation_euler.z = rng.normal((x, y, 0), (0.5, 0.1, 0)), np.pi * (y > 2)
-            paint = car.material_slots["paint"]  # to be of this copy alone
+            paint = car.material_slots["paint"]  # for this copy only
             paint.link, paint.material = "OBJECT", materials.random_principled(rng, "paint", metal=0, coated=1)
             self.cars.append(car)
         self.car.hide_render = self.house.hide_render = self.tree.hide_render = True
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe the cars that this camera has in its image."""
+        """Describe the cars that are in this camera's image."""
         return {"objects": [view.describe(car, "car") for car in self.cars if view.bbox(car)[0][2]]}

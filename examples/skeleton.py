@@ -1,4 +1,4 @@
-"""People who walk: armatures with bodies, and their joints as keypoints, though they lie beneath the skin.
+"""People who walk: armatures with bodies, and their joints as keypoints, although these are under the skin.
 
 compile-dataset examples/skeleton.py --shards 2 --samples-per-shard 6
 """
@@ -21,10 +21,10 @@ COLORS = [RGB.get(joint.split("_")[0], (70, 160, 255)) for joint in KEYPOINTS]
 
 @dataclass
 class Walkers(Job):
-    """People, each with a pace and a stride of their own."""
+    """People, each with their own pace and stride."""
 
     people: int = 3
-    frames: range = range(1, 31, 10)  # of 24 a second
+    frames: range = range(1, 31, 10)  # at 24 frames per second
     categories = (Category("person", KEYPOINTS, skeleton=EDGES, colors=COLORS),)
 
     def setup(self) -> None:
@@ -53,7 +53,7 @@ class Walkers(Job):
                     rig.pose.bones[f"{side}_{joint}"].rotation_euler.x = turn
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe each body with its joints, which are the ends (1.0) of bones that are named after them."""
+        """Describe each body with its joints: the ends (1.0) of the bones that are named after them."""
         ends = {joint: (joint, 1.0) for joint in KEYPOINTS}
         people = [(body, parts.bones(view, rig, ends)) for rig, body in self.figures]
         return {"objects": [view.describe(body, "person", joints, self_tolerance_m=0.2) for body, joints in people]}

@@ -18,7 +18,7 @@ from blender_jobs.view import View
 
 @dataclass
 class Stereo(Job):
-    """Random things on the ground, seen by a rectified pair: what is in a row of one image is in that row of both."""
+    """Random things on the ground, seen by a rectified pair: every point is in the same row of both images."""
 
     things: int = 10
     baseline_m: float = 0.3
@@ -27,7 +27,7 @@ class Stereo(Job):
     passes = ("depth",)
 
     def setup(self) -> None:
-        """Build the ground, the light and the pair: the right camera is a child of the left one, beside it."""
+        """Build the ground, the light and the pair: the right camera is a child of the left one."""
         self.ground, self.sun = stage.ground(size_m=200), stage.sun(angle=4)
         stage.sky(strength=0.5)
         self.left = stage.camera(at=(0, -5, 2), lens_mm=40)
@@ -36,7 +36,7 @@ class Stereo(Job):
         right.parent, right.location, right.rotation_euler = self.left, (self.baseline_m, 0, 0), (0, 0, 0)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Draw the ground's colour, the sun, where the pair stands, and the things."""
+        """Draw the ground's colour, the sun, the place of the pair, and the things."""
         stage.paint(self.ground, rng.uniform(0.15, 0.5) + rng.uniform(-0.06, 0.06, size=3), matte=True)
         stage.aim_sun(self.sun, elevation=rng.uniform(30, 70), azimuth=rng.uniform(0, 360))
         self.left.location = scatter.in_shell(rng, radius=(6, 8), elevation=(22, 40))

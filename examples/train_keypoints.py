@@ -1,9 +1,9 @@
-"""A small network learns the corners of the `cube` job: from shards, from the live tee, or first live and then disk.
+"""A small network learns the corners of the `cube` job: from shards, from the live tee, or live and then from disk.
 
     python examples/train_keypoints.py --source shards|live|live-then-shards
 
-A plain cube looks the same in 24 poses, so which corner is which cannot be seen. Loss and error are therefore those of
-the best of the 24 relabellings (as the symmetry-aware pose errors of the BOP benchmark, https://bop.felk.cvut.cz).
+A plain cube looks the same in 24 poses, so nobody can see which corner is which. Loss and error therefore use the best
+of the 24 relabellings (like the symmetry-aware pose errors of the BOP benchmark, https://bop.felk.cvut.cz).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Corners(nn.Module):
 
 @contextmanager
 def batches(source: str, folder: Path, shards: int, epochs: int) -> Iterator[Iterator[Any]]:
-    """Give the batches of all epochs: the only place where the sources differ."""
+    """Yield an iterator over the batches of all epochs: the only place where the sources differ."""
     if source == "shards":
         compile_cubes(folder, shards, seed=0)
         loader = loaders.Loader(loaders.ShardDataset(folder), BATCH)
@@ -90,7 +90,7 @@ def batches(source: str, folder: Path, shards: int, epochs: int) -> Iterator[Ite
 
 
 def compile_cubes(folder: Path, shards: int, seed: int) -> None:
-    """Compile shards, or find that they are there."""
+    """Compile the shards that are missing."""
     words = [word for name, value in CHEAP.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "compiler", "cube", "--shards", str(shards), "--seed", str(seed), *words]
     subprocess.run([*command, "--out", str(folder), "--quiet"], check=True)

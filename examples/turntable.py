@@ -1,4 +1,4 @@
-"""A mesh file on a turntable, seen from all sides: its 6-DoF pose, and for each pixel where on the object it is.
+"""A mesh file on a turntable, seen from all sides: its 6-DoF pose, and the point of the object in each pixel.
 
 compile-dataset examples/turntable.py --shards 2 --samples-per-shard 8 --set mesh=my/part.stl
 """
@@ -19,7 +19,7 @@ from blender_jobs.view import View
 
 @dataclass
 class Turntable(Job):
-    """One object on a turntable in a studio: each episode another view, material and light, each frame a turn on."""
+    """An object on a turntable in a studio. Each episode has another view, material and light; each frame turns it."""
 
     mesh: Path = Path("assets/monkey.ply")
     turns: int = 8
@@ -28,11 +28,11 @@ class Turntable(Job):
 
     @property
     def frames(self) -> range:  # type: ignore[override]
-        """One for each turn."""
+        """One frame for each turn."""
         return range(1, self.turns + 1)
 
     def setup(self) -> None:
-        """Load the object, one metre long whatever the file's unit, and put it on the table."""
+        """Load the object, scale it to one metre whatever the file's unit, and put it on the table."""
         self.thing = meshes.load(self.mesh, "thing", normalize=1.0)
         self.thing.modifiers.new("smooth", "SUBSURF")
         self.thing.location.z = 0.08 + self.thing.dimensions.z / 2

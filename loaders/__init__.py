@@ -1,4 +1,4 @@
-"""Training from shards and from the live tee. Names are imported when first used: a manifest needs no torch."""
+"""Train from shards and from the live tee. Names are imported when first used, so reading a manifest needs no torch."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loaders._tee.rebuild import rebuild_shards as rebuild_shards
+    from loaders._batches import collate as collate
+    from loaders._dataset import ShardDataset as ShardDataset
+    from loaders._decode import Decoder as Decoder
+    from loaders._depth_cameras import KinectAzure as KinectAzure
+    from loaders._depth_cameras import RealSense as RealSense
+    from loaders._indexed import IndexedShards as IndexedShards
+    from loaders._live import LiveDataset as LiveDataset
+    from loaders._live_then_shards import LiveThenShards as LiveThenShards
+    from loaders._loader import Loader as Loader
     from loaders._tee.recording import finish_recording as finish_recording
-    from loaders.batches import collate as collate
-    from loaders.dataset import ShardDataset as ShardDataset
-    from loaders.decode import Decoder as Decoder
-    from loaders.depth_cameras import KinectAzure as KinectAzure
-    from loaders.depth_cameras import RealSense as RealSense
+    from loaders._tee.recording import rebuild_shards as rebuild_shards
     from loaders.errors import LiveError as LiveError
     from loaders.errors import SampleError as SampleError
     from loaders.errors import ShardError as ShardError
     from loaders.errors import SkipWarning as SkipWarning
-    from loaders.indexed import IndexedShards as IndexedShards
-    from loaders.live import LiveDataset as LiveDataset
-    from loaders.live_then_shards import LiveThenShards as LiveThenShards
-    from loaders.loader import Loader as Loader
     from loaders.manifest import Manifest as Manifest
     from loaders.manifest import ManifestError as ManifestError
 
 _HOMES = {
-    "Decoder": "loaders.decode",
-    "IndexedShards": "loaders.indexed",
-    "KinectAzure": "loaders.depth_cameras",
-    "LiveDataset": "loaders.live",
+    "Decoder": "loaders._decode",
+    "IndexedShards": "loaders._indexed",
+    "KinectAzure": "loaders._depth_cameras",
+    "LiveDataset": "loaders._live",
     "LiveError": "loaders.errors",
-    "LiveThenShards": "loaders.live_then_shards",
-    "Loader": "loaders.loader",
+    "LiveThenShards": "loaders._live_then_shards",
+    "Loader": "loaders._loader",
     "Manifest": "loaders.manifest",
     "ManifestError": "loaders.manifest",
-    "RealSense": "loaders.depth_cameras",
+    "RealSense": "loaders._depth_cameras",
     "SampleError": "loaders.errors",
-    "ShardDataset": "loaders.dataset",
+    "ShardDataset": "loaders._dataset",
     "ShardError": "loaders.errors",
     "SkipWarning": "loaders.errors",
-    "collate": "loaders.batches",
+    "collate": "loaders._batches",
     "finish_recording": "loaders._tee.recording",
-    "rebuild_shards": "loaders._tee.rebuild",
+    "rebuild_shards": "loaders._tee.recording",
 }
 
 __all__ = [
@@ -66,7 +66,7 @@ __all__ = [
 
 
 _EXTRA = ("braceexpand", "torch", "webdataset")
-"""What the extra ``loaders`` brings."""
+"""The packages of the extra ``loaders``."""
 
 
 def __getattr__(name: str) -> Any:
@@ -79,7 +79,7 @@ def __getattr__(name: str) -> Any:
             raise
         from loaders.installing import install_command
 
-        what = f"loaders.{name} needs {error.name}, which the extra 'loaders' brings; try: {install_command('loaders')}"
+        what = f"loaders.{name} needs {error.name}, part of the extra 'loaders'; try: {install_command('loaders')}"
         raise ModuleNotFoundError(what, name=error.name) from None
 
 

@@ -1,4 +1,4 @@
-"""Python processes that ours start: they import what is installed, never what lies in the working directory."""
+"""Internal, shared with the compiler: child processes import what is installed, never from the working directory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class _SafePath:
-    """The environment's PYTHONSAFEPATH, for as long as any thread wants it.
+    """The environment's PYTHONSAFEPATH, set as long as any thread needs it.
 
-    State: how many want it, and what it was before the first of them.
+    State: how many threads need it, and its value before the first of them.
     """
 
     def __init__(self) -> None:
@@ -23,23 +23,23 @@ class _SafePath:
         self._users = 0
         self._before: str | None = None
 
-    def want(self) -> None:
-        """Set it, for one more."""
+    def acquire(self) -> None:
+        """Set it for one more user."""
         with self._changing:
             if not self._users:
                 self._before = os.environ.get(_SAFE_PATH)
             self._users += 1
             os.environ[_SAFE_PATH] = "1"
 
-    def leave(self) -> None:
-        """Put back what was before, after the last."""
+    def release(self) -> None:
+        """Restore the old value after the last user."""
         with self._changing:
             if self._users == 1:
                 self._restore()
-            self._users = max(0, self._users - 1)  # of a forked process none may be left
+            self._users = max(0, self._users - 1)  # a forked process may have none left
 
-    def forget(self) -> None:
-        """Put back what was before, in a forked process: those who wanted it are in the other one."""
+    def reset(self) -> None:
+        """Restore the old value in a forked process: the users are threads of its parent."""
         self._changing = threading.Lock()
         if self._users:
             self._restore()
@@ -54,25 +54,25 @@ class _SafePath:
 
 _safe_path = _SafePath()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_safe_path.forget)
+    os.register_at_fork(after_in_child=_safe_path.reset)
 
 
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """What `multiprocessing` starts meanwhile (workers, its own helpers) is started as with ``python -P``.
+    """Make `multiprocessing` start its processes (workers, its own helpers) as with ``python -P`` while inside.
 
-    It starts its processes with ``-c``, for which Python puts the working directory before the standard library: a
-    ``multiprocessing.py`` there would run. A process cannot change its own flags; its children read the environment.
-    Threads may be in it at once; a process that is forked meanwhile has the environment as it was before.
+    It starts them with ``-c``, for which Python puts the working directory before the standard library: a
+    ``multiprocessing.py`` there would run. A process cannot change its own flags, but its children read the
+    environment. Several threads may be inside at once; a process forked meanwhile gets the old environment.
     """
-    _safe_path.want()
+    _safe_path.acquire()
     try:
         yield
     finally:
-        _safe_path.leave()
+        _safe_path.release()
 
 
 def shared_lock() -> Lock:
-    """Return a lock that serves spawned and forked workers alike."""
+    """Return a lock for both spawned and forked workers."""
     with safe_path():  # the first one starts Python's resource tracker
         return multiprocessing.get_context("spawn").Lock()

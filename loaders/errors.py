@@ -1,4 +1,4 @@
-"""What can be wrong with shards and their samples."""
+"""Internal, shared with the compiler: the errors of shards and their samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loaders.tarstream import TarStreamError
 
 
 class ShardError(ValueError):
-    """A shard is missing, damaged, cut, or not what its manifest says; the message names the file and the place."""
+    """A shard is missing, damaged, cut, or differs from its manifest; the message names the file and the place."""
 
 
 class SampleError(ShardError):
@@ -17,16 +17,16 @@ class SampleError(ShardError):
 
 
 class LiveError(ShardError):
-    """A live tee cannot be read: nobody is there, it serves something else, its stream was cut; it says what to do."""
+    """A live tee does not answer, serves another dataset, or its stream was cut; the message says what to do."""
 
 
 class SkipWarning(UserWarning):
-    """With ``on_error="skip"``: something was left out; the message is the error's."""
+    """With ``on_error="skip"``: something was skipped; the message is the error's."""
 
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Put the file's name before what goes wrong inside.
+    """Prefix errors raised inside with the file's name.
 
     Raises:
         SampleError, ShardError: in place of a SampleError, or of a TarStreamError or OSError.

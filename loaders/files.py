@@ -1,6 +1,6 @@
-"""Files in folders of others, opened with care.
+"""Internal, shared with the compiler: files opened with care, in folders that others write to, too.
 
-A pipe never ends, a sparse file holds more than any memory, and who writes to a link writes to another's file.
+A pipe never ends, a sparse file can be larger than memory, and writing to a link writes to another file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 PART_SUFFIX = ".part"
-"""What the name of a file ends with while it is written."""
+"""The suffix of a file that is being written."""
 
 
 def open_regular(path: str | Path) -> FileIO:
     """Open a file for reading, unbuffered.
 
     Raises:
-        OSError: it cannot be opened, or it is a folder, a pipe or a device, which might never end.
+        OSError: it cannot be opened, or it is not a regular file: a pipe or a device might never end.
     """
     waiting = getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for a writer
     handle = os.open(path, os.O_RDONLY | waiting | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -57,10 +57,10 @@ def file_sha256(path: str | Path) -> str:
 
 
 def open_own(path: Path, mode: Literal["rb+", "wb+", "ab+"]) -> BufferedRandom:
-    """Open a file in order to write to it.
+    """Open a file for writing.
 
     Raises:
-        OSError: it cannot be opened, or it is a link: nothing behind it is touched (Windows cannot tell).
+        OSError: it cannot be opened, or it is a link, which is not followed (except on Windows).
     """
     return open(path, mode, opener=_no_link)
 
@@ -75,7 +75,7 @@ def _no_link(path: str, flags: int) -> int:
 
 
 def strange_entry(folder: Path, ours: Callable[[str], bool]) -> tuple[str, str] | None:
-    """Return name and kind of the first entry of a folder that has one of our names and is no plain file; else None.
+    """Return name and kind of the first entry of a folder that has one of our names and is not a plain file, or None.
 
     Raises:
         OSError: the folder cannot be read.
@@ -90,10 +90,10 @@ def strange_entry(folder: Path, ours: Callable[[str], bool]) -> tuple[str, str] 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; whatever happens, a reader finds the old or the new, whole.
+    """Replace a file's content; whatever happens, readers find the whole old or the whole new content.
 
     Raises:
-        OSError: it could not be written; the old one is still there.
+        OSError: it could not be written; the old content is still there.
     """
     part = path.with_name(path.name + PART_SUFFIX)
     try:
@@ -109,7 +109,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, where the system lets a folder be synced (Windows does not)."""
+    """Flush a rename to the disk, if the system can sync folders (Windows cannot)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

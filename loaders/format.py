@@ -1,4 +1,4 @@
-"""The format of a dataset: the names in it and the digests over it. The compiler and the loaders both read it here.
+"""Internal, shared with the compiler: the format of a dataset, its names and digests.
 
 A dataset is a directory with a manifest, ``dataset.json``, and shards: tars of samples.
 
@@ -6,7 +6,7 @@ A dataset is a directory with a manifest, ``dataset.json``, and shards: tars of 
     000003-000042.png                   a member of one of its samples: `SampleKey`, a dot, the member's name
     000003-000042.left.depth.npy        a member of the camera ``left``: `member_of`
 
-`loaders.tarstream` has the tar, `loaders.content` what is in a member, `loaders.manifest` the manifest.
+`loaders.tarstream` has the tar, `loaders.content` the content of members, `loaders.manifest` the manifest.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SPLIT = "train"
 """The split that the compiler puts shards into."""
 
 MOST_NUMBER = 10**9
-"""What the number of a shard, and of a sample in it, is below."""
+"""The numbers of shards, and of samples in a shard, are below this."""
 
 IMAGES = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
-"""The kinds of members that hold an image, and what Pillow calls their formats."""
+"""The kinds of members that hold an image, and Pillow's names of their formats."""
 
 SAMPLE_DIGEST_DIGITS = 8
-"""Hexadecimal digits that tell a sample's record: few, as a dataset may hold millions."""
+"""Hexadecimal digits of the digest of a sample's record: few, as a dataset may hold millions."""
 
 SHARD_FILE = r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar"
-"""A pattern: the file names that a shard can have. None leads out of the directory."""
+"""A pattern for the file names of shards. None leads out of the directory."""
 
 _NUMBER = "[0-9]{6}|[1-9][0-9]{6,8}"
 _KEY = re.compile(f"({_NUMBER})-({_NUMBER})")
@@ -41,7 +41,7 @@ _SHARD_FILE = re.compile(SHARD_FILE)
 
 
 class SampleKey(NamedTuple):
-    """What the compiler calls a sample: ``000003-000042`` is sample 42 of shard 3. Unique in a dataset."""
+    """A sample's key: ``000003-000042`` is sample 42 of shard 3. Unique in a dataset."""
 
     shard: int
     sample: int
@@ -51,23 +51,23 @@ class SampleKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> SampleKey | None:
-        """Return the key that is written so, and only so; None for any other text."""
+        """Return the key whose canonical form this is; None for any other text."""
         match = _KEY.fullmatch(text)
         return cls(int(match[1]), int(match[2])) if match else None
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether a text holds nothing but A-Z a-z 0-9 _ -: what all keys that a tee sends are made of."""
+    """Return whether a text has only characters of A-Z a-z 0-9 _ -, as all keys from a tee do."""
     return _PLAIN.fullmatch(text) is not None
 
 
 def dataset_name(stem: str) -> str:
-    """Return the name of the dataset of a job's file, given without its suffix: in characters fit for file names."""
+    """Return the name of a job file's dataset, in characters that suit file names; `stem` is without the suffix."""
     return re.sub(r"^-|[^A-Za-z0-9_-]+", "_", stem)
 
 
 def is_dataset_name(text: str) -> bool:
-    """Tell whether a dataset can be called so: shards' file names begin with it."""
+    """Return whether this is a valid name for a dataset, with which its shards' file names begin."""
     return _DATASET.fullmatch(text) is not None
 
 
@@ -77,18 +77,18 @@ def shard_name(dataset: str, number: int) -> str:
 
 
 def is_shard_name(text: str, dataset: str) -> bool:
-    """Tell whether a file of a directory is called as a shard of the dataset is, of whatever number."""
+    """Return whether a file name is that of a shard of the dataset, of any number."""
     number = text.removeprefix(f"{dataset}-{SPLIT}-").removesuffix(".tar")
     return re.fullmatch(_NUMBER, number) is not None and text == shard_name(dataset, int(number))
 
 
 def is_shard_file(text: str) -> bool:
-    """Tell whether a manifest may name a shard's file so."""
+    """Return whether a manifest may use this file name for a shard."""
     return _SHARD_FILE.fullmatch(text) is not None
 
 
 def shard_file_in(url: str) -> str:
-    """Return the last word in a URL that looks like a shard's file; empty where there is none.
+    """Return the last word in a URL that looks like a shard's file name; empty if there is none.
 
     URLs carry queries, and those that begin with ``pipe:`` are shell commands.
     """
@@ -97,22 +97,22 @@ def shard_file_in(url: str) -> str:
 
 
 def is_member(text: str) -> bool:
-    """Tell whether a member can be called so: plain words with dots between them."""
+    """Return whether this is a valid member name: plain words with dots between them."""
     return _MEMBER.fullmatch(text) is not None
 
 
 def member_of(camera: str, name: str) -> str:
-    """Return a member's name with its camera: ``left.png``; without one, where the camera is empty, ``png``."""
+    """Return a member's name with its camera: ``left.png``; with an empty camera, ``png``."""
     return f"{camera}.{name}" if camera else name
 
 
 def kind_of(member: str) -> str:
-    """Return what kind of file a member is: ``npy`` for ``keypoints.npy``, ``png`` for ``png`` and ``left.png``."""
+    """Return a member's kind of file: ``npy`` for ``keypoints.npy``, ``png`` for ``png`` and ``left.png``."""
     return member.rpartition(".")[2]
 
 
 def view_of(member: str) -> str:
-    """Return what the names of all members of a view begin with: ``left.`` for ``left.json``, empty for ``json``.
+    """Return the prefix of a view's member names: ``left.`` for ``left.json``, empty for ``json``.
 
     Args:
         member: the view's image or its annotations.
@@ -121,7 +121,7 @@ def view_of(member: str) -> str:
 
 
 def views_of(members: Iterable[str]) -> list[str]:
-    """Return the views of a sample, each as `view_of` has it, sorted: where there is an image with its annotations."""
+    """Return the sorted prefixes (see `view_of`) of a sample's views: those with both an image and annotations."""
     names = frozenset(members)
     images = {view_of(name) for name in names if kind_of(name) in IMAGES}
     return sorted(view for view in images if f"{view}json" in names)
@@ -138,5 +138,5 @@ def canonical_json(value: object) -> bytes:
 
 
 def sample_digest(record: bytes) -> str:
-    """Return what `ShardInfo.sample_digests` holds of a sample's tar record: the first digits of its sha256."""
+    """Return the first digits of the sha256 of a sample's tar record, for `ShardInfo.sample_digests`."""
     return hashlib.sha256(record).hexdigest()[:SAMPLE_DIGEST_DIGITS]

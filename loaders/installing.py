@@ -1,4 +1,4 @@
-"""How an extra of this distribution is installed here: from the clone, the wheel, or the index that it came from."""
+"""Internal, shared with the compiler: how to install an extra here, from the clone, wheel or index we came from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "blendshard"
 
 
 def install_command(extra: str) -> str:
-    """Return the command, for a shell in any folder, that adds an extra to this installation.
+    """Return the shell command, for any folder, that adds an extra to this installation.
 
     Args:
         extra: ``blender``, ``loaders`` or ``test``.
@@ -29,7 +29,7 @@ def install_command(extra: str) -> str:
         url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
     elif urlsplit(url).scheme == "file":
         place = Path(url2pathname(urlsplit(url).path))
-        shown = place if place.exists() else Path("path", "to", place.name)  # it is not kept where it was
+        shown = place if place.exists() else Path("path", "to", place.name)  # it has been moved or deleted
         return f"pip install {_constraints(place)}{_quoted(f'{shown}[{extra}]')}"
     return f"pip install {_quoted(f'{NAME}[{extra}] @ {url}')}"
 
@@ -40,11 +40,11 @@ def _constraints(folder: Path) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f'"{text}"'  # what every shell understands, Windows' too
+    return f'"{text}"'  # understood by every shell, also on Windows
 
 
 def _origin() -> dict[str, Any]:
-    """Return what pip has noted of where this came from (PEP 610); empty where it was an index."""
+    """Return pip's record of our origin (PEP 610); empty if it was an index."""
     try:
         origin = json.loads(distribution(NAME).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

@@ -1,6 +1,6 @@
-"""Where each sample of a dataset is, and what a view of it holds: the part of a plan that readers need.
+"""Internal, shared with the compiler: where each sample is and what a view holds, the part of a plan that readers need.
 
-A plan is JSON that may come from anywhere: it is read into types once, field by field.
+A plan is JSON that may come from anywhere. It is parsed into types once, field by field.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _KINDS = {bool: "true or false", int: "a whole number", str: "a text", dict: "an
 
 
 class Fields:
-    """A JSON object that is read field by field; what is missing or of another type is named with its place.
+    """A JSON object that is read field by field; errors name the place of what is missing or of another type.
 
     Args:
         value: what should be an object.
-        where: its place: ``plan.job``.
+        where: its place, such as ``plan.job``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an object.
     """
 
     def __init__(self, value: object, where: str) -> None:
@@ -38,7 +38,7 @@ class Fields:
         self._value, self.where = value, where
 
     def get(self, name: str, kind: type[T], default: T | None = None) -> T:
-        """Return a field of just this type. Raises ValueError where it is none, or is missing without a default."""
+        """Return a field of exactly this type. Raises ValueError if it is not, or if it and the default are missing."""
         if name not in self._value:
             if default is not None:
                 return default
@@ -46,16 +46,16 @@ class Fields:
         return _typed(self._value[name], kind, f"{self.where}.{name}")
 
     def fields(self, name: str) -> Fields:
-        """Return an object in this one. Raises ValueError where it is none."""
+        """Return an object in this one. Raises ValueError if it is not an object."""
         return Fields(self.get(name, dict), f"{self.where}.{name}")
 
     def items(self, name: str, kind: type[T], default: list[T] | None = None) -> tuple[T, ...]:
-        """Return a list's items, all of this type. Raises ValueError where one is not."""
+        """Return a list's items, all of this type. Raises ValueError if one is not."""
         items: list[Any] = self.get(name, list, default)
         return tuple(_typed(item, kind, f"{self.where}.{name}[{at}]") for at, item in enumerate(items))
 
     def values(self, name: str, kind: type[T], default: dict[str, T] | None = None) -> dict[str, T]:
-        """Return an object whose values are all of this type. Raises ValueError where one is not."""
+        """Return an object whose values are all of this type. Raises ValueError if one is not."""
         values: dict[str, Any] = self.get(name, dict, default)
         return {key: _typed(value, kind, f"{self.where}.{name}[{shown(key)}]") for key, value in values.items()}
 
@@ -67,13 +67,13 @@ def _typed(value: Any, kind: type[T], where: str) -> T:
 
 
 def shown(value: object) -> str:
-    """Return a value in a few characters."""
+    """Return a short form of a value for messages."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 class PlannedSample(NamedTuple):
-    """What the plan says of one sample."""
+    """One sample of a plan."""
 
     key: str
     episode: int
@@ -82,22 +82,22 @@ class PlannedSample(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """How samples are numbered, and of what size they are. Pure arithmetic.
+    """How samples are numbered, and what a view holds.
 
     Raises:
-        ValueError: a value that no plan can have; one line.
+        ValueError: a value is invalid; one line.
     """
 
     name: str
-    """The dataset's: shards are called by it."""
+    """The dataset's name, with which its shards' file names begin."""
     seed: int
     samples_per_shard: int
     frames: tuple[int, ...]
-    """Those that an episode keeps, in order."""
+    """The frames that an episode keeps, in order."""
     cameras: tuple[str, ...]
-    """Empty: members have no prefix."""
+    """If empty, members have no prefix."""
     passes: tuple[str, ...]
-    """What each view holds beside the image."""
+    """The passes that each view holds besides the image."""
     image: str
     """One of `loaders.format.IMAGES`."""
     width: int
@@ -124,7 +124,7 @@ class ShardLayout:
         """Read a manifest's or a tee's plan.
 
         Raises:
-            ValueError: it is none that a dataset can have; one line that names the place.
+            ValueError: it is not valid; one line that names the place.
         """
         given = Fields(plan, "plan")
         job, render = given.fields("job"), given.fields("render")
@@ -142,7 +142,7 @@ class ShardLayout:
 
     @property
     def episodes_per_shard(self) -> int:
-        """Episodes that a shard begins; the last may be cut short."""
+        """Episodes in a shard; the last may be cut short."""
         return -(-self.samples_per_shard // len(self.frames))
 
     def shard_name(self, number: int) -> str:
@@ -150,7 +150,7 @@ class ShardLayout:
         return shard_name(self.name, number)
 
     def episode(self, number: int) -> list[PlannedSample]:
-        """Return the samples of one episode, in order. Episodes are numbered over the whole dataset."""
+        """Return the samples of one episode, in order. Episodes are numbered throughout the dataset."""
         shard, at = divmod(number, self.episodes_per_shard)
         start = at * len(self.frames)
         frames = self.frames[: self.samples_per_shard - start]
@@ -158,7 +158,7 @@ class ShardLayout:
         return [PlannedSample(key, number, frame) for key, frame in zip(keys, frames, strict=True)]
 
     def samples(self, shard: int, skipped: Collection[str] = ()) -> list[PlannedSample]:
-        """Return the samples of a shard, in order, without those whose keys were skipped."""
+        """Return the samples of a shard, in order, without the skipped ones."""
         first = shard * self.episodes_per_shard
         planned = (sample for at in range(self.episodes_per_shard) for sample in self.episode(first + at))
         return [sample for sample in planned if sample.key not in skipped]

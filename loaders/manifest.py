@@ -1,4 +1,4 @@
-"""What a dataset is: the plan it was made from, its schema, and its shards with their digests (``dataset.json``)."""
+"""Internal, shared with the compiler: the manifest, ``dataset.json``, with a dataset's plan, schema and shards."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ FORMAT = "blendshard-1"
 FILE_NAME = "dataset.json"
 
 RECORDED = "recorded"
-"""What the provenance of a live tee's recording holds, and of nothing else."""
+"""A key in the provenance of recordings of a live tee, and of no other dataset."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAMPLE_DIGESTS = re.compile(rf"(?:[0-9a-f]{{{SAMPLE_DIGEST_DIGITS}}})*")
 _MOST = {"number": MOST_NUMBER, "samples": MOST_NUMBER, "bytes": 2**63}
-"""What a shard's numbers are below: the first two stand in keys, the third is a file's size."""
+"""A shard's numbers are below these: the first two are part of keys, the third is a file's size."""
 
 MOST_BYTES = 1 << 30
-"""Of a manifest's file: enough for 128 million samples."""
+"""Largest manifest file: enough for 128 million samples."""
 
 _MOST_VALUES = 1 << 23
-"""In a manifest's JSON: each takes a hundred bytes of memory and more. Enough for 800 000 shards."""
+"""Most values in a manifest's JSON, each of which takes over a hundred bytes of memory. Enough for 800 000 shards."""
 
 _FIELDS = {"name": str, "plan": dict, "schema": dict, "provenance": dict, "shards": list, "skipped": dict}
 _SEAL = re.compile(rb'(?<=\n "manifest_sha256": ")[^"]*(?=",\n)')
 
 
 class ManifestError(ValueError):
-    """The manifest is missing, cut, or not one; the message names the file and the place."""
+    """The manifest is missing, cut, or not valid; the message names the file and the place."""
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str:
-    """Return what of a schema is not as readers need it, in one line; empty where all is.
+    """Return what makes a schema unusable for readers, in one line; empty if nothing does.
 
     Args:
-        schema: see `Manifest.schema`. A field that is missing is no problem.
+        schema: see `Manifest.schema`. Fields may be missing.
     """
     members = schema.get("members", {})
     if not isinstance(members, Mapping):
@@ -67,10 +67,10 @@ class ShardInfo:
     """One finished shard."""
 
     name: str
-    """File name beside the manifest, e.g. ``falling_cubes-train-000000.tar``."""
+    """File name in the manifest's folder, such as ``falling_cubes-train-000000.tar``."""
     split: str
     number: int
-    """Counts over all splits, so that sample keys are unique in the dataset."""
+    """Numbered over all splits, so that sample keys are unique in the dataset."""
     samples: int
     bytes: int
     sha256: str
@@ -78,13 +78,13 @@ class ShardInfo:
     content_sha256: str
     """Digest of decoded pixels and annotations: the same after lossless re-encoding of the images."""
     sample_digests: str
-    """`sample_digest` of each sample's record, one after another in the order of the tar: they tell which sample of a
-    damaged shard is the damaged one."""
+    """`sample_digest` of each sample's record, concatenated in the order of the tar: they tell which samples of a
+    damaged shard are damaged."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset's identity and inventory. Immutable; `with_shard` gives the next one."""
+    """A dataset's identity and inventory. Immutable; `with_shard` returns the next one."""
 
     name: str
     plan: Mapping[str, Any]
@@ -92,14 +92,14 @@ class Manifest:
     schema: Mapping[str, Any]
     """``members`` (dtype, shape, description by member name), ``annotations`` (the JSON's fields and types)."""
     provenance: Mapping[str, Any]
-    """What made it and how to find it again; changes no byte of a shard."""
+    """What made the dataset and how to reproduce it; does not affect the bytes of shards."""
     shards: tuple[ShardInfo, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """The keys of samples that finished shards lack, as their episode could not be rendered, and why."""
+    """The keys of samples that finished shards lack because their episode could not be rendered, and why."""
 
     @property
     def plan_digest(self) -> str:
-        """Sha256 over the canonical JSON of the plan: the dataset's identity."""
+        """Sha256 of the canonical JSON of the plan: the dataset's identity."""
         return hashlib.sha256(canonical_json(self.plan)).hexdigest()
 
     @property
@@ -109,13 +109,13 @@ class Manifest:
 
     @property
     def members(self) -> Mapping[str, Mapping[str, Any]]:
-        """What each sample holds, by member name: ``dtype``, ``shape``, ``description``; empty where it is not told."""
+        """Each member's ``dtype``, ``shape`` and ``description``, by member name; empty if the schema has none."""
         members: Mapping[str, Mapping[str, Any]] = self.schema.get("members", {})
         return members
 
     @property
     def recorded(self) -> bool:
-        """Whether this is the recording of a live tee: its samples stand as they arrived, not as the plan has them."""
+        """Whether this is the recording of a live tee: its samples are in the order of arrival, not of the plan."""
         return RECORDED in self.provenance
 
     @property
@@ -129,7 +129,7 @@ class Manifest:
         return sum(shard.bytes for shard in self.shards)
 
     def with_shard(self, shard: ShardInfo, skipped: Mapping[str, str] | None = None) -> Manifest:
-        """Return the manifest with `shard` added, or put in the place of the one with its number.
+        """Return the manifest with `shard` added, or replaced if it has one with the same number.
 
         Args:
             shard: the shard.
@@ -153,7 +153,7 @@ class Manifest:
     def to_json(self) -> builtins.bytes:
         """Return the file's content: sorted, indented, ending in a newline, sealed with `manifest_sha256`.
 
-        The seal is the sha256 of the file with the seal's own 64 digits left out.
+        The seal is the sha256 of the file without the seal's own 64 digits.
         """
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
         shown |= {
@@ -179,9 +179,9 @@ class Manifest:
         """Parse and check a manifest; `source` names it in errors.
 
         Raises:
-            ManifestError: not JSON, another format, a field missing or of the wrong type, a schema that no reader could
-                use, digests or counts that disagree with the shards, a shard twice, any byte that is not as `to_json`
-                writes it.
+            ManifestError: not JSON, another format, a field missing or of the wrong type, an unusable schema, digests
+                or counts that disagree with the shards, a shard twice, or any byte that differs from what `to_json`
+                writes.
         """
         value = _parse(content, source)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
@@ -198,15 +198,15 @@ class Manifest:
         manifest = cls(value["name"], value["plan"], value["schema"], value["provenance"], shards, value["skipped"])
         for name in ("plan_digest", "digest", "samples", "bytes"):
             if value.get(name) != getattr(manifest, name):
-                raise ManifestError(f"{source}: {name} does not fit its content; the file was changed or damaged")
+                raise ManifestError(f"{source}: {name} does not match its content; the file was changed or damaged")
         if "manifest_sha256" not in value or value["manifest_sha256"] != _seal(content):
-            raise ManifestError(f"{source}: manifest_sha256 does not fit the file: it was edited or damaged")
+            raise ManifestError(f"{source}: manifest_sha256 does not match the file: it was edited or damaged")
         if content != manifest.to_json():
             raise ManifestError(f"{source} was changed by hand or by another program")
         return manifest
 
     def save(self, folder: Path) -> None:
-        """Write the file into a dataset's directory; whatever happens, a reader finds the old or the new one, whole.
+        """Write the file into a dataset's directory; whatever happens, readers find the whole old or the whole new one.
 
         Raises:
             OSError: it could not be written; the old one is still there.
@@ -215,10 +215,10 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
-        """Read the manifest at `path`: the file or the directory that holds it.
+        """Read the manifest at `path`: its file or its directory.
 
         Raises:
-            ManifestError: there is none, or it is not valid.
+            ManifestError: there is no manifest, or it is not valid.
         """
         file = Path(path)
         try:
@@ -246,10 +246,10 @@ def _seal(content: builtins.bytes) -> str:
 
 
 def _check_distinct(shards: tuple[ShardInfo, ...], source: str) -> None:
-    """Check that shards ascend and none stands twice: sample keys would not be unique."""
+    """Check that shards ascend and none is listed twice, as sample keys would not be unique."""
     numbers = [shard.number for shard in shards]
     if numbers != sorted(set(numbers)) or len({shard.name for shard in shards}) < len(shards):
-        raise ManifestError(f"{source}: a shard stands twice, or shards are not in the order of their numbers")
+        raise ManifestError(f"{source}: a shard is listed twice, or shards are not in the order of their numbers")
 
 
 def _check_numbers(shard: ShardInfo, where: str) -> None:
@@ -261,7 +261,7 @@ def _check_numbers(shard: ShardInfo, where: str) -> None:
 
 
 def _shard(entry: object, where: str) -> ShardInfo:
-    """Check one entry: names come from foreign files and must never leave the dataset's directory."""
+    """Parse one entry: names come from foreign files and must never lead out of the dataset's directory."""
     if not isinstance(entry, dict):
         raise ManifestError(f"{where} is not an object")
     for known in fields(ShardInfo):
@@ -277,5 +277,5 @@ def _shard(entry: object, where: str) -> ShardInfo:
     if not _SAMPLE_DIGESTS.fullmatch(shard.sample_digests):
         raise ManifestError(f"{where}.sample_digests is not hexadecimal, {SAMPLE_DIGEST_DIGITS} digits a sample")
     if len(shard.sample_digests) != SAMPLE_DIGEST_DIGITS * shard.samples:
-        raise ManifestError(f"{where}.sample_digests is not of its {shard.samples} samples")
+        raise ManifestError(f"{where}.sample_digests does not have {shard.samples} digests, one for each sample")
     return shard

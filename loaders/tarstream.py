@@ -1,8 +1,8 @@
-"""Samples as tar records, both ways: the one format that shards on disk and the live tee share.
+"""Internal, shared with the compiler: samples written to and read from tars, in shards on disk and in the live tee.
 
 A sample is a key and named bytes. In a tar it is a run of regular files called ``<key>.<member>``, sorted by member;
 the member is what follows the first dot (WebDataset's rule). Headers are canonical ustar: mtime 0, uid and gid 0, no
-user names, mode 0644, so that the bytes depend on the sample alone.
+user names, mode 0644, so the bytes depend only on the sample.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import BinaryIO, Protocol
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-"""Two zero blocks close a tar. Without them a shard has been cut."""
+"""Two zero blocks, which end a tar. A shard without them was cut."""
 
 MAX_NAME = 100
-"""Longest ``<key>.<member>`` in bytes: what a ustar header holds without a prefix."""
+"""Longest ``<key>.<member>`` in bytes that a ustar header holds without a prefix."""
 
 DEFAULT_MAX_BYTES = 1 << 30
-"""Largest sample (headers not counted) that a reader accepts unless told otherwise."""
+"""Largest sample (without headers) that a reader accepts by default."""
 
 
 class TarStreamError(ValueError):
@@ -37,7 +37,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """A key and its named bytes, with the place where they stood."""
+    """A key and its named bytes, with their place in the stream."""
 
     key: str
     members: dict[str, bytes]
@@ -45,14 +45,14 @@ class Sample:
     offset: int
     """Bytes from the start of the stream to the sample's first header."""
     end: int
-    """Bytes from the start of the stream to behind the sample's last padding block."""
+    """Bytes from the start of the stream to the end of the sample's last padding block."""
 
 
 def sample_record(key: str, members: Mapping[str, bytes]) -> bytes:
     """Return the canonical tar bytes of one sample, padding included.
 
     Raises:
-        ValueError: a key or a member name that no reader would give back, or no members.
+        ValueError: a key or a member name that readers could not return, or no members.
     """
     if not key or "." in key or "/" in key:
         raise ValueError(f"sample key {key!r} must not be empty or hold a dot or a slash")
@@ -64,7 +64,7 @@ def sample_record(key: str, members: Mapping[str, bytes]) -> bytes:
 def _member_record(key: str, member: str, content: bytes) -> bytes:
     name = f"{key}.{member}"
     if not member or "/" in member:
-        raise ValueError(f"member name {name!r} must have something behind its dot, and no slash")
+        raise ValueError(f"member name {name!r} must have something after its dot, and no slash")
     if not (name.isascii() and name.isprintable()) or len(name) > MAX_NAME:
         raise ValueError(f"member name {name!r} must be at most {MAX_NAME} printable ASCII characters")
     header = tarfile.TarInfo(name)
@@ -83,15 +83,15 @@ def read_samples(
 
     Args:
         stream: a tar as bytes: an open file, a socket's file, an HTTP response.
-        whole: the member names that make a sample complete, where they are known. Each sample is then given as its
-            last byte arrives, and one with other members is an error. Otherwise a sample ends where the next begins,
-            or where the stream is damaged, if it has its usual members by then.
-        usual: the member names that samples have, if not what the first one shows; nothing is held against them.
+        whole: the member names of a complete sample, if known. Each sample is then yielded as its last byte arrives,
+            and one with other members is an error. Otherwise a sample ends where the next begins, or where the stream
+            is damaged, if it has its usual members by then.
+        usual: the member names that samples usually have; by default those of the first one. Samples may have others.
         max_bytes: largest sum of member sizes in one sample.
 
     Raises:
-        TarStreamError: not ustar, cut short, a name that leads out of the tar, a member twice, a sample too large or
-            not whole.
+        TarStreamError: not ustar, cut short, a name that leads out of the tar, a member twice, or a sample that is too
+            large or incomplete.
     """
     expected = frozenset(whole) if whole is not None else None
     draft, position, names = None, 0, UsualMembers(usual)
@@ -118,10 +118,10 @@ def read_samples(
 
 
 class UsualMembers:
-    """The names that all samples of a tar have: by them, one before damage is known to be whole."""
+    """The names that all samples of a tar have. They tell whether the last sample before damage is whole."""
 
     def __init__(self, names: Collection[str] | None = None) -> None:
-        """Take the names where they are known; else the first sample shows them."""
+        """Take the names, if known; otherwise the first sample's are used."""
         self._names = frozenset(names or ())
         self._known, self._differ = bool(names), False
 
@@ -132,7 +132,7 @@ class UsualMembers:
         self._differ = self._differ or (not self._known and self._names != frozenset(names))
 
     def are(self, names: Collection[str]) -> bool:
-        """Tell whether a sample that may lack some of its members has them all."""
+        """Return whether a sample that may lack some of its members has them all."""
         return bool(self._names) and not self._differ and self._names == frozenset(names)
 
 
@@ -141,7 +141,7 @@ def parse_sample(record: bytes, offset: int = 0) -> Sample:
 
     Args:
         record: the bytes of one sample, as from `sample_record`.
-        offset: where the record stood in its stream, for errors and the sample's place.
+        offset: where the record was in its stream, for errors and the sample's place.
 
     Raises:
         TarStreamError: not ustar, cut short, a member twice, or more than one sample.
@@ -153,7 +153,7 @@ def parse_sample(record: bytes, offset: int = 0) -> Sample:
         key, member = _split_name(header.name, position)
         draft = draft or _Draft(key, offset)
         if key != draft.key:
-            raise TarStreamError(f"sample {key!r} stands in the record of {draft.key!r} (byte {position})")
+            raise TarStreamError(f"sample {key!r} is in the record of {draft.key!r} (byte {position})")
         draft.admit(header, member)
         position = draft.end
         if position > offset + len(record):
@@ -165,9 +165,9 @@ def parse_sample(record: bytes, offset: int = 0) -> Sample:
 
 
 class _Draft:
-    """The sample that a reader is in.
+    """The sample that is being read.
 
-    State: the contents of its members so far, their sizes' sum, and where the one admitted last ends.
+    State: the contents of its members so far, the sum of their sizes, and where the last admitted one ends.
     """
 
     def __init__(self, key: str, offset: int) -> None:
@@ -182,9 +182,9 @@ class _Draft:
         expected: Collection[str] | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        """Make room for a member whose header stands at `end`; it must be one of those that are expected."""
+        """Check the member whose header is at `end`, and move `end` past it."""
         if member in self.members:
-            raise TarStreamError(f"member {header.name!r} stands twice (byte {self.end})")
+            raise TarStreamError(f"member {header.name!r} appears twice (byte {self.end})")
         if expected is not None and member not in expected:
             raise TarStreamError(f"member {header.name!r} is not one of {sorted(expected)} (byte {self.end})")
         if self.size + header.size > max_bytes:
@@ -193,7 +193,7 @@ class _Draft:
         self.end += BLOCK + padded(header.size)
 
     def finished(self, expected: Collection[str] | None = None) -> Sample:
-        """Return the sample, which must have the members that are expected."""
+        """Return the sample, which must have the expected members."""
         if lacking := sorted(set(expected or ()) - self.members.keys()):
             raise TarStreamError(f"sample {self.key!r} lacks {lacking} (byte {self.end})")
         return Sample(self.key, self.members, self.offset, self.end)
@@ -201,19 +201,19 @@ class _Draft:
 
 @dataclass(frozen=True)
 class MemberPlace:
-    """Where one member stands in a tar."""
+    """Where one member is in a tar."""
 
     key: str
-    """Of its sample."""
+    """Its sample's key."""
     member: str
     offset: int
     """Bytes from the start of the tar to its header."""
     end: int
-    """Bytes from the start of the tar to behind its padding."""
+    """Bytes from the start of the tar to the end of its padding."""
 
 
 def read_places(file: BinaryIO, size: int) -> Iterator[MemberPlace]:
-    """Yield the place of each member by reading the headers of a file of `size` bytes alone.
+    """Yield the place of each member in a file of `size` bytes, of which only headers are read.
 
     Raises:
         TarStreamError: not ustar, or cut short.
@@ -229,16 +229,16 @@ def read_places(file: BinaryIO, size: int) -> Iterator[MemberPlace]:
 
 
 def padded(size: int) -> int:
-    """Return the bytes that a content of `size` bytes takes in a tar, without its header."""
+    """Return the size in a tar of content of `size` bytes, without its header."""
     return size + -size % BLOCK
 
 
 def _read_exactly(stream: Readable, size: int) -> bytes:
-    """Read until `size` bytes are there or the stream ends: a socket gives what has come so far."""
+    """Read until there are `size` bytes or the stream ends: a socket returns what has arrived so far."""
     first = stream.read(size) if size > 0 else b""
     if len(first) in (0, size):
         return first
-    gathered = io.BytesIO()  # which gives its bytes without another copy, unlike a list of parts
+    gathered = io.BytesIO()  # unlike a list of parts, it returns its bytes without another copy
     gathered.write(first)
     while gathered.tell() < size and (part := stream.read(size - gathered.tell())):
         gathered.write(part)
@@ -273,7 +273,7 @@ def _parse_header(block: bytes, position: int) -> tarfile.TarInfo:
 def _split_name(name: str, position: int) -> tuple[str, str]:
     folder, slash, basename = name.rpartition("/")
     stem, _, member = basename.partition(".")
-    if not name.isprintable():  # it would move the cursor of whoever is told of it
+    if not name.isprintable():  # in a message it would move the terminal's cursor
         raise TarStreamError(f"member name {name!r} is not printable (byte {position})")
     if not stem or not member:
         raise TarStreamError(f"member name {name!r} is not <key>.<member> (byte {position})")

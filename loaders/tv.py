@@ -1,4 +1,4 @@
-"""Samples as torchvision's tv_tensors: picture, passes, boxes and keypoints go through its transforms v2 together."""
+"""Samples as torchvision's tv_tensors: its transforms v2 then transform image, passes, boxes and keypoints together."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"output='tv_tensors' needs torchvision: {error}", name=error.name) from None
 
+__all__ = ["KeyPoints"]
+
 _HAS_KEYPOINTS = hasattr(tv_tensors, "KeyPoints")
-"""torchvision has them since 0.23."""
+"""torchvision has had them since 0.23."""
 
 
 class KeyPoints(getattr(tv_tensors, "KeyPoints", torch.Tensor)):  # type: ignore[misc]
-    """Torchvision's KeyPoints, (K, 2), counted from the outer corner of the top-left pixel, as everywhere in a sample.
+    """Torchvision's KeyPoints, (K, 2), measured from the outer corner of the top-left pixel, as everywhere in a sample.
 
-    Torchvision resizes, rotates and warps pictures, boxes and keypoints in these coordinates, too. But it flips
-    keypoints as if they counted from the centre of that pixel, half a pixel less: to W - 1 - x. Here that is W - x.
+    Torchvision resizes, rotates and warps images, boxes and keypoints in these coordinates, too. But it flips keypoints
+    as if they were measured from the centre of that pixel: x becomes W - 1 - x. With this class it becomes W - x.
     """
 
 
@@ -45,10 +47,10 @@ if _HAS_KEYPOINTS:
 
 
 def check_version(members: Collection[str] | None) -> None:
-    """Refuse keypoints where torchvision would not move them with the picture.
+    """Refuse keypoints if torchvision would not transform them with the image.
 
     Args:
-        members: the names to decode; None for all that there are.
+        members: the names to decode; None for all.
 
     Raises:
         ImportError: torchvision is older than 0.23.
@@ -61,24 +63,24 @@ def check_version(members: Collection[str] | None) -> None:
 
 
 def as_tv_tensors(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sample with tensors as what torchvision's transforms v2 know.
+    """Return a sample with tensors in the types of torchvision's transforms v2.
 
     - ``image``: Image, uint8 (3, H, W).
-    - Arrays that tell something of each pixel (``depth``, ``segmentation`` ...): Mask, (H, W) or (C, H, W). Moved with
-      the picture, never mixed from neighbours. The values of ``normals`` and ``flow`` are directions in the picture as
-      it was: they are not turned with it.
-    - ``boxes``: BoundingBoxes, float32 (N, 4), XYWH, from ``annotations``: each object's ``bbox``, all zeros where
-      nothing of it is in the image.
+    - Arrays with a value for each pixel (``depth``, ``segmentation`` ...): Mask, (H, W) or (C, H, W), transformed with
+      the image without interpolation. The values of ``normals`` and ``flow`` are directions in the original image: they
+      are not rotated.
+    - ``boxes``: BoundingBoxes, float32 (N, 4), XYWH, from ``annotations``: each object's ``bbox``, all zeros for an
+      object outside the image.
     - ``labels``: int64 (N,), each object's ``category_id``, if the job declares categories.
     - ``keypoints``: `KeyPoints`, float32 (K, 2), x and y.
-    - ``visibility`` and ``keypoint_depths``: float32 (K,), the other columns of ``keypoints``. Visibility is that in
-      the picture as it was.
-    - all else as it is, ``annotations`` among it: they tell of the picture as it was.
+    - ``visibility`` and ``keypoint_depths``: float32 (K,), the other columns of ``keypoints``; visibility is that in
+      the original image.
+    - all else is unchanged, including ``annotations``, which describe the original image.
 
-    With several cameras, each has all of these, as ``left.boxes``.
+    With several cameras, each has all of these, such as ``left.boxes``.
 
     Raises:
-        SampleError: there are boxes or keypoints, but neither picture nor annotations tell of which size the image is.
+        SampleError: there are boxes or keypoints, but neither image nor annotations tell the image's size.
     """
     found: dict[str, Any] = {}
     for name, value in sample.items():
@@ -127,4 +129,4 @@ def _canvas(prefix: str, sample: Mapping[str, Any], otherwise: Sequence[int] | N
         return described["height"], described["width"]
     if otherwise is not None:
         return otherwise[0], otherwise[1]
-    raise SampleError(f"sample {sample['key']!r} does not tell the image's size; decode 'image' or 'annotations', too")
+    raise SampleError(f"sample {sample['key']!r}: the image's size is unknown; decode 'image' or 'annotations', too")

@@ -1,7 +1,7 @@
-"""A hook of MkDocs: links out of ``docs/``, to examples or the README, lead to the repository on the web.
+"""A hook for MkDocs: links out of ``docs/``, to examples or the README, lead to the repository on the web.
 
-So one link works in a clone, on the repository's pages and on the site. One that leads nowhere is a warning, which
-``mkdocs build --strict`` fails on.
+So the same link works in a clone, on the repository's pages and on the site. A broken link is a warning, which makes
+``mkdocs build --strict`` fail.
 """
 
 from __future__ import annotations

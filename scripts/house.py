@@ -4,7 +4,7 @@
     python scripts/house.py 15f38ad HEAD .     two revisions and the working tree
     python scripts/house.py --list             also name what is counted
 
-Prints a Markdown table to stdout. Reads Git's objects; checks nothing out and writes nothing.
+Prints a Markdown table to stdout. Reads Git's objects directly, so nothing is checked out or written.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Compile every .blend below a folder, one sample each, and hold the labels of each sample against one another.
+"""Compile every .blend below a folder, one sample each, and check that the labels of each sample agree.
 
     scripts/sweep FOLDER [--json FILE] [--time-limit S] [--every N] [-- OPTIONS OF compile-dataset build]
 
-Each file is compiled by a process of its own, small, with depth and segmentation and up to twelve objects described;
-one that fails or takes too long is a line in the table, and the next one's turn. What is held against one another
-(`contradictions`) is arithmetic on the sample alone: boxes, pixels with an object's id, depth, keypoints, counts. Exits
-with 1 if a sample contradicts itself, else with 0; a refused file is no failure.
+Each file is compiled in a separate process: a small image with depth and segmentation, up to twelve objects described.
+If one fails or takes too long, it becomes a line in the table and the next one follows. `contradictions` compares the
+numbers within a sample: boxes, pixels with an object's id, depth, keypoints, counts. The exit code is 1 if a sample
+contradicts itself, otherwise 0; a refused file is not a failure.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from loaders.tarstream import read_samples
 
 JOB = Path(__file__).with_name("sweep_job.py")
 FAR_PIXELS, FAR_FRACTION = 3.0, 0.1
-"""How far a box's edge may be from the pixels of an object that nothing hides: pixels, and of the box's side."""
+"""How far the edge of a box may be from the pixels of an unhidden object: in pixels, and relative to the box's side."""
 DEPTH_SLACK = 0.01
-"""Of a depth: how far two that mean the same surface may be apart."""
+"""How far apart two depths of the same surface may be, relative to the depth."""
 
 Json = dict[str, Any]
 
@@ -118,14 +118,14 @@ def space_and_depth(entry: Json, annotations: Mapping[str, Any], depth: np.ndarr
 def unseen_without_cause(
     entry: Json, annotations: Mapping[str, Any], depth: np.ndarray, own: np.ndarray
 ) -> Iterator[str]:
-    """An object of many pixels, none of which is seen, though all that is seen within its box is behind it."""
+    """An object of many pixels of which none is seen, although everything seen in its box is farther away."""
     if own.any() or entry["silhouette_pixels"] < 12 or annotations["holdouts"]:
         return
     x, y, width, height = entry["bbox"]
     inside = depth[max(0, int(y)) : int(np.ceil(y + height)), max(0, int(x)) : int(np.ceil(x + width))]
     _, far = depth_range(entry, annotations)
     if inside.size and inside.min() > far * (1 + DEPTH_SLACK):
-        yield f"unseen: {entry['name']}: no pixel of {entry['silhouette_pixels']}, and nothing is before it"
+        yield f"unseen: {entry['name']}: no pixel of {entry['silhouette_pixels']} is visible, and nothing is in front"
 
 
 def keypoints(entry: Json, annotations: Mapping[str, Any], depth: np.ndarray) -> Iterator[str]:
@@ -143,9 +143,9 @@ def keypoints(entry: Json, annotations: Mapping[str, Any], depth: np.ndarray) ->
         seen += int(flag == 2 and around.max() < far - slack)
         hidden += int(flag == 1 and around.min() > far + slack and not annotations["holdouts"])
     if seen:
-        yield f"seen: {entry['name']}: {seen} of {len(rows)} keypoints are visible behind every surface around them"
+        yield f"seen: {entry['name']}: {seen} of {len(rows)} keypoints are visible, but farther than all surfaces there"
     if hidden:
-        yield f"hidden: {entry['name']}: {hidden} of {len(rows)} keypoints are hidden, and nothing is before them"
+        yield f"hidden: {entry['name']}: {hidden} of {len(rows)} keypoints are hidden, but nothing is in front of them"
 
 
 def depth_range(entry: Json, annotations: Mapping[str, Any]) -> tuple[float, float]:
@@ -159,7 +159,7 @@ def depth_range(entry: Json, annotations: Mapping[str, Any]) -> tuple[float, flo
 
 
 def swept(blend: Path, name: str, size: str, limit_s: float, more: tuple[str, ...]) -> Result:
-    """Compile one sample of a file, and judge it."""
+    """Compile one sample of a file and check it."""
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         out, start = Path(folder, "out"), time.monotonic()
         code, said = run(command(blend, out, size, more), limit_s)
@@ -188,7 +188,7 @@ def command(blend: Path, out: Path, size: str, more: tuple[str, ...]) -> list[st
 
 
 def run(line: list[str], limit_s: float) -> tuple[int | None, str]:
-    """Return the exit code and what was printed on stderr; no code for what took too long, which is ended."""
+    """Return the exit code and stderr; if it took too long, it is ended and there is no code."""
     environment = {**os.environ, "PYTHONPATH": str(JOB.parents[1])}
     with subprocess.Popen(
         line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
@@ -210,10 +210,10 @@ def late(result: Result, limit_s: float) -> Result:
 
 
 def reason(said: str, blend: Path) -> str:
-    """The line of what was printed that says what is wrong, without the file's own name."""
+    """The printed line that says what is wrong, without the file's own name."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("Error:")] or lines or ["nothing was said"]
-    return told[0].removeprefix("Error: ").replace(f"{blend.parent}{os.sep}", "")
+    found = [line for line in lines if line.startswith("Error:")] or lines or ["nothing was said"]
+    return found[0].removeprefix("Error: ").replace(f"{blend.parent}{os.sep}", "")
 
 
 def array(content: bytes) -> np.ndarray:
@@ -242,7 +242,7 @@ def main(
     every: int,
     most: int | None,
 ) -> None:
-    """Compile every .blend below FOLDER, one sample each, and say where its labels contradict one another.
+    """Compile every .blend below FOLDER, one sample each, and report labels that contradict each other.
 
     What follows `--` goes to compile-dataset build.
     """
@@ -273,8 +273,8 @@ def totals(results: list[Result]) -> Iterator[str]:
     yield f"{len(results)} files: " + ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
     guilty = [result for result in results if result.contradictions]
     kinds = Counter(line.partition(":")[0] for result in guilty for line in result.contradictions)
-    told = ", ".join(f"{count} {name}" for name, count in kinds.most_common())
-    yield f"{len(guilty)} samples contradict themselves" + (f": {told}" if told else "")
+    listed = ", ".join(f"{count} {name}" for name, count in kinds.most_common())
+    yield f"{len(guilty)} samples contradict themselves" + (f": {listed}" if listed else "")
 
 
 def summary(results: list[Result]) -> Json:

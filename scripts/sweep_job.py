@@ -1,4 +1,4 @@
-"""The job of `scripts/sweep`: whatever a .blend holds, seen by its own camera or by one that has all of it in view."""
+"""The job of `scripts/sweep`: the objects in a .blend, seen by its own camera or by one that has them all in view."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from blender_jobs.view import View
 
 SURFACES = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", "GREASEPENCIL"}
 VERTICES = 6
-"""Of a mesh, which become keypoints beside the corners of its bounding box."""
+"""How many vertices of a mesh become keypoints, in addition to the corners of its bounding box."""
 
 
 @dataclass
@@ -35,10 +35,10 @@ class Sweep(Job):
             frame_all(scene)
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """Leave everything as it is."""
+        """Change nothing."""
 
     def annotate(self, view: View) -> dict[str, Any]:
-        """Describe the largest, and say what the judge has to know."""
+        """Describe the largest, and add what the checks need to know."""
         subjects = sorted(self.subjects(view), key=lambda found: -found[0])[: self.most]
         return {
             "objects": [described(view, subject) for _, subject in subjects],
@@ -48,7 +48,7 @@ class Sweep(Job):
         }
 
     def subjects(self, view: View) -> Iterator[tuple[float, Any]]:
-        """Yield what can be described and how large its box is in the image, larger than nothing; in a fixed order."""
+        """Yield what can be described and the size of its box in the image, if above zero, in a fixed order."""
         for obj in sorted(bpy.data.objects, key=lambda obj: obj.name_full):
             own = [obj] if obj.type in SURFACES and view.sees(obj) else []
             for subject in [*own, *view.copies(obj)[: self.copies_each]]:
@@ -58,7 +58,7 @@ class Sweep(Job):
 
 
 def described(view: View, subject: Any) -> dict[str, Any]:
-    """An annotation with the box's corners for keypoints, and for a mesh some of its vertices."""
+    """An annotation with the corners of the box as keypoints, and some vertices of a mesh."""
     obj = subject
     if not (isinstance(obj, bpy.types.Object) and obj.type == "MESH" and obj.data.vertices):
         return view.describe(subject, "thing")
@@ -90,7 +90,7 @@ def frame_all(scene: bpy.types.Scene) -> None:
 
 
 def hides_as_holdout() -> Iterator[bool]:
-    """Yield whether something may hide what is behind it without a depth of its own."""
+    """Yield whether something may hide other things without having a depth itself."""
     yield from (obj.is_holdout or obj.is_shadow_catcher for obj in bpy.data.objects)
     yield from (layer.holdout for layer in layer_collections(bpy.context.view_layer.layer_collection))
     for tree in [*bpy.data.node_groups, *(m.node_tree for m in bpy.data.materials if m.node_tree)]:

@@ -1,8 +1,8 @@
-"""Make .blend files of scenes as people build them, for `scripts/sweep`: modifiers, copies, rigs, hair, layers, scales.
+"""Make .blend files with typical scenes for `scripts/sweep`: modifiers, copies, rigs, hair, layers, scales.
 
     python scripts/sweep_scenes.py FOLDER [NAME ...]
 
-Needs the bpy wheel. Each function below is one file, named after it.
+Needs the bpy wheel. Each function below makes one file, which is named after it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def nodes(made: Any) -> tuple[Any, Any, Any]:
 
 
 def scatter(ground: Any, part: Any, density: float, keep: bool = True) -> None:
-    """Geometry nodes that strew copies of an object on a ground."""
+    """Geometry nodes that scatter copies of an object on the ground."""
     tree, entry, output = nodes(ground)
     spread, info, copies, join = (
         tree.nodes.new(f"GeometryNode{name}")
@@ -228,7 +228,7 @@ def nodes_of_a_curve(folder: Path) -> None:
 
 @scene
 def nodes_letters(folder: Path) -> None:
-    """Letters are copies that no object is the original of."""
+    """Letters are copies without an original object."""
     studio()
     made = linked("letters", bpy.data.meshes.new("letters"), (-1.5, 0, 0.2))
     tree, _, output = nodes(made)
@@ -565,8 +565,8 @@ def room_with_a_window(folder: Path) -> None:
     glass = stage.mesh("window", [(-1, 1, 0.6), (1, 1, 0.6), (1, 1, 2), (-1, 1, 2)], [(0, 1, 2, 3)])
     pane = materials.principled("pane", (1, 1, 1), alpha=0.03)
     glass.data.materials.append(pane)
-    cube("behind the window", (0, 3, 1), 0.8)
-    cube("before the window", (1, 0.3, 0.5), 0.6)
+    cube("back of the window", (0, 3, 1), 0.8)
+    cube("front of the window", (1, 0.3, 0.5), 0.6)
     lights.point((0, 0, 2.5), 60)
 
 
@@ -759,7 +759,7 @@ def composited(folder: Path) -> None:
 
 @scene
 def drawn(folder: Path) -> None:
-    """Grease Pencil beside a mesh."""
+    """Grease Pencil and a mesh."""
     studio()
     cube("mesh", (1, 0, 0.5))
     bpy.ops.object.grease_pencil_add(type="STROKE", location=(-1, 0, 1))

@@ -65,7 +65,7 @@ class Compiler:
         return [self.key(number) for number in self.numbers]
 
     def describe(self) -> dict[str, Any]:
-        """Say what `compiler.live.serving` says."""
+        """Say what `compiler.live.tee` says."""
         manifest = self.manifest
         return {
             "name": manifest.name,

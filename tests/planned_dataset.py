@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from blender_jobs.orders import Described, EpisodeOrder, Hello, JobSource, RenderSettings
-from compiler.planning import schema
+from compiler.planning import schemas
 from compiler.planning.plan import Plan
 from loaders.content import content_digest
 from loaders.format import SPLIT, sample_digest
@@ -119,7 +119,7 @@ def make(folder: Path, recipe: Recipe | None = None) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     plan = recipe.plan
     manifest = plan.manifest({"job_path": plan.source.path})
-    gathered: schema.Schema = "null"
+    gathered: schemas.Schema = "null"
     for number in range(recipe.shards):
         samples = [
             (sample.key, recipe.members(order, at))
@@ -129,7 +129,7 @@ def make(folder: Path, recipe: Recipe | None = None) -> Manifest:
         manifest = manifest.with_shard(write_shard(folder, plan.layout, number, samples))
         views = [content for _, members in samples for name, content in members.items() if name.endswith("json")]
         for content in views:
-            gathered = schema.merge(gathered, schema.schema_of(json.loads(content)))
+            gathered = schemas.merge(gathered, schemas.schema_of(json.loads(content)))
     return write_manifest(folder, replace(manifest, schema={**manifest.schema, "annotations": gathered}))
 
 

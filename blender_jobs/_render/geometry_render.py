@@ -15,7 +15,7 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs._render import exr, handlers, opaque
+from blender_jobs._render import animation, formats, shaders
 from blender_jobs._render.geometry import Geometry
 from blender_jobs._render.snapshot import view_layer
 from blender_jobs.job import JobError
@@ -107,16 +107,16 @@ def render_geometry(
     there = (obj for obj in bpy.data.objects if obj.type not in _UNSEEN_TYPES and obj.name_full not in unseen)
     objects = sorted(there, key=_full_name)
     if len(objects) > _MAX_OBJECTS:
-        raise JobError(f"{len(objects)} objects; Blender tells {_MAX_OBJECTS} apart in passes, so leave some out")
+        raise JobError(f"{len(objects)} objects; Blender distinguishes {_MAX_OBJECTS} in passes: remove some")
     arrays: dict[str, Any] = {}
     passes = set(wanted)
     common = [*_of_scene(scene, [*_SETTINGS, *_FILE]), *_of_camera(scene), *_of_layers(scene), *_of_lights()]
     if passes - {"alpha"}:
         changes = [*common, *_of_scene(scene, _CENTRE), *_of_passes(scene, passes)]
-        with handlers.all_off(), _shading(scene, passes), numbered(objects, unseen), changed(changes):
+        with animation.all_handlers_off(), _shading(scene, passes), numbered(objects, unseen), changed(changes):
             arrays = _arrays(_channels(scene, scratch), passes)
     if "alpha" in passes:
-        with handlers.all_off(), _shading(scene, {"alpha"}), changed([*common, *_of_scene(scene, _COVERAGE)]):
+        with animation.all_handlers_off(), _shading(scene, {"alpha"}), changed([*common, *_of_scene(scene, _COVERAGE)]):
             covered = _channels(scene, scratch)["Combined.A"]
             arrays["alpha"] = (covered.clip(0, 1) * 255).round().astype(np.uint8)
     return Geometry(objects=tuple(obj.name_full for obj in objects), **arrays)
@@ -126,7 +126,7 @@ def render_geometry(
 def changed(changes: Iterable[Change]) -> Iterator[None]:
     """Set attributes in order, and put them back afterwards, in the same order.
 
-    What this Blender lacks is left out, what has the value already is not touched: Blender evaluates anew whatever is.
+    What this Blender lacks is left out, what has the value already is not touched: Blender evaluates again what is.
     """
     present = [change for change in changes if hasattr(change[0], change[1])]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in present]
@@ -195,7 +195,7 @@ def _of_layers(scene: bpy.types.Scene) -> Iterator[Change]:
         yield layer, "use", layer == chosen
     yield chosen, "use_sky", False
     yield chosen, "samples", 0
-    yield chosen, "pass_alpha_threshold", opaque.LEAST_ALPHA
+    yield chosen, "pass_alpha_threshold", shaders.LEAST_ALPHA
 
 
 def _of_lights() -> Iterator[Change]:
@@ -216,11 +216,11 @@ def _of_passes(scene: bpy.types.Scene, wanted: set[str]) -> Iterator[Change]:
 def _shading(scene: bpy.types.Scene, wanted: set[str]) -> Iterator[None]:
     """Leave the materials out where nothing wanted depends on them, which makes a render three times as fast."""
     layer = view_layer(scene)
-    if bpy.app.version < _QUIET_OVERRIDE or wanted & _SHADED or not opaque.all_opaque(layer):
-        with opaque.clear_air():
+    if bpy.app.version < _QUIET_OVERRIDE or wanted & _SHADED or not shaders.all_opaque(layer):
+        with shaders.clear_air():
             yield
         return
-    with opaque.shining() as material, changed([(layer, "material_override", material)]):
+    with shaders.shining() as material, changed([(layer, "material_override", material)]):
         yield
 
 
@@ -232,7 +232,7 @@ def _channels(scene: bpy.types.Scene, scratch: Path) -> dict[str, npt.NDArray[np
         bpy.data.images["Render Result"].save_render(str(path), scene=scene)
     except RuntimeError as error:
         raise JobError(f"Cycles cannot render this scene's passes: {' '.join(str(error).split())}") from None
-    channels = exr.read(path.read_bytes())
+    channels = formats.read_exr(path.read_bytes())
     path.unlink()
     layer = f"{view_layer(scene).name}."
     return {name[len(layer) :]: array for name, array in channels.items() if name.startswith(layer)}

@@ -1,4 +1,4 @@
-"""Engines with every setting pinned, and the pixels out as an image file's bytes."""
+"""Render an image: engines and devices, every setting pinned; the pixels out as an image file's bytes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+import numpy as np
+import numpy.typing as npt
 
-from blender_jobs._render import codec, metadata, pins
+from blender_jobs._render import formats, properties
 from blender_jobs._render.properties import Settings, has, temporarily
 from blender_jobs._vision.warp import Warp
 from blender_jobs.job import JobError
-from blender_jobs.orders import RenderSettings
+from blender_jobs.orders import DEVICES, RenderSettings
 
 DEFAULTS: Settings = {
     "render.fps": 24,
@@ -56,7 +58,7 @@ _PINS: Settings = {
     "render.filter_size": 1.5,
     "render.threads_mode": "FIXED",
     "render.image_settings.color_mode": "RGB",
-    "cycles.shading_system": False,  # for all engines, as Cycles renders the passes: OSL compiles files, beside them
+    "cycles.shading_system": False,  # for all engines, as Cycles renders the passes: OSL compiles files next to them
     "cycles.use_sample_subset": False,
     "cycles.sample_offset": 0,
 }
@@ -100,7 +102,7 @@ def pinned(settings: RenderSettings) -> Settings:
         "render.engine": engine_identifier(settings.engine),
         "render.resolution_x": settings.width,
         "render.resolution_y": settings.height,
-        "render.image_settings.file_format": codec.FORMATS[settings.image],
+        "render.image_settings.file_format": FORMATS[settings.image],
         "render.image_settings.color_depth": "8",
         "render.image_settings.quality": settings.quality,
         "render.image_settings.compression": _PNG_COMPRESSION,
@@ -136,15 +138,127 @@ def render_image(scene: Any, settings: RenderSettings, scratch: Path, warp: Warp
             settings that it was given.
     """
     try:
-        with pins.as_set(scene, pinned(settings)):
+        with properties.as_set(scene, pinned(settings)):
             bpy.ops.render.render()
     except RuntimeError as error:
         raise JobError(f"Blender cannot render this scene: {' '.join(str(error).split())}") from None
     result, path = bpy.data.images["Render Result"], scratch / f"frame.{settings.image}"
     if warp is None:
         result.save_render(str(path), scene=scene)
-        return metadata.strip(path.read_bytes(), settings.image)
+        return formats.strip_metadata(path.read_bytes(), settings.image)
     with temporarily(scene, {"render.image_settings.file_format": "PNG"}):
         result.save_render(str(scratch / "ideal.png"), scene=scene)
-    pixels = warp.image(codec.decode(scratch / "ideal.png"))
-    return codec.encode(pixels, settings.image, settings.quality, scratch)
+    pixels = warp.image(decode(scratch / "ideal.png"))
+    return encode(pixels, settings.image, settings.quality, scratch)
+
+
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+"""Blender's names of the image formats, by the members' names."""
+
+_PLAIN: Settings = {
+    "render.dither_intensity": 0.0,
+    "render.image_settings.color_mode": "RGB",
+    "render.image_settings.color_depth": "8",
+}
+
+
+def encode(pixels: npt.NDArray[np.uint8], image: str, quality: int, scratch: Path) -> bytes:
+    """Return uint8 RGB (H, W, 3), first row on top, as the bytes of an image file that Blender encodes.
+
+    The very pixels that are given, untouched by colour management; without metadata.
+
+    Args:
+        pixels: the image.
+        image: the format, ``png``, ``jpg`` or ``webp``.
+        quality: 1 to 100, for ``jpg`` and ``webp`` (100: lossless).
+        scratch: folder for the file that Blender writes.
+    """
+    height, width = pixels.shape[:2]
+    flipped = np.ones((height, width, 4), dtype=np.float32)
+    flipped[..., :3] = pixels[::-1] / np.float32(255)
+    made = bpy.data.images.new("encoded", width, height, alpha=False, float_buffer=False)
+    try:
+        made.colorspace_settings.name = "Non-Color"  # before the pixels, which it would make black
+        made.pixels.foreach_set(flipped.ravel())
+        path = scratch / f"encoded.{image}"
+        with temporarily(bpy.context.scene, _file_settings(image, quality)):
+            made.save_render(str(path), scene=bpy.context.scene)
+    finally:
+        bpy.data.images.remove(made)
+    return formats.strip_metadata(path.read_bytes(), image)
+
+
+def decode(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an image file of 8 bits a channel as stored: uint8 RGB (H, W, 3)."""
+    loaded = bpy.data.images.load(str(path))
+    try:
+        width, height = loaded.size
+        flat = np.empty(width * height * 4, dtype=np.float32)
+        loaded.pixels.foreach_get(flat)
+    finally:
+        bpy.data.images.remove(loaded)
+    pixels = flat.reshape(height, width, 4)[::-1, :, :3]
+    content: npt.NDArray[np.uint8] = np.rint(pixels * np.float32(255)).astype(np.uint8)
+    return content
+
+
+def _file_settings(image: str, quality: int) -> Settings:
+    """Return what a scene must be set to for such a file; the format first, for it limits what the others may be."""
+    return {
+        "render.image_settings.file_format": FORMATS[image],
+        "render.image_settings.quality": quality,
+        **_PLAIN,
+    }
+
+
+def select_device(device: str) -> list[str]:
+    """Let Cycles use the GPUs of `device` (one of `orders.DEVICES`), and the processor for nothing.
+
+    This is a preference, not a setting of the scene: it outlives the scenes that are built after it.
+
+    Returns:
+        their names, sorted; none for ``cpu``.
+
+    Raises:
+        JobError: this Blender was built without it, or finds no such GPU.
+    """
+    if device == "cpu":
+        return []
+    found = available_gpus()
+    if not found.get(device):
+        raise JobError(_no_gpu(device, found))
+    preferences = _preferences()
+    preferences.compute_device_type = device.upper()
+    for entry in preferences.devices:
+        entry.use = entry.type == device.upper()
+    return found[device]
+
+
+def available_gpus() -> dict[str, list[str]]:
+    """Return the names of the GPUs, sorted, by each interface that Cycles was built with: also where there is none."""
+    preferences = _preferences()
+    if preferences is None:
+        return {}
+    built = {entry[0] for entry in preferences.get_device_types(bpy.context)}
+    return {device: _names(preferences, device.upper()) for device in DEVICES if device.upper() in built}
+
+
+def _preferences() -> Any:
+    """Return the preferences of Cycles; None where Blender was built without it."""
+    add_on = bpy.context.preferences.addons.get("cycles")
+    return add_on.preferences if add_on else None
+
+
+def _names(preferences: Any, interface: str) -> list[str]:
+    entries = preferences.get_devices_for_type(interface)  # with the processor, which may take part
+    return sorted(entry.name for entry in entries if entry.type == interface)
+
+
+def _no_gpu(device: str, found: dict[str, list[str]]) -> str:
+    """Return one line: why `device` cannot be chosen, and what can."""
+    others = [f"--device {other} ({', '.join(names)})" for other, names in found.items() if names]
+    if device in found:
+        why = "Cycles finds no such GPU, or not its driver"
+    else:
+        why = f"this build of Blender {bpy.app.version_string} lacks it"
+    return f"--device {device}: {why}; use {' or '.join([*others, '--device cpu'])}"

@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+import bpy  # noqa: F401 - brings mathutils
 import numpy as np
 import numpy.typing as npt
 from mathutils.bvhtree import BVHTree
 
 from blender_jobs._render.geometry import Geometry, have, points
 from blender_jobs._vision.camera import FloatArray, inverse_transform, transform
-from blender_jobs._vision.hiding import hides
 from blender_jobs._vision.silhouette import Patch
 from blender_jobs._vision.surfaces import Body, BodyId, Mesh, Snapshot, Surface
-from blender_jobs._vision.visibility import Occluders, image_bounds
+from blender_jobs._vision.visibility import Occluders, hides, image_bounds
 from blender_jobs._vision.warp import Warp
 
 _MARGIN = 1e-3
@@ -86,7 +86,7 @@ class Segments:
         covered |= shown
         if np.count_nonzero(shown) == self._rendered_counts[numbers].sum():
             return Patch(patch.top, patch.left, covered)
-        everywhere = _among(self._rendered, numbers)  # rounding shows it beside what arithmetic says, too
+        everywhere = _among(self._rendered, numbers)  # rounding also shows it next to where arithmetic puts it
         everywhere[place] |= covered
         return Patch(0, 0, everywhere)
 
@@ -124,14 +124,14 @@ class Segments:
         return self._rendered_geometry if self._warp is None else self._rendered_geometry.mapped(self._warp.nearest)
 
     def resolved(self) -> npt.NDArray[np.int32]:
-        """The image with all copies told apart, (H, W): 0 nothing, k the k-th of `bodies`."""
+        """The image with all copies distinguished, (H, W): 0 nothing, k the k-th of `bodies`."""
         for name in list(self._pending):
             self._resolve(name)
         return self.image
 
     @cached_property
     def image(self) -> npt.NDArray[np.int32]:
-        """(H, W): 0 nothing (or not told apart yet), k the k-th of `bodies`."""
+        """(H, W): 0 nothing (or not yet distinguished), k the k-th of `bodies`."""
         return self._rendered if self._warp is None else self._warp.nearest(self._rendered)
 
     @cached_property
@@ -146,7 +146,7 @@ class Segments:
         return np.bincount(image.ravel(), minlength=len(self.bodies) + 1)
 
     def _numbers_of(self, surface: Surface) -> list[int]:
-        """The numbers of a surface's bodies, told apart from all copies of the same objects."""
+        """The numbers of a surface's bodies, distinguished from all copies of the same objects."""
         for body in surface.bodies:
             self._resolve(body.owner)
         return [self._numbers[body.owner, body.key] for body in surface.bodies]

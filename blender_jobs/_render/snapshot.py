@@ -14,9 +14,9 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs._render import handlers, opaque
+from blender_jobs._render import animation, shaders
 from blender_jobs._render.properties import temporarily
-from blender_jobs._vision import strands
+from blender_jobs._vision import surfaces
 from blender_jobs._vision.camera import FloatArray, inverse_transform, transform
 from blender_jobs._vision.surfaces import SOLID, Body, Cover, Faces, Key, Mesh, Snapshot, joined
 from blender_jobs.job import JobError
@@ -24,8 +24,8 @@ from blender_jobs.lens import image_size, scene_camera
 
 Result = TypeVar("Result")
 
-INDIRECT = "it is seen indirectly only (its collection is set so)"
-SHADOW_CATCHER = "it is a shadow catcher, of which the picture shows the shadows alone"
+INDIRECT = "only indirect rays see it (its collection is set so)"
+SHADOW_CATCHER = "it is a shadow catcher, of which the image only shows the shadows"
 
 _UNUSED = 2**31 - 1
 """What Blender fills a `persistent_id` up with."""
@@ -77,7 +77,7 @@ def evaluate(scene: bpy.types.Scene, look: Callable[[bpy.types.Depsgraph], Resul
     if not SnapshotEngine.is_registered:
         bpy.utils.register_class(SnapshotEngine)
     SnapshotEngine.look = staticmethod(once)
-    with handlers.all_off(), temporarily(scene, _QUIET), _rendered(scene):
+    with animation.all_handlers_off(), temporarily(scene, _QUIET), _rendered(scene):
         try:
             bpy.ops.render.render()
         except RuntimeError as error:
@@ -106,7 +106,7 @@ def take(scene: bpy.types.Scene, faces: bool = False) -> Snapshot:
 
     Args:
         scene: with a camera; the context's.
-        faces: whether meshes keep their polygons, which `blender_jobs._render.flow` needs.
+        faces: whether meshes keep their polygons, which `blender_jobs._worker.motion` needs.
 
     Raises:
         ValueError: the camera cannot be described, see `scene_camera`.
@@ -188,8 +188,8 @@ class _Taker:
         address = obj.original.as_pointer()
         if address not in self._covers:
             used = self._used(obj) or [None]
-            covers = [SOLID if material is None else opaque.cover(material) for material in used]
-            self._covers[address] = covers, any(material and opaque.displaces(material) for material in used)
+            covers = [SOLID if material is None else shaders.cover(material) for material in used]
+            self._covers[address] = covers, any(material and shaders.displaces(material) for material in used)
         return self._covers[address]
 
     def _used(self, obj: Any) -> list[Any]:
@@ -217,7 +217,7 @@ class _Taker:
         if maker.indirect_only_get(view_layer=self._layer):
             return INDIRECT, False
         used = self._used(obj)
-        if used and all(map(opaque.holds_out, used)):
+        if used and all(map(shaders.holds_out, used)):
             return "its material is a holdout, a hole in the picture", True
         if obj.is_shadow_catcher or maker.is_shadow_catcher:
             return SHADOW_CATCHER, True
@@ -281,7 +281,7 @@ def _curves(data: Any, faces: bool) -> Mesh | None:
         return None
     points = _column(data.points, "position", np.float32, 3).astype(np.float64)
     sizes = np.array([len(curve.points) for curve in data.curves], dtype=np.int64)
-    return strands.tubes(points, sizes, _radii(data, len(points)))
+    return surfaces.tubes(points, sizes, _radii(data, len(points)))
 
 
 def _points(data: Any, faces: bool) -> Mesh | None:
@@ -289,7 +289,7 @@ def _points(data: Any, faces: bool) -> Mesh | None:
     if not len(data.points):
         return None
     centres = _column(data.points, "co", np.float32, 3).astype(np.float64)
-    return strands.balls(centres, _radii(data, len(centres)))
+    return surfaces.balls(centres, _radii(data, len(centres)))
 
 
 _READERS: dict[str, Callable[[Any, bool], Mesh | None]] = {"MESH": _mesh, "CURVES": _curves, "POINTCLOUD": _points}
@@ -323,7 +323,7 @@ def _hair(obj: Any, matrix: FloatArray) -> Iterator[tuple[Mesh, int]]:
         count = len(numbers) // steps
         taper = np.linspace(settings.root_radius, settings.tip_radius, steps) * settings.radius_scale / 2
         own = inverse_transform(matrix, np.array(places, dtype=np.float64))
-        yield strands.tubes(own, np.full(count, steps, dtype=np.int64), np.tile(taper, count)), settings.material - 1
+        yield surfaces.tubes(own, np.full(count, steps, dtype=np.int64), np.tile(taper, count)), settings.material - 1
 
 
 def _column(collection: Any, name: str, dtype: Any, width: int) -> npt.NDArray[Any]:

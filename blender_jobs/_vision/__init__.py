@@ -1,1 +1,1 @@
-"""What lies beneath the view: the camera's arithmetic, boxes, silhouettes, visibility, evaluated shapes."""
+"""What the view is computed with: the camera's arithmetic, boxes, silhouettes, visibility, evaluated shapes."""

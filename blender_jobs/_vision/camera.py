@@ -155,7 +155,7 @@ class Camera:
         axes = matrix_world[:3, :3] / np.maximum(lengths, 1e-30)
         if np.abs(axes - pose[:3, :3]).max() > 1e-4:
             raise ValueError(
-                f"camera {name!r} is mirrored, sheared or flattened, which no OpenCV pose can say:"
+                f"camera {name!r} is mirrored, sheared or flattened, which no OpenCV pose can describe:"
                 " apply its scale, and its parents' (Object > Apply > Scale)"
             )
         K = rounded(intrinsics(type, size, projection))

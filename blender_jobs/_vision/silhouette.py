@@ -1,7 +1,7 @@
 """Which pixels a mesh covers, hidden by others or not: numpy alone, no Blender.
 
 A pixel is covered if its centre's line of sight meets a triangle, from either side, within the clip range. This is
-told in homogeneous image points (x * w, y * w, w, depth), see `Camera.homogeneous`, so that triangles that reach
+decided in homogeneous image points (x * w, y * w, w, depth), see `Camera.homogeneous`, so that triangles that reach
 behind the camera need no cutting: a pixel lies in a triangle where the volumes that its line of sight spans with
 the three sides have the triangle's sign (Olano and Greer, "Triangle scan conversion using 2D homogeneous
 coordinates", 1997). Those are linear along a row of pixels, which gives the row's covered span at once.

@@ -1,22 +1,24 @@
 """Whether something hides a point from the camera: numpy alone, no Blender.
 
 A surface hides a point if the point's line of sight meets one of its triangles between the near clip plane and the
-point. Where it meets is told in homogeneous image points, as in `blender_jobs._vision.silhouette`: by the volumes that
-the line spans with the three sides. Only elementwise float64 arithmetic is done, so that all processors agree, and a
-scene of millimetres gives the same flags as one of kilometres.
+point. Where it meets is decided in homogeneous image points, as in `blender_jobs._vision.silhouette`: by the volumes
+that the line spans with the three sides. Only elementwise float64 arithmetic is done, so that all processors agree, and
+a scene of millimetres gives the same flags as one of kilometres.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from blender_jobs._vision.camera import Camera, FloatArray
-from blender_jobs._vision.surfaces import THROUGH, UNSURE, Body, Key
+from blender_jobs._vision.surfaces import THROUGH, UNSURE, Body, Key, Surface
 
 _TOLERANCE = 5e-5
 """Of what the image's longer side spans at a point: a surface this little before it does not hide it."""
@@ -159,7 +161,7 @@ class _Bounds:
         return _Bounds(self.low[:, chosen], self.high[:, chosen], self.near[chosen])
 
     def hold(self, sights: FloatArray, limits: FloatArray) -> npt.NDArray[np.bool_]:
-        """Whether points (K, 2) lie within them, and their limits (K,) behind their nearest: (K, N)."""
+        """Whether points (K, 2) lie within them, and their limits (K,) beyond their nearest: (K, N)."""
         x, y = sights.T[:, :, None]
         columns = (x >= self.low[0]) & (x <= self.high[0])
         held: npt.NDArray[np.bool_] = columns & (y >= self.low[1]) & (y <= self.high[1])
@@ -199,8 +201,8 @@ class _Groups:
     bounds: _Bounds
 
 
-def _bounds_of(image: FloatArray, corners: npt.NDArray[np.int32], clip_start: float) -> _Bounds:
-    """The bounds of triangles (T, 3), numbers of homogeneous points (V, 4).
+def _bounds_of(image: FloatArray, corners: npt.NDArray[np.integer[Any]], clip_start: float) -> _Bounds:
+    """The bounds of triangles, or other bodies of K corners: (N, K) numbers of homogeneous points (V, 4).
 
     Infinite where the near plane cuts one; the lowest above the highest where all of it is before that plane.
     """
@@ -208,14 +210,15 @@ def _bounds_of(image: FloatArray, corners: npt.NDArray[np.int32], clip_start: fl
     before = depth < clip_start
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = [image[:, axis] / image[:, 2] for axis in (0, 1)]
-    a, b, c = (np.ascontiguousarray(column) for column in corners.T)
-    low = np.stack([np.minimum(np.minimum(x[a], x[b]), x[c]) - _SLACK for x in columns])
-    high = np.stack([np.maximum(np.maximum(x[a], x[b]), x[c]) + _SLACK for x in columns])
+    ends = [np.ascontiguousarray(column) for column in corners.T]
+    low = np.stack([functools.reduce(np.minimum, [x[end] for end in ends]) - _SLACK for x in columns])
+    high = np.stack([functools.reduce(np.maximum, [x[end] for end in ends]) + _SLACK for x in columns])
     if before.any():
-        some, every = before[a] | before[b] | before[c], before[a] & before[b] & before[c]
+        some = functools.reduce(np.logical_or, [before[end] for end in ends])
+        every = functools.reduce(np.logical_and, [before[end] for end in ends])
         low[:, some], high[:, some] = -np.inf, np.inf
         low[:, every], high[:, every] = np.inf, -np.inf
-    return _Bounds(low, high, np.minimum(np.minimum(depth[a], depth[b]), depth[c]))
+    return _Bounds(low, high, functools.reduce(np.minimum, [depth[end] for end in ends]))
 
 
 def image_bounds(camera: Camera, bodies: Sequence[Body]) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -230,13 +233,9 @@ def image_bounds(camera: Camera, bodies: Sequence[Body]) -> tuple[FloatArray, Fl
     matrices = np.array([body.matrix for body in bodies])[..., None]  # (B, 4, 4, 1)
     world = [m[:, 0] * x + m[:, 1] * y + m[:, 2] * z + m[:, 3] for m in (matrices[:, row] for row in range(3))]
     image = camera.homogeneous(np.stack(world, axis=-1).reshape(-1, 3)).reshape(len(bodies), 8, 4)
-    before = image[..., 3] < camera.clip_start
-    with np.errstate(divide="ignore", invalid="ignore"):
-        places = image[..., :2] / image[..., 2:3]
-    low, high = places.min(axis=1) - _SLACK, places.max(axis=1) + _SLACK
-    low[before.any(axis=1)], high[before.any(axis=1)] = -np.inf, np.inf
-    low[before.all(axis=1)] = np.inf
-    return low, high, image[..., 3].min(axis=1)
+    corners = np.arange(image.shape[0] * 8).reshape(-1, 8)
+    bounds = _bounds_of(image.reshape(-1, 4), corners, camera.clip_start)
+    return bounds.low.T, bounds.high.T, bounds.near
 
 
 def tolerances(camera: Camera, world: FloatArray, depth: FloatArray) -> FloatArray:
@@ -318,3 +317,63 @@ def _crossed(corners: FloatArray, sights: FloatArray) -> tuple[npt.NDArray[np.bo
         depth = weights[0] * corners[:, 0, 3] + weights[1] * corners[:, 1, 3] + weights[2] * corners[:, 2, 3]
         inside = (weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0) & (total != 0)
     return inside, depth
+
+
+_EDGE = 0.01
+"""Pixels: an edge so near to a pixel's centre may be on either side of the rendered ray, which strays by half of it."""
+_AROUND = np.array([[0, 0], [-_EDGE, -_EDGE], [-_EDGE, _EDGE], [_EDGE, -_EDGE], [_EDGE, _EDGE]])
+_SLOPE_OF_ONE = 10
+"""Tolerances by which depths of one surface may differ within that."""
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def hides(
+    camera: Camera, surface: Surface, pixels: FloatArray, depth: FloatArray, occluders: Callable[[], Occluders]
+) -> BoolArray:
+    """Whether something nearer hides a surface at pixels that it covers and that show something else, (N,).
+
+    Args:
+        camera: one that does not distort.
+        surface: the surface.
+        pixels: (N, 2), the pixels' centres.
+        depth: (N,), of what they show; infinite for nothing.
+        occluders: gives all of the frame; asked where a pixel shows nothing: a holdout may be there, a shadow catcher.
+    """
+    near = image_bounds(camera, surface.bodies)[2].min()
+    hidden: BoolArray = depth < near  # of most of what others hide, no more need be asked
+    asked = np.flatnonzero(~hidden)
+    if len(asked):
+        own, inner = _met(Occluders(camera, surface.bodies), pixels[asked])
+        reach = _SLOPE_OF_ONE * _tolerance(camera, pixels[asked], own)
+        # Well within the surface, what it touches hides it, too; farther away is only what is seen through a hole.
+        limit = np.where(inner, own + reach, own - reach)
+        hidden[asked] = (depth[asked] < limit) & np.isfinite(own)
+        unclear = np.flatnonzero(np.isinf(depth[asked]) & np.isfinite(own))
+        if len(unclear):
+            there, all_around = _met(occluders(), pixels[asked[unclear]], surface)
+            hidden[asked[unclear]] = (all_around | inner[unclear]) & (there < limit[unclear])
+    return hidden
+
+
+def _met(surfaces: Occluders, pixels: FloatArray, but: Surface | None = None) -> tuple[FloatArray, BoolArray]:
+    """The least depth at which surfaces are met at or next to pixels (N, 2), and whether all around: (N,) each.
+
+    Where only pixels tell whether a surface is looked through, it counts for itself and not among others.
+    """
+    sights = (pixels[:, None] + _AROUND).reshape(-1, 2)
+    hits = surfaces.hits(sights, np.full(len(sights), np.inf))
+    kept = np.ones(len(hits.point), dtype=bool)
+    if but is not None:
+        mine = np.array([body.ids <= but.ids for body in surfaces.bodies], dtype=bool)
+        kept = ~(mine[hits.body] | hits.unsure) if len(mine) else kept
+    least: FloatArray = np.full(len(sights), np.inf)
+    np.minimum.at(least, hits.point[kept], hits.depth[kept])
+    around = least.reshape(-1, len(_AROUND))
+    return around.min(axis=1), np.isfinite(around).all(axis=1)
+
+
+def _tolerance(camera: Camera, pixels: FloatArray, depth: FloatArray) -> FloatArray:
+    known = np.where(np.isfinite(depth), depth, 1.0)
+    world = camera.unproject(np.column_stack([pixels, known]))
+    return tolerances(camera, world, known)

@@ -32,7 +32,7 @@ class Warp:
     def image(self, pixels: npt.NDArray[Kind]) -> npt.NDArray[Kind]:
         """(h, w, C) to (H, W, C) of the same dtype: between the four nearest pixel centres, bilinearly.
 
-        Whole numbers are rounded to the nearest, halves to the even one. Values are mixed as they stand: those
+        Whole numbers are rounded to the nearest, halves to the even one. Values are mixed as stored: those
         of an encoded image are not made linear light first, as OpenCV's remap does not.
         """
         flat = self._flat(pixels)

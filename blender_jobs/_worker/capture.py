@@ -12,12 +12,12 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from blender_jobs import lens, seeds
-from blender_jobs._render import geometry, handlers, render, snapshot
+from blender_jobs import _annotations, lens, seeds
+from blender_jobs._render import animation, geometry, render, snapshot
 from blender_jobs._render.geometry_render import render_geometry
 from blender_jobs._render.segments import Segments
 from blender_jobs._vision.surfaces import Snapshot
-from blender_jobs._worker import sample, viewpoint
+from blender_jobs._worker import staging
 from blender_jobs._worker.loading import blame
 from blender_jobs.job import Job, JobError
 from blender_jobs.orders import Render
@@ -51,7 +51,7 @@ class Shot:
             flows: the members of the pass ``flow``, where it is wanted.
         """
         arrays = self._arrays(passes, flows) if passes else {}
-        members = {**self.members, **{name: sample.npy(array) for name, array in arrays.items()}}
+        members = {**self.members, **{name: _annotations.npy(array) for name, array in arrays.items()}}
         return {f"{self.camera}.{name}" if self.camera else name: content for name, content in members.items()}
 
     def _arrays(self, passes: list[str], flows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -68,7 +68,7 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
 
     Args:
         job: the scene's owner.
-        order: what is to be rendered, and how.
+        order: what to render, and how.
         camera: the camera object's name; empty for the scene's own.
         moment: which frame this is.
         scratch: folder for the files that Blender writes.
@@ -77,13 +77,13 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
         JobError: there is no such camera, the scene cannot be rendered, or `annotate` fails.
     """
     scene, described, settings = bpy.context.scene, order.described, order.render
-    aimed = viewpoint.aim(camera, order.job.path)
+    aimed = staging.aim_camera(camera, order.job.path)
     if hasattr(scene, "cycles"):
         number = described.cameras.index(camera) if camera else 0
         scene.cycles.seed = seeds.frame_seed(order.seed, moment.episode, moment.frame, number)
     with blame(order.job.path, "camera"):
         seen = snapshot.take(scene)
-        with handlers.frame_handlers_off(), lens.ideal(scene, seen.camera) as warp:
+        with animation.frame_handlers_off(), lens.ideal(scene, seen.camera) as warp:
             image = render.render_image(scene, settings, scratch, warp)
     if scene.camera != aimed:
         raise JobError(f"{order.job.path}: the scene's camera changed during the render; a handler or a marker set it")
@@ -108,7 +108,7 @@ def take(job: Job, order: Render, camera: str, moment: Moment, scratch: Path) ->
             "frame": view.frame,
             "seed": order.seed,
         }
-        return Shot(camera, view, look, sample.members(settings.image, image, common, annotations))
+        return Shot(camera, view, look, _annotations.sample_members(settings.image, image, common, annotations))
 
 
 class _Look:

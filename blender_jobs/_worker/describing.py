@@ -12,10 +12,12 @@ from typing import Any
 import bpy
 
 from blender_jobs import assets, passes
-from blender_jobs._render import devices, render
-from blender_jobs._worker import engines, own_members, scene_files, viewpoint
-from blender_jobs._worker.fields import json_value, resolve_fields
-from blender_jobs._worker.guard import offences
+from blender_jobs._render import properties, render
+from blender_jobs._render.snapshot import INDIRECT, SHADOW_CATCHER, take
+from blender_jobs._vision.surfaces import SOLID, Body
+from blender_jobs._worker import scene_files, staging
+from blender_jobs._worker.fields import check_init, check_member_names, json_value, member_notes, resolve_fields
+from blender_jobs._worker.lint import offences
 from blender_jobs._worker.loading import blame, load_job, sources_of
 from blender_jobs._worker.staging import build_scene, leave_edit_mode
 from blender_jobs.categories import as_coco
@@ -34,11 +36,11 @@ def describe(request: Describe) -> Described:
     """
     job_class, tree = load_job(request.job)
     with blame(request.job.path, "class"):
-        own_members.check_names(job_class, sources_of(request.job.path, tree))
+        check_member_names(job_class, sources_of(request.job.path, tree))
     folder = request.job.base
     fields = _placed(resolve_fields(job_class, request.settings), request.settings, folder)
     with blame(request.job.path, "__init__"):
-        own_members.check_init(job_class, fields)
+        check_init(job_class, fields)
         job = job_class(**fields)
     with blame(request.job.path, "class attributes"):
         described = Described(
@@ -56,7 +58,7 @@ def describe(request: Describe) -> Described:
             blend=_blend(request.blend, job, folder),
             trust_blend=request.trust_blend,
             missing_files=request.missing_files,
-            devices=devices.select(request.render.device),
+            devices=render.select_device(request.render.device),
         )
         _check_categories(described)
         declared = [Path(path) for path in _entries(job, "assets")]
@@ -77,7 +79,7 @@ def describe(request: Describe) -> Described:
         },
         assets=found,
         missing=missing,
-        notes=[*own_members.notes(job_class), *notes, *_habits(sources)],
+        notes=[*member_notes(job_class), *notes, *_habits(sources)],
     )
 
 
@@ -97,7 +99,7 @@ def _placed(fields: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -
 
 
 def _portable(value: Any, folder: Path) -> Any:
-    """Return what stands for a field's value on any machine: paths from the job file's folder, others by their name."""
+    """Return a field's value as it is on any machine: paths relative to the job file's folder, others by their name."""
     if isinstance(value, Path):
         return value.relative_to(folder) if value.is_relative_to(folder) else Path(value.name)
     return value
@@ -112,7 +114,7 @@ def _entries(job: Job, attribute: str) -> list[Any]:
         return list(value)
     except TypeError:
         raise JobError(
-            f"{type(job).__name__}.{attribute} is {value!r}, where several can stand; give a tuple: ({value!r},)"
+            f"{type(job).__name__}.{attribute} is {value!r}, which must be several values; use a tuple: ({value!r},)"
         ) from None
 
 
@@ -168,7 +170,7 @@ def _blend(given: str, job: Job, folder: Path) -> str:
         return ""
     path = Path(given).absolute() if given else folder / str(job.blend)
     if not path.is_file():
-        raise JobError(f"there is no file {path}; give it with --blend, or correct {type(job).__name__}.blend")
+        raise JobError(f"there is no file {path}; give it with --blend, or fix {type(job).__name__}.blend")
     return str(path)
 
 
@@ -181,8 +183,12 @@ def _rehearsed(job: Job, request: Describe, described: Described) -> tuple[list[
     assets.begin(request.job.base, None)
     notes = build_scene(job, request.job, described, request.render)
     leave_edit_mode()
-    notes += [*viewpoint.choose(job.view_layer, request.job.path), *engines.notes(request.render.engine), *_unit()]
-    scene, files = bpy.context.scene, scene_files.survey(described.frames)
+    notes += [
+        *staging.choose_view_layer(job.view_layer, request.job.path),
+        *engine_notes(request.render.engine),
+        *_unit(),
+    ]
+    scene, files = bpy.context.scene, scene_files.collect(described.frames)
     if described.missing_files == "refuse":
         files.check(scene, described.blend)
     missing = assets.names(files.lost(scene), described.blend)
@@ -207,3 +213,44 @@ def _habits(sources: Sequence[Asset]) -> list[str]:
     return [f"{name}, {offence}" for name, offence in found[:_MOST_HABITS]] + (
         [f"and {len(found) - _MOST_HABITS} more of this kind"] if len(found) > _MOST_HABITS else []
     )
+
+
+_MOST_NAMED = 5
+
+
+def engine_notes(engine: str) -> list[str]:
+    """Return what the user should know of the scene as it is now, in `engine`.
+
+    Workbench draws every surface as solid, whatever its material lets through and its object's visibility is set to;
+    EEVEE draws shadow catchers and what Cycles sees indirectly only. Workbench has no motion blur.
+    """
+    if engine == "cycles":
+        return []
+    return [*_sharp(engine), *_solid(engine)]
+
+
+def _sharp(engine: str) -> list[str]:
+    if engine != "workbench" or not properties.shutter(bpy.context.scene):
+        return []
+    return ["workbench has no motion blur, which the scene asks for: its images are sharp; --engine cycles blurs them"]
+
+
+def _solid(engine: str) -> list[str]:
+    try:
+        bodies = take(bpy.context.scene).all_bodies
+    except (ValueError, JobError):  # reported when the first frame is rendered
+        return []
+    names = sorted({body.name for body in bodies if _is_drawn_otherwise(engine, body)})
+    if not names:
+        return []
+    named = ", ".join(map(repr, names[:_MOST_NAMED])) + ", ..." * (len(names) > _MOST_NAMED)
+    return [
+        f"{engine} draws {len(names)} objects as solid that labels and passes see through or leave out ({named});"
+        " --engine cycles draws them as labels and passes do"
+    ]
+
+
+def _is_drawn_otherwise(engine: str, body: Body) -> bool:
+    if engine == "eevee":
+        return body.unseen in (INDIRECT, SHADOW_CATCHER)
+    return bool(body.unseen or (body.cover < SOLID).any())

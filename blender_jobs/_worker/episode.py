@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,16 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_jobs import assets, caches, lens, seeds
-from blender_jobs._render import handlers, pins, properties, render
-from blender_jobs._worker import capture, motion, scene_files, simulation, viewpoint
+from blender_jobs import _simulations, assets, lens, seeds
+from blender_jobs._render import animation, properties, render
+from blender_jobs._worker import capture, motion, scene_files, staging
 from blender_jobs._worker.capture import Shot
-from blender_jobs._worker.leftovers import Leftovers
 from blender_jobs._worker.loading import blame
 from blender_jobs._worker.staging import build_scene, leave_edit_mode
 from blender_jobs.job import Job
 from blender_jobs.orders import EpisodeOrder, Render
 
-Sample = tuple[int, dict[str, bytes]]
+FrameMembers = tuple[int, dict[str, bytes]]
 """A frame and its members."""
 
 
@@ -28,7 +28,7 @@ Sample = tuple[int, dict[str, bytes]]
 class Player:
     """Plays the episodes of one order in this Blender.
 
-    State: `_job`, the scene's owner; made anew for each episode unless the job reuses its scene. What the plan sets in
+    State: `_job`, the scene's owner; created for each episode unless the job reuses its scene. What the plan sets in
     the scene, the files that the scene reads, and what a reused one has kept of earlier episodes.
     """
 
@@ -60,13 +60,13 @@ class Player:
             job.randomize(rng)
         scene = bpy.context.scene
         leave_edit_mode()
-        viewpoint.choose(job.view_layer, self.order.job.path)
-        caches.contain()
-        self._files = scene_files.survey(described.frames)
+        staging.choose_view_layer(job.view_layer, self.order.job.path)
+        _simulations.contain_caches()
+        self._files = scene_files.collect(described.frames)
         for file in self._files.present(scene):
             assets.use(file)
         self._pins = render.pinned(self.order.render)
-        pins.silence_animation(scene, self._pins)
+        properties.silence_animation(scene, self._pins)
         properties.apply(scene, self._pins)
         scene.render.threads = self.order.threads
         if self.order.save_blend:  # now, for the frames may be what Blender does not survive
@@ -77,12 +77,14 @@ class Player:
         for frame, members in samples(job, rng, wanted.episode, list(keys)):
             yield keys[frame], frame, members
 
-    def _samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[Sample]:
+    def _samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[FrameMembers]:
         for frame in self._frames(job, rng, wanted[0], wanted[-1]):
             if frame in wanted:
                 yield frame, self._members(self._shots(job, capture.Moment(episode, frame)))
 
-    def _moving_samples(self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]) -> Iterator[Sample]:
+    def _moving_samples(
+        self, job: Job, rng: np.random.Generator, episode: int, wanted: list[int]
+    ) -> Iterator[FrameMembers]:
         """Yield each frame wanted once the next one is there, to which its surfaces flow."""
         shots: list[Shot] = []
         before: motion.State | None = None
@@ -98,7 +100,7 @@ class Player:
         """Return the job with its scene built and nothing drawn yet."""
         if self._job is not None and self.job_class.reuse_scene:
             return self._job
-        handlers.reset()
+        animation.reset_handlers()
         with self._blame("__init__"):
             self._job = self.job_class(**self.fields)
         build_scene(self._job, self.order.job, self.order.described, self.order.render)
@@ -106,16 +108,16 @@ class Player:
         return self._job
 
     def _frames(self, job: Job, rng: np.random.Generator, first: int, last: int) -> Iterator[int]:
-        """Step physics and animation through every frame up to the last: skipping one changes those behind it."""
+        """Step physics and animation through every frame up to the last: skipping one changes those after it."""
         first = min(1, first)
-        simulation.begin(bpy.context.scene, first, last)
+        _simulations.begin_physics(bpy.context.scene, first, last)
         for frame in range(first, last + 1):
             with self._blame("step"):
                 job.step(rng, frame)
             scene = bpy.context.scene
-            pins.hold(scene, self._pins)
+            properties.hold(scene, self._pins)
             scene.frame_set(frame)
-            pins.check(scene, self._pins)
+            properties.check(scene, self._pins)
             if self.order.described.missing_files == "refuse" and (frame == first or type(job).step is not Job.step):
                 self._files.check(scene, self.order.described.blend)
             yield frame
@@ -142,3 +144,58 @@ class Player:
 
     def _blame(self, hook: str) -> Any:
         return blame(self.order.job.path, hook)
+
+
+_NAMED = 3
+"""Objects that are spelled out."""
+
+
+class Leftovers:
+    """Watches a scene that `Job.reuse_scene` keeps, over the episodes of a shard.
+
+    State: the objects that were there before the first `randomize`, and before the present one.
+    """
+
+    def __init__(self) -> None:
+        """Take note of what `setup` has made: it is meant to stay."""
+        self._built = list(bpy.context.scene.objects)
+        self._before: list[Any] = []
+
+    def begin(self) -> None:
+        """Take note of what earlier episodes have made, before the next one is drawn."""
+        built = _addresses(self._built)
+        self._before = [obj for obj in bpy.context.scene.objects if obj.as_pointer() not in built]
+
+    def note(self, described: Collection[str]) -> str:
+        """Return one line on what piles up: it is still shown, nothing describes it, and more has come; or nothing.
+
+        What a job keeps on purpose it describes, hides, or makes once.
+
+        Args:
+            described: the full names of the objects that the episode's views have described.
+        """
+        here = {obj.as_pointer(): obj for obj in bpy.context.scene.objects}
+        kept = _addresses(self._before)
+        left = [obj for at, obj in here.items() if at in kept and _shows(obj, described)]
+        made = here.keys() - _addresses(self._built) - kept
+        if not left or not made:
+            return ""
+        names = ", ".join(obj.name for obj in left[:_NAMED]) + ", ..." * (len(left) > _NAMED)
+        return (
+            f"reuse_scene: objects that randomize() makes pile up: {len(left)} of earlier episodes are still shown,"
+            f" no annotation describes them ({names}), and {len(made)} new ones come on top; make them in setup() and"
+            " only change them in randomize(), or remove them there first: bpy.data.objects.remove(obj)"
+        )
+
+
+def _addresses(objects: list[Any]) -> set[int]:
+    """Return where the objects are that have not been removed: the address of one that has may be another's by now."""
+    found = set()
+    for obj in objects:
+        with suppress(ReferenceError):
+            found.add(obj.as_pointer())
+    return found
+
+
+def _shows(obj: Any, described: Collection[str]) -> bool:
+    return not obj.hide_render and obj.name_full not in described

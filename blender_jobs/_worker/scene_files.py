@@ -1,48 +1,55 @@
-"""The files that a scene reads beside its ``.blend``, by what reads them: which are there, and which are lost.
+"""The files that a scene reads, apart from its ``.blend``: which of them a render needs, and which are lost.
 
-`bpy.utils.blend_paths` names paths, not files: a template for tiles, the first of a sequence, a folder of caches, what
-is written and never read, what no render touches.
+A render needs the data-blocks that are reached from what is shown, by the ways that Blender takes. Where in doubt a
+data-block counts as needed: an image in a material that no face uses, for one. Not followed are nodes that lead to no
+output, modifiers and objects that renders leave out, background images of cameras, brushes, the compositor and the
+sequencer.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bpy
 
-from blender_jobs import assets, caches
-from blender_jobs._worker import needs, sequences
+from blender_jobs import assets
+from blender_jobs._render import animation, shaders
+from blender_jobs._worker.readers import Frames, Reads, files_read, shortened
 from blender_jobs.job import JobError
 
-Frames = Sequence[int]
-
 _OF_BLENDER = "datafiles/assets"
-"""In the path of what comes with Blender: brushes of whatever saved the file, for one."""
-_USD = frozenset([".usd", ".usda", ".usdc"])
-_USD_REFERENCE = re.compile(r"@+([^@\n]+?)@+")
-_IMPORTED = "GeometryNodeImport"
-"""How the types of the nodes begin that read files while the geometry is evaluated."""
+"""In the path of what comes with Blender: brushes of the Blender that saved the file, for one."""
 
+_Step = tuple[Any, bool]
+"""A data-block, and whether it is seen; if not, it only moves or shapes what is."""
 
-@dataclass(frozen=True)
-class Reads:
-    """What one data-block, or a modifier of it, reads."""
-
-    owner: bpy.types.ID
-    what: str
-    """In words: ``image 'wood'``."""
-    present: Sequence[Path] = ()
-    lost: Sequence[Path] = ()
-    """What a render of the frames would read, and what is not there."""
-    is_used: bool = True
-    """Whether renders that show the owner read it: not what a modifier reads that renders leave out."""
-    note: str = ""
-    """What the user should know."""
+_NOT_FOLLOWED = frozenset(
+    [
+        "active_texture",
+        "animation_data",
+        "asset_data",
+        "background_images",
+        "id_data",
+        "library",
+        "library_weak_reference",
+        "node_tree",
+        "original",
+        "override_library",
+        "parent",
+        "preview",
+        "rna_type",
+        "shape_keys",
+    ]
+)
+_ALIKE = frozenset(["materials", "texture_slots", "bakes", "targets"])
+"""Collections that are followed; others may be large."""
+_OF_PHYSICS = frozenset(["COLLISION", "FLUID", "DYNAMIC_PAINT"])
+_DEPTH = 3
+"""How many structures within structures are looked into."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,11 @@ class SceneFiles:
         others = sorted({file for entry in self.reads if entry not in needed for file in entry.lost})
         notes = list(dict.fromkeys(entry.note for entry in self.reads if entry.note))
         if lost := sorted({file for entry in needed for file in entry.lost}):
-            notes.append(f"rendered without what is missing: {_in_words(lost)}")
+            notes.append(f"rendered without missing files: {_in_words(lost)}")
         if others:
-            notes.append(f"not there, and not needed by what is rendered: {_in_words(others)}")
+            notes.append(f"missing, but not needed for rendering: {_in_words(others)}")
         if damaged := self._damaged(scene):
-            notes.append(f"damaged, and not needed by what is rendered: {_in_words(damaged)}")
+            notes.append(f"damaged, but not needed for rendering: {_in_words(damaged)}")
         return notes
 
     def check(self, scene: bpy.types.Scene, blend: str) -> None:
@@ -108,302 +115,150 @@ class SceneFiles:
         """Return those of the readers that a render of the scene, as it is now, depends on."""
         if not readers:
             return []
-        wanted = needs.needed(scene)
+        wanted = _needed_by(scene)
         wanted |= {block.library for block in wanted if block.library is not None}
         return [entry for entry in readers if entry.is_used and entry.owner in wanted]
 
 
-def survey(frames: Frames) -> SceneFiles:
-    """Return what all that is loaded reads.
+def collect(frames: Frames) -> SceneFiles:
+    """Return what everything that is loaded reads.
 
     Args:
         frames: those that are rendered.
     """
-    found = [entry for kind in _KINDS for entry in kind(frames)]
-    return SceneFiles([*found, *_anything_else(found)])
+    return SceneFiles(files_read(frames))
 
 
 def _in_words(files: Sequence[Path]) -> str:
-    return ", ".join(sequences.shortened(files))
+    return ", ".join(shortened(files))
 
 
-def _place(block: Any, path: str) -> Path:
-    """Return a data-block's path, absolute: relative ones start at the ``.blend`` that the data-block is from."""
-    return _absolute(path, block.library)
-
-
-def _absolute(path: str, library: Any = None) -> Path:
-    return Path(os.path.normpath(bpy.path.abspath(path, library=library)))
-
-
-def _one(owner: Any, what: str, path: str, **more: Any) -> Reads:
-    """Return the reading of one file; of none where there is no path."""
-    if not path:
-        return Reads(owner, what, **more)
-    file = _place(owner, path)
-    return Reads(owner, what, [file], **more) if file.is_file() else Reads(owner, what, (), [file], **more)
-
-
-def _said(kind: str, block: Any) -> str:
-    return f"{kind} {block.name!r}"
-
-
-def _libraries(frames: Frames) -> Iterator[Reads]:
-    for library in bpy.data.libraries:
-        if not library.packed_file:
-            path = _absolute(library.filepath)
-            there = path.is_file()
-            yield Reads(library, _said("library", library), [path] if there else (), () if there else [path])
-    if not bpy.data.libraries:
-        return
-    kinds = (getattr(bpy.data, entry.identifier) for entry in bpy.data.bl_rna.properties if entry.type == "COLLECTION")
-    for block in (block for kind in kinds for block in kind):
-        if getattr(block, "is_missing", False) and block.library is not None:
-            path = _absolute(block.library.filepath)
-            if path.is_file():  # otherwise the library is what is lost
-                yield Reads(block, _said(block.bl_rna.name.lower(), block), (), [path / block.name])
-
-
-def _images(frames: Frames) -> Iterator[Reads]:
-    users: dict[Any, list[Any]] | None = None
-    for image in bpy.data.images:
-        what = _said("image", image)
-        if image.source in ("GENERATED", "VIEWER") or image.packed_file or len(image.packed_files):
-            continue
-        path = image.filepath_raw
-        if not path:
-            yield Reads(image, what)
-        elif image.source == "TILED":
-            yield _parted(image, what, [_place(image, _tile(path, tile.number)) for tile in image.tiles])
-        elif image.source == "SEQUENCE":
-            if users is None:
-                users = {}
-                for used, user in needs.image_users():
-                    users.setdefault(used, []).append(user)
-            first = _place(image, path)
-            numbers = {sequences.of_image(user, frame) for user in users.get(image, ()) for frame in frames}
-            yield _sequence(image, what, first, numbers)
-        else:
-            yield _one(image, what, path)
-
-
-def _tile(path: str, number: int) -> str:
-    u, v = (number - 1001) % 10 + 1, (number - 1001) // 10 + 1
-    return path.replace("<UDIM>", str(number)).replace("<UVTILE>", f"u{u}_v{v}")
-
-
-def _parted(owner: Any, what: str, files: Sequence[Path], **more: Any) -> Reads:
-    """Return the reading of files, each there or lost."""
-    there = [file for file in files if file.is_file()]
-    return Reads(owner, what, there, [file for file in files if file not in there], **more)
-
-
-def _sequence(owner: Any, what: str, first: Path, numbers: Collection[int | None], **more: Any) -> Reads:
-    """Return the reading of a sequence: all that is there of it, for a job may choose other frames."""
-    there = sequences.siblings(first)
-    wanted = sorted({sequences.numbered(first, number) for number in numbers if number is not None})
-    return Reads(owner, what, there, [file for file in wanted if not file.is_file()], **more)
-
-
-def _volumes(frames: Frames) -> Iterator[Reads]:
-    for volume in bpy.data.volumes:
-        what = _said("volume", volume)
-        if volume.packed_file or not volume.filepath:
-            continue
-        if volume.is_sequence:
-            numbers = {sequences.of_volume(volume, frame) for frame in frames}
-            yield _sequence(volume, what, _place(volume, volume.filepath), numbers)
-        else:
-            yield _one(volume, what, volume.filepath)
-
-
-def _cache_files(frames: Frames) -> Iterator[Reads]:
-    for cache in bpy.data.cache_files:
-        what = _said("cache file", cache)
-        for path in filter(None, [cache.filepath, *(layer.filepath for layer in getattr(cache, "layers", ()))]):
-            if cache.is_sequence:
-                animated = cache.override_frame and cache.animation_data is not None
-                numbers = {round(cache.frame)} if cache.override_frame else set(frames)
-                entry = _sequence(cache, what, _place(cache, path), set() if animated else numbers)
-            else:
-                entry = _one(cache, what, path)
-            yield entry
-            yield from _usd_layers(cache, what, entry.present)
-
-
-def _usd_layers(owner: Any, what: str, files: Sequence[Path]) -> Iterator[Reads]:
-    """Follow what USD files written as text refer to: layers, payloads, textures."""
-    done: set[Path] = set(files)
-    ahead = [file for file in files if file.suffix.lower() in _USD]
+def _needed_by(scene: bpy.types.Scene) -> set[bpy.types.ID]:
+    """Return the data-blocks that a render of the scene as it is now depends on, as far as they may read files."""
+    seen: set[Any] = set()
+    moving: set[Any] = set()
+    ahead = list(_roots(scene))
     while ahead:
-        file = ahead.pop()
-        content = file.read_bytes()
-        if content.startswith(b"PXR-USDC"):
-            note = (
-                f"{file.name} is binary USD: the files that it refers to are not known; name them in the job's `assets`"
-            )
-            yield Reads(owner, what, note=note)
-            continue
-        named = {file.parent / path for path in _USD_REFERENCE.findall(content.decode(errors="replace"))}
-        there = sorted(path for path in named - done if path.is_file())
-        done.update(there)
-        ahead += [path for path in there if path.suffix.lower() in _USD]
-        yield Reads(owner, what, there)
+        block, is_seen = ahead.pop()
+        done = seen if is_seen else moving
+        if block is not None and block not in seen and block not in done:
+            done.add(block)
+            ahead += _used(block, is_seen)
+    return seen | moving
 
 
-def _fonts(frames: Frames) -> Iterator[Reads]:
-    for font in bpy.data.fonts:
-        if font.filepath != "<builtin>" and not font.packed_file:
-            yield _one(font, _said("font", font), font.filepath)
+def _roots(scene: bpy.types.Scene) -> Iterator[_Step]:
+    yield scene.world, True
+    for layer in scene.view_layers:
+        if layer.use:
+            yield layer.material_override, True
+            yield getattr(layer, "world_override", None), True
+            for obj in _shown(layer.layer_collection):
+                yield obj, True
+    for obj in scene.objects:
+        pushes = obj.rigid_body or any(modifier.type in _OF_PHYSICS for modifier in obj.modifiers)
+        if pushes or obj.type == "CAMERA" or (obj.field is not None and obj.field.type != "NONE"):
+            yield obj, False
+    if scene.background_set is not None:
+        yield from _roots(scene.background_set)
 
 
-def _clips(frames: Frames) -> Iterator[Reads]:
-    for clip in bpy.data.movieclips:
-        what = _said("movie clip", clip)
-        if clip.source == "SEQUENCE":
-            yield _sequence(clip, what, _place(clip, clip.filepath), ())
-        else:
-            yield _one(clip, what, clip.filepath)
+def _shown(layer_collection: bpy.types.LayerCollection) -> Iterator[bpy.types.Object]:
+    if not layer_collection.exclude and not layer_collection.collection.hide_render:
+        yield from filter(_is_rendered, layer_collection.collection.objects)
+        for child in layer_collection.children:
+            yield from _shown(child)
+    elif layer_collection.exclude:  # what lies in it is excluded by itself
+        for child in layer_collection.children:
+            yield from _shown(child)
 
 
-def _node_files(frames: Frames) -> Iterator[Reads]:
-    owners = [*bpy.data.materials, *bpy.data.worlds, *bpy.data.lights, *bpy.data.node_groups]
-    for owner in owners:
-        tree = owner if isinstance(owner, bpy.types.NodeTree) else owner.node_tree
-        nodes = [node for node in tree.nodes if _names_a_file(node)] if tree is not None else []
-        reached = needs.reached_nodes(tree) if nodes else []
-        for node in nodes:
-            what, is_used = f"node {node.name!r} of {owner.name!r}", node in reached and not node.mute
-            if node.type == "TEX_IES":
-                yield _one(owner, what, node.filepath, is_used=is_used)
-                continue
+def _is_rendered(obj: bpy.types.Object) -> bool:
+    """Whether a render shows the object, now or as its animation goes on."""
+    return not obj.hide_render or any(curve.data_path == "hide_render" for curve in animation.curves(obj))
+
+
+def _used(block: Any, is_seen: bool) -> Iterator[_Step]:
+    yield from ((target, False) for target in _driving(block))
+    if isinstance(block, bpy.types.Object):
+        yield from _used_by_object(block, is_seen)
+    elif isinstance(block, bpy.types.Collection):
+        yield from ((obj, True) for obj in block.objects if _is_rendered(obj))
+        yield from ((child, True) for child in block.children if not child.hide_render)
+    elif isinstance(block, bpy.types.NodeTree):
+        yield from ((found, True) for found in _in_tree(block))
+    else:
+        if getattr(block, "use_nodes", True) and (tree := getattr(block, "node_tree", None)) is not None:
+            yield from ((found, True) for found in _in_tree(tree))
+            yield from ((target, False) for target in _driving(tree))
+        yield _image_in_workbench(block), True
+        found = _pointers(block)
+        yield from ((part, is_seen) for part in found if is_seen or not isinstance(part, bpy.types.Material))
+
+
+def _used_by_object(obj: bpy.types.Object, is_seen: bool) -> Iterator[_Step]:
+    yield obj.data, is_seen
+    yield obj.parent, False
+    yield getattr(obj.field, "texture", None), False
+    if is_seen:
+        yield from ((slot.material, True) for slot in obj.material_slots)
+        if obj.instance_type == "COLLECTION":
+            yield obj.instance_collection, True
+        elif obj.instance_type in ("VERTS", "FACES"):
+            yield from ((child, True) for child in obj.children)
+    for modifier in obj.modifiers:
+        if modifier.show_render:
+            yield from ((found, is_seen) for found in _pointers(modifier))
+            values = [value for _, value in modifier.items()] if modifier.type == "NODES" else []
+            yield from ((value, True) for value in values if isinstance(value, bpy.types.ID))
+    for owner in [obj, *(obj.pose.bones if obj.pose else ())]:
+        for constraint in owner.constraints:
+            yield from ((found, False) for found in _pointers(constraint) if not constraint.mute)
+
+
+def _driving(block: Any) -> Iterator[Any]:
+    """Yield what the drivers of a data-block read."""
+    data = getattr(block, "animation_data", None)
+    for driver in data.drivers if data is not None else ():
+        for variable in driver.driver.variables:
+            yield from (target.id for target in variable.targets if not isinstance(target.id, bpy.types.Scene))
+
+
+def _in_tree(tree: bpy.types.NodeTree) -> Iterator[Any]:
+    for node in shaders.reached_nodes(tree):
+        if not node.mute:
+            yield from _pointers(node)
+            yield getattr(node, "node_tree", None)
             for socket in node.inputs:
-                if socket.type == "STRING" and isinstance(socket.default_value, str):
-                    if socket.is_linked:
-                        note = f"{what} reads a file that other nodes name: name it in the job's `assets`"
-                        yield Reads(owner, what, note=note)
-                    else:
-                        yield _one(owner, what, socket.default_value, is_used=is_used)
+                value = getattr(socket, "default_value", None)
+                if isinstance(value, bpy.types.ID):
+                    yield value
 
 
-def _names_a_file(node: Any) -> bool:
-    is_ies = node.type == "TEX_IES" and node.mode == "EXTERNAL"
-    return is_ies or str(node.bl_idname).startswith(_IMPORTED)
+def _image_in_workbench(block: Any) -> Any:
+    """Return the image that Workbench shows of a material where it is set to show textures."""
+    scene = bpy.context.scene
+    shown = scene.render.engine == "BLENDER_WORKBENCH" and scene.display.shading.color_type == "TEXTURE"
+    if not shown or not isinstance(block, bpy.types.Material) or block.node_tree is None:
+        return None
+    return getattr(block.node_tree.nodes.active, "image", None)
 
 
-def _modifiers(frames: Frames) -> Iterator[Reads]:
-    for obj in bpy.data.objects:
-        for modifier in obj.modifiers:
-            read = _OF_MODIFIERS.get(modifier.type)
-            if read is not None:
-                what = f"modifier {modifier.name!r} of {obj.name!r}"
-                yield from read(obj, modifier, what, frames)
+def _pointers(struct: Any, depth: int = _DEPTH) -> Iterator[Any]:
+    """Yield the data-blocks that a structure, and what is part of it, refers to."""
+    kind: Any = type(struct)
+    for name, is_collection in _followed(kind):
+        value = getattr(struct, name, None)
+        for part in (value if is_collection else [value]) or ():
+            if isinstance(part, bpy.types.ID):
+                yield part
+            elif part is not None and depth:
+                yield from _pointers(part, depth - 1)
 
 
-def _mesh_cache(obj: Any, modifier: Any, what: str, frames: Frames) -> Iterator[Reads]:
-    yield _one(obj, what, modifier.filepath, is_used=modifier.show_render)
-
-
-def _multires(obj: Any, modifier: Any, what: str, frames: Frames) -> Iterator[Reads]:
-    if modifier.is_external:
-        yield _one(obj, what, modifier.filepath, is_used=modifier.show_render)
-
-
-def _ocean(obj: Any, modifier: Any, what: str, frames: Frames) -> Iterator[Reads]:
-    """A baked ocean is read from a folder, ``disp_0001.exr`` and so on; it stands still before and after."""
-    if not modifier.is_cached:
-        return
-    folder = _place(obj, modifier.filepath)
-    low, high = modifier.frame_start, modifier.frame_end
-    wanted = sorted({folder / f"disp_{min(max(frame, low), high):04d}.exr" for frame in frames})
-    there = sorted(folder.glob("*_[0-9]*.exr"))
-    yield Reads(obj, what, there, [file for file in wanted if file not in there], is_used=modifier.show_render)
-
-
-def _bakes(obj: Any, modifier: Any, what: str, frames: Frames) -> Iterator[Reads]:
-    """Bakes of geometry nodes take effect where their folders are; without, Blender simulates."""
-    folders = [_place(obj, modifier.bake_directory)] if getattr(modifier, "bake_directory", "") else []
-    folders += [_place(obj, bake.directory) for bake in getattr(modifier, "bakes", ()) if bake.use_custom_path]
-    yield Reads(obj, what, [file for folder in folders for file in _below(folder)])
-
-
-def _fluids(frames: Frames) -> Iterator[Reads]:
-    """What was baked; what is not is simulated anew in each episode, in a folder of ours."""
-    for obj, domain in caches.fluid_domains():
-        if domain.cache_type != "REPLAY":
-            what, folder = f"fluid of {obj.name!r}", _place(obj, domain.cache_directory)
-            there = _below(folder)
-            baked = domain.has_cache_baked_data or domain.has_cache_baked_any
-            yield Reads(obj, what, there, [folder] if baked and not there else ())
-
-
-def _point_caches(frames: Frames) -> Iterator[Reads]:
-    """Baked caches in files: ``<name>_<frame>_<index>.bphys`` beside the ``.blend``, or in a folder that they name."""
-    for owner, cache in caches.point_caches():
-        for entry in cache.point_caches:
-            if not entry.is_baked or not (entry.use_disk_cache or entry.use_external):
-                continue
-            name = entry.name or owner.name.encode().hex().upper()
-            if entry.use_external:
-                folder = _place(owner, entry.filepath)
-            else:
-                blend = _absolute(owner.library.filepath if owner.library else bpy.data.filepath)
-                folder = blend.parent / f"blendcache_{blend.stem}"
-            pattern = re.compile(re.escape(name) + r"_\d+(_\d+)?\.bphys")
-            there = [file for file in _below(folder) if pattern.fullmatch(file.name)]
-            yield Reads(owner, f"cache of {owner.name!r}", there, () if there else [folder / f"{name}_000001_00.bphys"])
-
-
-def _below(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
-
-
-def _unheard(frames: Frames) -> Iterator[Reads]:
-    """What no render reads: it is told of where it is lost, and is not part of a plan."""
-    for sound in bpy.data.sounds:
-        if not sound.packed_file:
-            entry = _one(sound, _said("sound", sound), sound.filepath)
-            yield Reads(sound, entry.what, (), entry.lost)
-
-
-def _anything_else(found: Collection[Reads]) -> Iterator[Reads]:
-    """Yield files that Blender knows of, and that are of no kind above."""
-    paths = {_absolute(path) for path in bpy.utils.blend_paths(absolute=True, packed=False, local=False) if path}
-    paths -= {file for entry in found for file in (*entry.present, *entry.lost)}
-    if paths:
-        paths -= {_place(block, block.filepath) for kind in (bpy.data.sounds, bpy.data.texts) for block in kind}
-        paths -= set(_of_sequencers())
-    if others := sorted(path for path in paths if path.is_file()):
-        yield Reads(bpy.context.scene, "the scene", others)
-
-
-def _of_sequencers() -> Iterator[Path]:
-    for scene in bpy.data.scenes:
-        editor = scene.sequence_editor
-        strips: Any = getattr(editor, "strips_all", None) or getattr(editor, "sequences_all", ())
-        for strip in strips:
-            if path := getattr(strip, "filepath", ""):
-                yield _place(scene, path)
-            for element in getattr(strip, "elements", ()):
-                yield _place(scene, os.path.join(getattr(strip, "directory", ""), element.filename))  # noqa: PTH118
-
-
-_OF_MODIFIERS: dict[str, Callable[[Any, Any, str, Frames], Iterator[Reads]]] = {
-    "MESH_CACHE": _mesh_cache,
-    "MULTIRES": _multires,
-    "NODES": _bakes,
-    "OCEAN": _ocean,
-}
-_KINDS: tuple[Callable[[Frames], Iterator[Reads]], ...] = (
-    _libraries,
-    _images,
-    _volumes,
-    _cache_files,
-    _fonts,
-    _clips,
-    _node_files,
-    _modifiers,
-    _fluids,
-    _point_caches,
-    _unheard,
-)
+@functools.lru_cache(maxsize=1024)
+def _followed(kind: Any) -> list[tuple[str, bool]]:
+    """Return the properties of a kind of structure that may refer to data-blocks, and which are collections."""
+    entries = [entry for entry in kind.bl_rna.properties if entry.identifier not in _NOT_FOLLOWED]
+    single = [(entry.identifier, False) for entry in entries if entry.type == "POINTER"]
+    return [*single, *((entry.identifier, True) for entry in entries if entry.identifier in _ALIKE)]

@@ -9,7 +9,9 @@ reading thread always gets its turn.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import platform
 import queue
 import shutil
 import sys
@@ -18,11 +20,14 @@ import traceback
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from blender_jobs import orders, wire
-from blender_jobs._worker import identity
 from blender_jobs._worker.fields import resolve_fields
-from blender_jobs._worker.loading import load_job
+from blender_jobs._worker.loading import code_sha256, load_job
 from blender_jobs.job import JobError
+
+_CHUNK = 1 << 20
 
 
 def main() -> None:
@@ -33,7 +38,7 @@ def main() -> None:
     threading.Thread(target=_read_requests, args=(requests, scratch), daemon=True).start()
     channel.write(wire.SYNC)
     try:
-        wire.send(channel, orders.to_head(identity.hello()))
+        wire.send(channel, orders.to_head(_hello()))
         while True:
             _serve(requests.get(), channel, scratch)
     except BaseException:
@@ -67,9 +72,7 @@ def _serve(request: orders.Request, channel: BinaryIO, scratch: Path) -> None:
         elif isinstance(request, orders.Render):
             _render(request, channel, scratch)
         elif isinstance(request, orders.Survey):
-            from blender_jobs._worker.survey import survey
-
-            wire.send(channel, orders.to_head(survey()))
+            wire.send(channel, orders.to_head(_surveyed()))
         else:
             wire.send(channel, orders.to_head(_probe(request, scratch)))
     except JobError as error:
@@ -77,10 +80,10 @@ def _serve(request: orders.Request, channel: BinaryIO, scratch: Path) -> None:
 
 
 def _render(order: orders.Render, channel: BinaryIO, scratch: Path) -> None:
-    from blender_jobs._render import devices
+    from blender_jobs._render import render
     from blender_jobs._worker.episode import Player
 
-    devices.select(order.render.device)
+    render.select_device(order.render.device)
     due = {source.name: source.sha256 for source in order.described.sources}
     job_class, _ = load_job(dataclasses.replace(order.job, due=due))
     player = Player(job_class, resolve_fields(job_class, order.described.fields), order, scratch)
@@ -112,7 +115,7 @@ def _probe(request: orders.Probe, scratch: Path) -> orders.Probed:
     settings = orders.RenderSettings(request.engine, orders.ENGINE_SAMPLES[request.engine], 64, 48, "png", 100)
     properties.apply(bpy.context.scene, render.pinned(settings))
     if not render.render_image(bpy.context.scene, settings, scratch, None):
-        raise JobError(f"{request.engine} gave no image")
+        raise JobError(f"{request.engine} rendered no image")
     return orders.Probed(device=_device(request.engine))
 
 
@@ -126,6 +129,65 @@ def _device(engine: str) -> str:
         return str(gpu.platform.renderer_get())
     except (ImportError, SystemError, AttributeError):
         return "unknown"
+
+
+def _hello() -> orders.Hello:
+    """Import Blender and say which one it is, or why there is none."""
+    if problem := _problem():
+        return orders.Hello("", "", "", platform.python_version(), np.__version__, "", problem=problem)
+    import bpy
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)  # add-ons, Cycles among them, come with it
+    return orders.Hello(
+        version=bpy.app.version_string,
+        build_hash=bpy.app.build_hash.decode(),
+        platform=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        numpy=np.__version__,
+        code_sha256=code_sha256(),
+        build=_build(),
+    )
+
+
+def _problem() -> str:
+    if sys.flags.hash_randomization:
+        return "PYTHONHASHSEED=0 does not reach its Python, so the order of sets would change from process to process"
+    try:
+        import bpy  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+def _build() -> str:
+    """Return what tells builds of one version apart: kind, branch and time, or the executable's digest.
+
+    Distributions build from a tarball: such a Blender knows neither its commit nor when it was built.
+    """
+    import bpy
+
+    app = bpy.app
+    kind = "executable" if app.binary_path else "wheel"
+    made = [entry.decode(errors="replace") for entry in (app.build_branch, app.build_date, app.build_time)]
+    if "unknown" in app.build_hash.decode().lower() or any("unknown" in entry.lower() for entry in made):
+        made = [f"sha256:{_sha256(Path(app.binary_path or bpy.__file__))}"]
+    return " ".join([kind, *made])
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _surveyed() -> orders.Surveyed:
+    """Return which GPUs Cycles can use and which mesh files can be read."""
+    from blender_jobs import _mesh_files
+    from blender_jobs._render import render
+
+    return orders.Surveyed(gpus=render.available_gpus(), importers=_mesh_files.importers())
 
 
 if __name__ == "__main__":

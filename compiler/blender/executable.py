@@ -18,12 +18,12 @@ from typing import Literal
 from blender_jobs import orders
 from compiler.errors import BlenderUnusable
 
-OLDEST = (3, 4)
+_OLDEST = (3, 4)
 """The oldest Blender that `blender_jobs` is written for."""
 
-OLDEST_PYTHON = (3, 10)
+_OLDEST_PYTHON = (3, 10)
 
-DISTRIBUTIONS = "get Blender from https://www.blender.org/download or with apt-get install blender python3-numpy"
+_DISTRIBUTIONS = "get Blender from https://www.blender.org/download or with apt-get install blender python3-numpy"
 
 _BOOTSTRAP = str(Path(orders.__file__).with_name("bootstrap.py"))
 _ANSWER_S = 120
@@ -78,11 +78,11 @@ def _find(given: str) -> Program:
     path = _locate(given)
     said = _version(path)
     if blender := re.search(r"^Blender (\d+)\.(\d+)", said, re.MULTILINE):
-        if (int(blender[1]), int(blender[2])) < OLDEST:
-            raise BlenderUnusable(f"{path} is {blender[0]}; the oldest that can be used is 3.4", DISTRIBUTIONS)
+        if (int(blender[1]), int(blender[2])) < _OLDEST:
+            raise BlenderUnusable(f"{path} is {blender[0]}; the oldest that can be used is 3.4", _DISTRIBUTIONS)
         return Program(path, "blender")
     if python := re.search(r"^Python (\d+)\.(\d+)", said, re.MULTILINE):
-        if (int(python[1]), int(python[2])) < OLDEST_PYTHON:
+        if (int(python[1]), int(python[2])) < _OLDEST_PYTHON:
             raise BlenderUnusable(
                 f"{path} is {python[0]}; the oldest that can be used is 3.10", "bpy comes for Python 3.11 and 3.13"
             )
@@ -90,7 +90,7 @@ def _find(given: str) -> Program:
     if library := missing_library(said):
         raise BlenderUnusable(*library)
     line = next(iter(said.split("\n")), "") or "nothing"
-    raise BlenderUnusable(f"{path} is no Blender: asked for its --version, it says {line[:80]!r}", DISTRIBUTIONS)
+    raise BlenderUnusable(f"{path} is no Blender: asked for its --version, it says {line[:80]!r}", _DISTRIBUTIONS)
 
 
 def _locate(given: str) -> str:
@@ -106,7 +106,7 @@ def _locate(given: str) -> str:
     if place.exists():
         raise BlenderUnusable(f"{place} is not executable", f"name Blender's executable, or: chmod +x {place}")
     where = " on PATH" if given == place.name else ""
-    raise BlenderUnusable(f"there is no {given}{where}", f"correct --blender, or {DISTRIBUTIONS}")
+    raise BlenderUnusable(f"there is no {given}{where}", f"correct --blender, or {_DISTRIBUTIONS}")
 
 
 def _version(path: str) -> str:
@@ -121,18 +121,18 @@ def _version(path: str) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        raise BlenderUnusable(f"{path} cannot be run: {error.strerror}", DISTRIBUTIONS) from None
+        raise BlenderUnusable(f"{path} cannot be run: {error.strerror}", _DISTRIBUTIONS) from None
     try:
         return process.communicate(timeout=_ANSWER_S)[0].decode(errors="replace").strip()
     except subprocess.TimeoutExpired:
-        raise BlenderUnusable(f"{path} does not say its --version within {_ANSWER_S} s", DISTRIBUTIONS) from None
+        raise BlenderUnusable(f"{path} does not say its --version within {_ANSWER_S} s", _DISTRIBUTIONS) from None
     finally:
         kill(process)
         process.communicate()
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process started in a session of its own, and whatever it has started."""
+    """End a process that leads its own session, and all that it has started."""
     if os.name == "posix":
         with suppress(ProcessLookupError):  # all of it ended by itself
             os.killpg(process.pid, signal.SIGKILL)

@@ -27,16 +27,16 @@ from loaders.installing import install_command
 
 Kind = TypeVar("Kind", bound=orders.Answer)
 
-LOG_LINES = 30
+_LOG_LINES = 30
 """How much of an instance's output is kept for an error."""
 
 STALL_TIMEOUT_S = 600.0
-"""How long a busy instance may be silent unless told otherwise."""
+"""How long a busy instance may be silent by default."""
 
 _SMALL_BYTES = 1 << 18
 """What is always written in one go: where there is no room for it, the disk is full."""
 
-PARTING_S = 2.0
+_PARTING_S = 2.0
 """How long an instance may take to end by itself."""
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -62,7 +62,7 @@ class InstanceOptions:
     echo: bool = False
     """Show on stderr what the job and Blender say, as it comes."""
     progress: bool = False
-    """Show the renderer's progress, too."""
+    """Also show the renderer's progress."""
     blender: str | None = None
     """A Blender executable, or a Python that has the bpy wheel; None: the wheel in this Python."""
 
@@ -77,7 +77,7 @@ class InstanceOptions:
     def environment(self, scratch: str) -> dict[str, str]:
         """Return an instance's environment: its share of the threads, and no order that varies with the process.
 
-        Blender leaves its own temporary folders behind when it is killed: they too go into `scratch`.
+        A killed Blender leaves its temporary folders: they too go into `scratch`.
         """
         threads = dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS"), str(self.threads))
         folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
@@ -105,7 +105,7 @@ class Instance:
         self.options = options
         self.episodes = 0
         self._scratch = tempfile.mkdtemp(prefix="blendshard-")
-        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._deadline = time.monotonic() + options.stall_timeout
         self._stalled = False
         self._over = threading.Event()
@@ -157,7 +157,7 @@ class Instance:
             for entry in episode.samples:
                 rendered, payload = self._receive(orders.Rendered)
                 if (rendered.key, rendered.frame, rendered.episode) != (entry.key, entry.frame, episode.episode):
-                    raise self._lost(f"sent {rendered.key} where {entry.key} was due")
+                    raise self._lost(f"sent {rendered.key} instead of {entry.key}")
                 yield rendered, self._members(rendered, payload)
             self.episodes += 1
         self._receive(orders.Done)
@@ -172,10 +172,10 @@ class Instance:
         with suppress(OSError):  # it is gone already
             cast(BinaryIO, self._process.stdin).close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(PARTING_S)
+            self._process.wait(_PARTING_S)
         self.kill()  # even where it has ended: an executable may be a script that started Blender and left it
         self._process.wait()
-        self._reader.join(PARTING_S)
+        self._reader.join(_PARTING_S)
         cast(BinaryIO, self._process.stdout).close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -224,7 +224,7 @@ class Instance:
                 )
             raise JobBroken(message.message, details=message.trace)
         if not isinstance(message, kind):
-            raise self._lost(f"sent {type(message).__name__} where {kind.__name__} was due")
+            raise self._lost(f"sent {type(message).__name__} instead of {kind.__name__}")
         return message, frame[1]
 
     def _members(self, rendered: orders.Rendered, payload: bytes) -> dict[str, bytes]:
@@ -241,7 +241,7 @@ class Instance:
             wire.skip_to_sync(cast(BinaryIO, self._process.stdout))
         except wire.WireError as error:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(PARTING_S)
+                self._process.wait(_PARTING_S)
             raise self._lost(f"did not start: {error if self.alive else self._how_it_died()}") from None
         hello = self._receive(orders.Hello)[0]
         if hello.problem:
@@ -254,14 +254,14 @@ class Instance:
             reason = self._how_it_died()
         self.kill()
         self._process.wait()
-        self._reader.join(PARTING_S)
+        self._reader.join(_PARTING_S)
         return InstanceLost(reason, list(self._log))
 
     def _how_it_died(self) -> str:
         if self._stalled:
             return f"said nothing for {self.options.stall_timeout:g} s (--stall-timeout)"
         try:
-            code = self._process.wait(PARTING_S)
+            code = self._process.wait(_PARTING_S)
         except subprocess.TimeoutExpired:
             return "closed its channel"
         return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -273,7 +273,7 @@ class Instance:
                 line = raw.decode(errors="replace").rstrip()
                 is_progress = _PROGRESS.search(line)
                 if self.options.echo and (self.options.progress or not is_progress):
-                    with suppress(OSError):  # whoever looked on has left: the pipe is read on
+                    with suppress(OSError):  # the terminal is gone; the pipe must still be drained
                         sys.stderr.write(f"{plain(line)}\n")
                 if line and not is_progress:
                     self._log.append(line)
@@ -323,4 +323,4 @@ def _explain_import(hello: orders.Hello, program: str | None) -> tuple[str, str]
             f"use one of these for the virtual environment, then: {install_command('blender')};"
             " or name a Blender executable with --blender",
         )
-    return f"Blender cannot be imported: {hello.problem}", "compile-dataset doctor tells more"
+    return f"Blender cannot be imported: {hello.problem}", "compile-dataset doctor says more"

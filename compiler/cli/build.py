@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,20 +13,130 @@ import click
 
 from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
 from compiler.build import build, find_outstanding
-from compiler.cli import options, plan_options
+from compiler.cli import options
 from compiler.cli import report as reports
-from compiler.cli.output import announce, say_json, say_lines
 from compiler.cli.progress import make_display
-from compiler.lifeline import ending_with_parent
-from compiler.live.serving import live_tee
+from compiler.errors import UsageError
+from compiler.live.tee import DEFAULT_URL, LiveOptions, Policy, live_tee, tee_options
+from compiler.machine import share_cores
 from compiler.planning.plan import Plan
+from compiler.process_control import ending_with_parent
 from compiler.rendering.pool import PoolOptions
 from compiler.rendering.retry import OnPoison, RetryPolicy
-from compiler.resolve import FirstBlender, provenance, resolve_plan, share_cores
-from compiler.storage.directory import open_directory, peek
+from compiler.resolve import FirstBlender, provenance, resolve_plan
+from compiler.storage.destination import Destination, LiveOnly
+from compiler.storage.directory import open_directory
+from compiler.storage.existing import peek
 from compiler.storage.sources import copy_sources
-from compiler.storage.store import Nowhere, Store
+from compiler.terminal import announce, say_json, say_lines
 from compiler.trust import remember
+from loaders.files import read_regular
+
+_TOKEN_VARIABLE = "BLENDSHARD_LIVE_TOKEN"
+
+_MOST_TOKEN_BYTES = 4096
+
+
+def _add_live_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the live tee to the build command."""
+    for option in reversed(_LIVE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class LiveArguments:
+    """The options of ``build`` for the live tee."""
+
+    live: str | None
+    live_only: bool
+    live_policy: Policy
+    live_wait: int
+    live_host: str | None
+    live_token: str | None
+    live_token_file: Path | None
+    live_ready_file: Path | None
+
+
+def _live_options(given: LiveArguments, shards: int) -> LiveOptions | None:
+    """Return how a build of `shards` shards goes live, None if it does not.
+
+    Raises:
+        UsageError: options that do not go together, or an address that cannot be listened at.
+    """
+    url = given.live or (DEFAULT_URL if given.live_only else None)
+    if not shards and not given.live_only:
+        raise UsageError("--shards 0 renders without end", "it needs --live-only, which writes nothing")
+    if url is None:
+        token_in_vain = given.live_token and given.live_token != os.environ.get(_TOKEN_VARIABLE)  # which is no mistake
+        unused = {
+            "--live-host": given.live_host,
+            "--live-token": token_in_vain,
+            "--live-token-file": given.live_token_file,
+            "--live-wait": given.live_wait,
+        }
+        if words := [word for word, value in unused.items() if value]:
+            raise UsageError(f"{words[0]} needs --live", f"add --live {DEFAULT_URL}")
+        return None
+    token = _token(given)
+    tee = tee_options(url, given.live_host, given.live_policy, token)
+    made = tee.token is not None and token is None
+    return LiveOptions(tee, given.live_wait, made, given.live_ready_file)
+
+
+def _token(given: LiveArguments) -> str | None:
+    """Return the token that is given: in words, in the environment, or in a file.
+
+    Raises:
+        UsageError: in two places, or the file cannot be read.
+    """
+    if given.live_token_file is None:
+        return given.live_token
+    try:
+        return read_regular(given.live_token_file, _MOST_TOKEN_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--live-token-file {given.live_token_file}: {reason}", "write the token there") from None
+
+
+_LIVE_OPTIONS = [
+    click.option(
+        "--live",
+        metavar="URL",
+        is_flag=False,
+        flag_value=DEFAULT_URL,
+        help=f"Serve the samples to listeners as they are made.  [alone: {DEFAULT_URL}]",
+    ),
+    click.option("--live-only", is_flag=True, help="Write nothing; with --shards 0, render without end."),
+    click.option(
+        "--live-policy",
+        type=click.Choice(["drop", "block"]),
+        default="drop",
+        show_default=True,
+        help="What a slow listener causes: dropped samples, which are counted, or waiting.",
+    ),
+    click.option(
+        "--live-wait",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Wait for N listeners before rendering.",
+    ),
+    click.option("--live-host", help="Listen at this address, for other machines too; needs a token."),
+    click.option(
+        "--live-token",
+        envvar=_TOKEN_VARIABLE,
+        help="What listeners must show; others on this machine see it in the list of processes: better in the"
+        " environment as BLENDSHARD_LIVE_TOKEN, or in a file.  [default: made, for other machines]",
+    ),
+    click.option(
+        "--live-token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A file that holds the token.",
+    ),
+    click.option("--live-ready-file", type=click.Path(path_type=Path), hidden=True),
+    click.option("--end-with-parent", is_flag=True, hidden=True),
+]
 
 
 @dataclass(frozen=True)
@@ -49,41 +160,56 @@ class BuildArguments:
     end_with_parent: bool
 
     def pool(self, shards: int) -> PoolOptions:
-        """Return how many instances render so many shards, and how."""
+        """Return how many instances render `shards` shards, and how."""
         instances, threads = share_cores(self.instances, shards)
         instance_options = InstanceOptions(threads, self.stall_timeout, blender=self.blender)
         return PoolOptions(instances, instance_options, RetryPolicy(self.attempts, self.on_poison), self.recycle)
 
 
 @click.command("build")
-@plan_options.add
-@click.option(
-    "--shards", metavar="N", type=click.IntRange(min=0), help="How many shards the dataset shall have.  [required]"
-)
+@options.add_plan_options
+@click.option("--shards", metavar="N", type=click.IntRange(min=0), help="How many shards the dataset gets.  [required]")
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset's directory.  [default: ./<job>]")
-@click.option("--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders at once.")
-@click.option("--stall-timeout", metavar="N", type=click.FloatRange(min=1), default=STALL_TIMEOUT_S, show_default=True)
 @click.option(
-    "--attempts", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Tries of an episode."
+    "--instances", type=options.InstancesType(), default="auto", show_default=True, help="Blenders that render at once."
+)
+@click.option(
+    "--stall-timeout",
+    metavar="N",
+    type=click.FloatRange(min=1),
+    default=STALL_TIMEOUT_S,
+    show_default=True,
+    help="Seconds of silence after which a busy Blender is replaced.",
+)
+@click.option(
+    "--attempts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How often to try an episode.",
 )
 @click.option(
     "--on-poison",
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="An episode that every try fails: give its shard up, or leave it out and list it.",
+    help="An episode that fails every try: give up its shard, or leave it out and list it.",
 )
 @options.require_objects
 @click.option(
-    "--recycle", metavar="N", type=click.IntRange(min=1), default=500, show_default=True, help="Episodes of a Blender."
+    "--recycle",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Episodes before a Blender is replaced.",
 )
 @click.option("--fresh", is_flag=True, help="Remove the dataset in the directory first.")
-@click.option(
-    "--dry-run", is_flag=True, help="Say what would be rendered, of one shard without --shards; write nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Say what would be rendered (one shard without --shards); write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-@options.add_live_options
+@_add_live_options
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -102,9 +228,9 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
     if asked.end_with_parent:
         ctx.with_resource(ending_with_parent())
     shards = _wanted(ctx, asked)
-    live_asked = options.take(options.LiveArguments, given)
-    live = options.live_options(live_asked, shards)
-    choices = plan_options.choices(ctx, shards, **given)
+    live_asked = options.take(LiveArguments, given)
+    live = _live_options(live_asked, shards)
+    choices = options.choices(ctx, shards, **given)
     pool = asked.pool(shards)
     with FirstBlender(pool.instance_options, asked.attempts, announce) as first:
         plan = resolve_plan(choices, first)
@@ -133,7 +259,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _wanted(ctx: click.Context, asked: BuildArguments) -> int:
-    """Return how many shards there shall be: whoever tries a job with ``--dry-run`` need not know it yet."""
+    """Return how many shards to build: with ``--dry-run`` you need not say yet."""
     if asked.shards is None and not asked.dry_run:
         raise click.MissingParameter(
             ctx=ctx, param=next(entry for entry in ctx.command.params if entry.name == "shards")
@@ -144,9 +270,9 @@ def _wanted(ctx: click.Context, asked: BuildArguments) -> int:
 def _say_plan(plan: Plan, shards: int, out: Path, asked: BuildArguments) -> None:
     """Print what would be rendered."""
     found = None if asked.fresh else peek(out, plan, fresh=False)
-    if found and found.anew:
-        announce(f"Note: {found.anew}")
-    planned = reports.PlanReport(plan, shards, out, found.manifest if found and not found.anew else None)
+    if found and found.started_over:
+        announce(f"Note: {found.started_over}")
+    planned = reports.PlanReport(plan, shards, out, found.manifest if found and not found.started_over else None)
     if asked.as_json:
         say_json(planned.as_json())
     else:
@@ -154,13 +280,13 @@ def _say_plan(plan: Plan, shards: int, out: Path, asked: BuildArguments) -> None
 
 
 @contextmanager
-def _store(plan: Plan, out: Path, fresh: bool, live_only: bool) -> Iterator[Store]:
+def _store(plan: Plan, out: Path, fresh: bool, live_only: bool) -> Iterator[Destination]:
     """Open the dataset's directory, or with ``--live-only`` none."""
     if live_only:
-        yield Nowhere(plan, plan.manifest(provenance(plan)), out)
+        yield LiveOnly(plan, plan.manifest(provenance(plan)), out)
     else:
         with open_directory(out, plan, provenance(plan), fresh) as directory:
-            if directory.anew:
-                announce(f"Note: {directory.anew}")
+            if directory.started_over:
+                announce(f"Note: {directory.started_over}")
             copy_sources(plan, out)
             yield directory

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from compiler.cli.output import say_json, say_lines
-from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.published import Published
+from compiler.terminal import say_json, say_lines
 from compiler.verification.diff import DatasetDifference, Field, diff
 
 _VALUE = 60
@@ -19,17 +19,21 @@ _VALUE = 60
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(min=0), default=10, show_default=True, help="Samples to describe."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many samples to describe.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def diff_command(ctx: click.Context, first: Path, second: Path, limit: int, as_json: bool) -> None:
     """Say what differs between the datasets A and B: plan, shards, samples, pixels, annotations.
 
-    Exit code: 0 where they are the same, 1 where they differ, 2 where they cannot be compared.
+    Exit code: 0 if they are the same, 1 if they differ, 2 if they cannot be compared.
     """
-    ours, theirs = ((folder_of(dataset), load_manifest(dataset)) for dataset in (first, second))
-    found = diff(ours, theirs, limit)
+    found = diff(Published.load(first), Published.load(second), limit)
     if as_json:
         say_json(found.as_json())
     else:

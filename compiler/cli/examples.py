@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from compiler.cli.output import say_lines
 from compiler.errors import UsageError, disk_error
+from compiler.terminal import say_lines
 
 _PACKAGE = Path(__file__).parents[1]
 _PLACES = (_PACKAGE / "_examples", _PACKAGE.parent / "examples")
@@ -56,7 +56,7 @@ def _write(home: Path, files: list[Path], folder: Path) -> list[Path]:
             with target.open("xb") as file:
                 file.write(source.read_bytes())
     except FileExistsError as error:
-        raise UsageError(f"{error.filename} is in the way", "name a new folder") from None
+        raise UsageError(f"{error.filename} already exists", "name a new folder") from None
     except OSError as error:
         raise disk_error(error, folder) from None
     return list(targets)

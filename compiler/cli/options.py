@@ -1,42 +1,45 @@
-"""Parameter types of the command line, its configuration file, and what commands are given, as values with types."""
+"""Options that commands share: their types, a configuration file, what chooses a plan, and what may run."""
 
 from __future__ import annotations
 
-import os
+import shlex
+import sys
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from blender_jobs.passes import NONE, in_order
+from blender_jobs.orders import DEVICES, ENGINE_SAMPLES, IMAGE_QUALITY, MISSING_FILES
+from blender_jobs.passes import NONE, PASSES, in_order
 from compiler.errors import UsageError
-from compiler.live.options import Policy
-from compiler.live.serving import DEFAULT_URL, LiveOptions, tee_options
 from compiler.planning.jobs import builtin_jobs, find_job
-from loaders.files import read_regular
+from compiler.resolve import Choices
+from compiler.storage.published import Published
+from compiler.terminal import announce
+from compiler.trust import find_trusted, look_up
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Given = TypeVar("Given", bound="DataclassInstance")
 
-_TOKEN_VARIABLE = "BLENDSHARD_LIVE_TOKEN"
-_MOST_TOKEN_BYTES = 4096
+_Given = TypeVar("_Given", bound="DataclassInstance")
 
-CONFIG_FIELDS = "blendshard.config_fields"
+
+_CONFIG_FIELDS = "blendshard.config_fields"
 """Where `load_config` leaves the ``[set]`` table in `click.Context.meta`: its values are typed already."""
 
 
-def take(kind: type[Given], given: dict[str, Any]) -> Given:
+def take(kind: type[_Given], given: dict[str, Any]) -> _Given:
     """Return the options that are the fields of a dataclass as one, taken out of what click gives a command."""
     return kind(**{entry.name: given.pop(entry.name) for entry in fields(kind)})
 
 
-class SizeType(click.ParamType[tuple[int, int]]):
+class _SizeType(click.ParamType[tuple[int, int]]):
     """``WxH`` in pixels, as ``640x480``."""
 
     name = "wxh"
@@ -64,7 +67,7 @@ class InstancesType(click.ParamType[int]):
         return number
 
 
-class FieldType(click.ParamType[tuple[str, str]]):
+class _FieldType(click.ParamType[tuple[str, str]]):
     """``field=value``."""
 
     name = "FIELD=VALUE"
@@ -77,7 +80,7 @@ class FieldType(click.ParamType[tuple[str, str]]):
         return name, text
 
 
-class PassesType(click.ParamType[tuple[str, ...]]):
+class _PassesType(click.ParamType[tuple[str, ...]]):
     """Names of passes with commas between them."""
 
     name = "PASS,..."
@@ -91,7 +94,7 @@ class PassesType(click.ParamType[tuple[str, ...]]):
             self.fail(str(error), param, ctx)
 
 
-class JobType(click.ParamType[str]):
+class _JobType(click.ParamType[str]):
     """A built-in job's name or ``path/to/job.py[:Class]``."""
 
     name = "JOB"
@@ -118,7 +121,7 @@ def load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -
     fields = values.pop("set", {})
     if not isinstance(fields, dict):
         raise click.BadParameter(f"{path}: write job fields as a table [set]", ctx, param)
-    ctx.meta[CONFIG_FIELDS] = fields
+    ctx.meta[_CONFIG_FIELDS] = fields
     known = {_config_name(entry): str(entry.name) for entry in ctx.command.params}
     for name in values:
         if name.replace("_", "-") not in known:
@@ -133,108 +136,173 @@ def _config_name(param: click.Parameter) -> str:
 
 
 require_objects = click.option(
-    "--require-objects", is_flag=True, help="Fail, with exit code 3, where no sample has an object in view."
+    "--require-objects", is_flag=True, help="Fail with exit code 3 if no sample has an object in view."
 )
 """Of commands that render a dataset or read it."""
 
 
-def add_live_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the live tee to the build command."""
-    for option in reversed(_LIVE_OPTIONS):
+_FIRST_JOB = """\
+from dataclasses import dataclass
+
+import bpy
+from blender_jobs.job import Job
+
+
+@dataclass
+class SceneJob(Job):
+    def setup(self):  # the scene is open: find in it what you need
+        self.things = [thing for thing in bpy.context.scene.objects if thing.type == "MESH" and not thing.hide_render]
+
+    def randomize(self, rng):  # all that is random comes from rng
+        self.things[0].rotation_euler.z += rng.uniform(-0.5, 0.5)
+
+    def annotate(self, view):
+        return {"objects": [view.describe(thing, category="thing") for thing in self.things]}
+"""
+"""How a job for a scene begins; it works unchanged in any scene with a mesh."""
+
+blender_option = click.option(
+    "--blender",
+    type=click.Path(),
+    envvar="BLENDSHARD_BLENDER",
+    help="A Blender executable, or a Python with bpy, for the instances.  [default: the bpy wheel of this Python]",
+)
+
+_PLAN_OPTIONS = [
+    click.argument("job", type=_JobType(), default="falling_cubes"),
+    click.option(
+        "--blend",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The .blend file in which the job's setup runs.  [default: the job's, or an empty scene]",
+    ),
+    click.option("--trust-blend", is_flag=True, help="Let scripts and drivers in the .blend run."),
+    click.option(
+        "--missing-files",
+        type=click.Choice(MISSING_FILES),
+        default=MISSING_FILES[0],
+        show_default=True,
+        help="If a file that a render needs is missing: stop, or render without it.",
+    ),
+    click.option(
+        "--samples-per-shard",
+        metavar="N",
+        type=click.IntRange(1, 1_000_000),
+        default=100,
+        show_default=True,
+        help="Samples in each shard.",
+    ),
+    click.option(
+        "--seed",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="The seed of all that is random.",
+    ),
+    click.option("--set", "settings", type=_FieldType(), multiple=True, help="Set a field of the job."),
+    click.option(
+        "--passes",
+        type=_PassesType(),
+        default=(),
+        help=f"Passes to render, with commas between them: {', '.join(PASSES)};"
+        f" {NONE} for the image alone.  [default: the job's]",
+    ),
+    click.option(
+        "--engine", type=click.Choice(list(ENGINE_SAMPLES)), default="cycles", show_default=True, help="What renders."
+    ),
+    click.option(
+        "--render-samples",
+        metavar="N",
+        type=int,
+        help="Samples per pixel.  [default: cycles 16, eevee 16, workbench 8]",
+    ),
+    click.option(
+        "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What Cycles renders on."
+    ),
+    click.option("--denoise", is_flag=True, help="Denoise Cycles' image."),
+    click.option(
+        "--size", type=_SizeType(), default=(640, 480), help="The image's size in pixels.  [default: 640x480]"
+    ),
+    click.option(
+        "--image", type=click.Choice(list(IMAGE_QUALITY)), default="png", show_default=True, help="Image format."
+    ),
+    click.option(
+        "--quality",
+        metavar="N",
+        type=click.IntRange(1, 100),
+        help="Quality of jpg and webp; webp 100 is lossless.  [default: 95]",
+    ),
+    blender_option,
+]
+
+
+def add_plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options."""
+    for option in reversed(_PLAN_OPTIONS):
         command = option(command)
     return command
 
 
-@dataclass(frozen=True)
-class LiveArguments:
-    """The options of ``build`` for the live tee."""
+def choices(ctx: click.Context, shards: int, settings: Sequence[tuple[str, str]], **chosen: Any) -> Choices:
+    """Return what the user chose, a configuration file's job fields included.
 
-    live: str | None
-    live_only: bool
-    live_policy: Policy
-    live_wait: int
-    live_host: str | None
-    live_token: str | None
-    live_token_file: Path | None
-    live_ready_file: Path | None
-
-
-def live_options(given: LiveArguments, shards: int) -> LiveOptions | None:
-    """Return how the build of so many shards goes live, None if it does not.
+    Args:
+        ctx: the command's.
+        shards: how many the user wants.
+        settings: the job's fields that the command line sets.
+        chosen: the other fields of `Choices`.
 
     Raises:
-        UsageError: options that do not go together, or an address that cannot be listened at.
+        UsageError: a value out of its range; a scene and no job: the default job has nothing to do with it.
     """
-    url = given.live or (DEFAULT_URL if given.live_only else None)
-    if not shards and not given.live_only:
-        raise UsageError("--shards 0 renders without end", "it needs --live-only, which writes nothing")
-    if url is None:
-        token_in_vain = given.live_token and given.live_token != os.environ.get(_TOKEN_VARIABLE)  # which is no mistake
-        unused = {
-            "--live-host": given.live_host,
-            "--live-token": token_in_vain,
-            "--live-token-file": given.live_token_file,
-            "--live-wait": given.live_wait,
-        }
-        if words := [word for word, value in unused.items() if value]:
-            raise UsageError(f"{words[0]} needs --live", f"add --live {DEFAULT_URL}")
-        return None
-    token = _token(given)
-    tee = tee_options(url, given.live_host, given.live_policy, token)
-    made = tee.token is not None and token is None
-    return LiveOptions(tee, given.live_wait, made, given.live_ready_file)
+    made = Choices(settings={**ctx.meta.get(_CONFIG_FIELDS, {}), **dict(settings)}, **chosen)
+    if made.blend and ctx.get_parameter_source("job") is ParameterSource.DEFAULT:
+        for line in _FIRST_JOB.splitlines():
+            announce(line)
+        raise UsageError(
+            f"--blend {made.blend} is a scene, and no job says what varies in it and what is annotated",
+            "save the lines above as scene_job.py and change them; then compile-dataset scene_job.py"
+            f" --blend {shlex.quote(str(made.blend))} --shards {shards}",
+        )
+    made.render_settings()  # what is out of its range is refused before Blender starts
+    return made
 
 
-def _token(given: LiveArguments) -> str | None:
-    """Return the token that is given: in words, in the environment, or in a file.
-
-    Raises:
-        UsageError: in two places, or the file cannot be read.
-    """
-    if given.live_token_file is None:
-        return given.live_token
-    try:
-        return read_regular(given.live_token_file, _MOST_TOKEN_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--live-token-file {given.live_token_file}: {reason}", "write the token there") from None
-
-
-_LIVE_OPTIONS = [
+_PLACE_OPTIONS = [
+    click.option("--job", type=click.Path(path_type=Path, dir_okay=False), help="The job's file, if it has moved."),
     click.option(
-        "--live",
-        metavar="URL",
-        is_flag=False,
-        flag_value=DEFAULT_URL,
-        help=f"Serve the samples to listeners as they are made.  [alone: {DEFAULT_URL}]",
+        "--assets",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The folder that holds the job's assets.",
     ),
-    click.option("--live-only", is_flag=True, help="Write nothing; with --shards 0, render without end."),
-    click.option(
-        "--live-policy",
-        type=click.Choice(["drop", "block"]),
-        default="drop",
-        show_default=True,
-        help="What a slow listener causes: lost samples, counted, or waiting.",
-    ),
-    click.option(
-        "--live-wait",
-        metavar="N",
-        type=click.IntRange(min=0),
-        default=0,
-        help="Begin when so many listeners are there.",
-    ),
-    click.option("--live-host", help="Listen at this address, for other machines too; needs a token."),
-    click.option(
-        "--live-token",
-        envvar=_TOKEN_VARIABLE,
-        help="What listeners must show; others on this machine see it in the list of processes: better in the"
-        " environment as BLENDSHARD_LIVE_TOKEN, or in a file.  [default: made, for other machines]",
-    ),
-    click.option(
-        "--live-token-file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="A file that holds the token.",
-    ),
-    click.option("--live-ready-file", type=click.Path(path_type=Path), hidden=True),
-    click.option("--end-with-parent", is_flag=True, hidden=True),
+    click.option("--trust-source", is_flag=True, help="Let the dataset's code run, though it is not yours."),
+    click.option("--trust-blend", is_flag=True, help="Let scripts and drivers in its .blend run."),
 ]
+
+
+def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say where things are now, and what is trusted: the fields of `Places`."""
+    for option in reversed(_PLACE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def ask_for_trust(published: Published) -> Published:
+    """Return the dataset with what is trusted; on a terminal, ask before a stranger's code runs.
+
+    Raises:
+        UsageError, OtherPlan: as `compiler.trust.find_trusted`; nothing was run.
+    """
+    if published.manifest.recorded:  # it cannot be rendered again: the caller says so
+        return published
+    _, code = look_up(published)
+    if code and sys.stdin.isatty() and sys.stderr.isatty():
+        announce("Rendering this dataset again runs its code, which is not yours:")
+        for file in code:
+            announce(f"  {file}")
+        announce("It can do whatever you can. Read it first.")
+        if not click.confirm("Run it?", default=False, err=True):
+            raise UsageError("the dataset's code was not run", "the other checks of compile-dataset verify run none")
+        published = replace(published, places=replace(published.places, trust_source=True))
+    find_trusted(published)
+    return published

@@ -29,10 +29,10 @@ def make_display(quiet: bool, name: str) -> Display:
     """Return the display that fits where stderr goes."""
     if quiet:
         return Quiet()
-    return Lasting(Bar(name) if sys.stderr.isatty() else Lines(name, sys.stderr))
+    return _Lasting(Bar(name) if sys.stderr.isatty() else Lines(name, sys.stderr))
 
 
-class Lasting:
+class _Lasting:
     """Shows a build until there is nobody to show it to: a terminal or a reader that has gone away must not end it.
 
     State: the display; nothing, once writing to it has failed.
@@ -121,9 +121,9 @@ class Lines:
         if due or isinstance(event, ShardDone):
             self._next = time.monotonic() + _LINE_EVERY_S
             wanted = f"/{report.samples_wanted}" if report.samples_wanted else ""
-            rate, time_told = f"{report.rate:.2f} samples/s", _time_told(report)
+            rate, time_text = f"{report.rate:.2f} samples/s", _time_text(report)
             line = (
-                f"{self._name}: {report.samples_done}{wanted} samples, {_state(report, workers)}, {rate}, {time_told}"
+                f"{self._name}: {report.samples_done}{wanted} samples, {_state(report, workers)}, {rate}, {time_text}"
             )
             print(line, file=self._stream, flush=True)
 
@@ -141,7 +141,7 @@ def _state(report: Report, workers: PoolStatus) -> str:
     return f"shards {report.shards_done}{wanted}, instances {workers.alive}{alone}{waiting}{restarts}{failed}{live}"
 
 
-def _time_told(report: Report) -> str:
+def _time_text(report: Report) -> str:
     """Return how long it will take; where there is no end, how long it has taken."""
     if not report.samples_wanted:
         return f"{_clock(report.seconds)} since the start"
@@ -158,15 +158,15 @@ def _clock(seconds: float) -> str:
 def _note(event: Event | None) -> str:
     match event:
         case SamplesKept(shard, samples):
-            return f"shard {shard}: goes on behind {samples} samples of an earlier run"
+            return f"shard {shard}: continues after {samples} samples of an earlier run"
         case Restarted(failure, lost, exclusive):
             again = f"rendering episode {failure.episode} again{', alone' if exclusive else ''}"
-            short = ", as if memory was short" if exclusive else ""
+            short = ", apparently for lack of memory" if exclusive else ""
             return f"shard {failure.shard}: an instance {failure.reason}{short}; {again} ({lost} samples)"
         case EpisodeSkipped(failure):
             return f"shard {failure.shard}: episode {failure.episode} skipped: each instance {failure.reason}"
         case ShardFailed(failure):
-            return f"shard {failure.shard}: given up; the others go on"
+            return f"shard {failure.shard}: given up; the others continue"
         case Noted(note):
             return f"Note: {note}"
     return ""

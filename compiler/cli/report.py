@@ -12,8 +12,8 @@ from compiler.errors import Incomplete
 from compiler.planning.plan import Plan
 from compiler.planning.sightings import Sightings, annotated_views
 from compiler.storage import failures
-from compiler.storage.store import Store
-from compiler.verification.reading import samples_of
+from compiler.storage.destination import Destination
+from compiler.storage.published import samples_of
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
 
@@ -53,7 +53,7 @@ class PlanReport:
             yield f"note: the last episode of each shard keeps {cut} of {len(frames)} frames"
 
 
-def look_for_the_unseen(report: Report, store: Store) -> None:
+def look_for_the_unseen(report: Report, store: Destination) -> None:
     """Add what came into view in the shards of earlier runs, so that `report.seen` holds for the whole dataset.
 
     Nothing is read where nothing was rendered: ``verify`` tells of such a dataset.
@@ -72,7 +72,7 @@ def _look_at(sample: Sample, seen: Sightings) -> None:
         seen.add(view, segmentation)
 
 
-def check_objects(report: Report, store: Store) -> None:
+def check_objects(report: Report, store: Destination) -> None:
     """Make sure that some sample of the dataset shows an object; where nothing was rendered, its shards are read.
 
     Raises:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from compiler.cli.output import say_lines
+from compiler import preview
 from compiler.errors import UsageError
-from compiler.preview import show as pictures
-from compiler.storage.manifests import folder_of, load_manifest
+from compiler.storage.published import Published, find_sample, spread
+from compiler.terminal import say_lines
 
 
 @click.command("show")
@@ -18,7 +18,7 @@ from compiler.storage.manifests import folder_of, load_manifest
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="[default: ./<name>.png or ./<name>-<key>.png, named after DIR]",
+    help="The PNG file to write.  [default: ./<name>.png or ./<name>-<key>.png, named after DIR]",
 )
 @click.option(
     "--count", metavar="N", type=click.IntRange(min=1), default=12, show_default=True, help="Samples on the sheet."
@@ -30,9 +30,9 @@ from compiler.storage.manifests import folder_of, load_manifest
     "--width",
     metavar="N",
     type=click.IntRange(16, 8192),
-    help="Of each picture, in pixels.  [default: 320, alone 960, or less]",
+    help="Width of each picture in pixels.  [default: 320, alone 960, or less]",
 )
-@click.option("--passes", "with_passes", is_flag=True, help="Show the passes, too, in false colours.")
+@click.option("--passes", "with_passes", is_flag=True, help="Also show the passes, in false colours.")
 def show_command(
     dataset: Path,
     key: str | None,
@@ -46,12 +46,13 @@ def show_command(
 
     Filled keypoints are visible, hollow ones occluded.
     """
-    manifest, folder = load_manifest(dataset), folder_of(dataset)
+    published = Published.load(dataset)
+    manifest, folder = published.manifest, published.folder
     if key:
-        picture = pictures.draw_sample(pictures.find_sample(folder, manifest, key), manifest, width, with_passes)
+        picture = preview.draw_sample(find_sample(published, key), manifest, width, with_passes)
     else:
-        samples = pictures.spread(folder, manifest, count)
-        picture = pictures.contact_sheet(samples, manifest, columns, width, with_passes)
+        samples = spread(published, count)
+        picture = preview.contact_sheet(samples, manifest, columns, width, with_passes)
     name = folder.resolve().name
     path = out or Path(f"{name}-{key}.png" if key else f"{name}.png")
     if out is None and path.is_symlink():

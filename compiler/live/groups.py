@@ -193,7 +193,7 @@ class Groups:
             return not self._groups and not self._tally().samples_abandoned
 
     def close(self) -> None:
-        """Call all off: nobody waits any more, nothing is accepted."""
+        """Abort: every wait ends, nothing more is accepted."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -216,7 +216,7 @@ class Groups:
     # The connections' side
 
     def join(self, name: str | None, wake: Callable[[], object]) -> Member:
-        """Add a connection to the group `name`, or to a group of its own.
+        """Add a connection to the group `name`, or to its own group.
 
         Raises:
             TooManyGroups: it would be a new group, and there are enough that have connections.
@@ -330,7 +330,7 @@ class Groups:
         return self._clock() - max(group.moved_at, ended_at) <= self._limits.grace_s
 
     def _forget_absent(self) -> None:
-        """Give up groups that nobody has come back to."""
+        """Give up groups whose listeners have not come back."""
         grace = 0.0 if self._finished and self._limits.policy == "drop" else self._limits.grace_s
         for group in [group for group in self._groups if not group.members]:
             if self._clock() - group.moved_at >= grace or (self._finished and not self._waiting(group)):

@@ -1,4 +1,4 @@
-"""What the live tee is told: where it listens, who may connect, and how much waits for a slow listener."""
+"""Options of the live tee: where it listens, who may connect, and how much waits for a slow listener."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class TeeOptions(QueueLimits):
         if self.token is None and not is_loopback(self.host):
             raise UsageError(f"{self.host} can be reached from other machines", "give the live tee a token")
         if self.token is not None and not _TOKEN.fullmatch(self.token):
-            raise UsageError("the live tee's token must be 16 or more of A-Z a-z 0-9 . _ ~ -", "leave it to be made")
+            raise UsageError(
+                "the live tee's token must be 16 or more of A-Z a-z 0-9 . _ ~ -", "leave it out to have one made"
+            )
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The live tee's HTTP side: an event loop in a thread of its own, which answers with what `Groups` has to give.
+"""The live tee's HTTP side: an event loop in its own thread, which answers with what `Groups` holds.
 
 ``GET /`` is a tar that never ends until the dataset does; ``GET /status`` is JSON. Parsing, chunking and time limits
 are aiohttp's.
@@ -29,7 +29,7 @@ _PIECE = 256 << 10
 """As much of a sample is copied at once on its way into a socket: what a slow connection holds stays small."""
 
 _LINGER_S = 1.0
-"""How long a body that nobody asked for is read and thrown away, so that the refusal arrives."""
+"""How long an unwanted body is read and thrown away, so that the refusal arrives."""
 
 _JOIN_S = 5.0
 
@@ -123,7 +123,7 @@ class TeeServer:
         return web.json_response(text=text + "\n", headers={"Cache-Control": "no-store"})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a tar: so many samples as were asked for, or all until the dataset ends."""
+        """Answer with a tar: as many samples as were asked for, or all until the dataset ends."""
         name, samples = _wanted(request)
         ready = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -160,7 +160,7 @@ class TeeServer:
                 await writer.drain()
             self._groups.handed(member)
             samples = None if samples is None else samples - 1
-            await asyncio.sleep(0)  # nothing above gives others their turn while the socket takes all at once
+            await asyncio.sleep(0)  # let others run: nothing above yields while the socket takes all at once
 
 
 class _Refused(asyncio.Protocol):

@@ -6,21 +6,32 @@
         tee.finish()
 
 ``webdataset.WebDataset(tee.address)`` and ``curl -sN ADDRESS | tar t`` read it; ``docs/how-to/live.md`` says what else.
+`live_tee` runs one for a build.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from compiler.build import Report, live_counts
 from compiler.errors import UsageError
 from compiler.live.groups import Groups
 from compiler.live.options import Policy as Policy
 from compiler.live.options import QueueLimits as QueueLimits
 from compiler.live.options import TeeOptions as TeeOptions
+from compiler.live.options import is_loopback
+from compiler.planning.plan import Plan
+from loaders.files import write_atomically
 
 if TYPE_CHECKING:
     from compiler.live.server import TeeServer
@@ -32,7 +43,7 @@ def never() -> bool:
 
 
 class Tee:
-    """Serves what is offered to whoever listens. Use as a context manager; its methods may be called from any thread.
+    """Serves what is offered to all who listen. Use as a context manager; its methods may be called from any thread.
 
     Leaving it cuts every response that is still open, so that its reader sees an error. After `finish` there is none
     but of listeners that did not read.
@@ -44,7 +55,7 @@ class Tee:
         Args:
             options: where to listen, for whom, and what to do about slow listeners.
             describe: what ``GET /status`` says of the dataset (plan digest, schema, rates, shards). Called in the
-                server's thread at each request: it must be quick, and safe beside the compiler's threads.
+                server's thread at each request: it must be quick, and safe to run next to the compiler's threads.
         """
         self.options = options or TeeOptions()
         self._describe = describe
@@ -105,7 +116,7 @@ class Tee:
         """End the dataset: every listener gets what waits for it, the tar's end mark and a clean end.
 
         Waits for that, for as long as the listeners read. A group that takes nothing for the period of grace is given
-        up. Whoever connects from now on gets an empty tar.
+        up. A listener that connects from now on gets an empty tar.
 
         Returns:
             False when a group was given up, now or before, or the wait was interrupted.
@@ -140,3 +151,90 @@ def _listen(options: TeeOptions) -> socket.socket:
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         hint = "name an address of this machine and a port above 1023"
         raise UsageError(f"the live tee cannot listen at {where}: {reason}", hint) from None
+
+
+DEFAULT_URL = "http://127.0.0.1:5555"
+
+_Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a build goes live."""
+
+    tee: TeeOptions
+    wait: int = 0
+    """Wait for this many listeners before anything is rendered."""
+    token_made: bool = False
+    """Whether the token was made here and must be announced; the user's own is not shown again."""
+    ready_file: Path | None = None
+    """Gets the address and the token as JSON once the tee listens: for a program that started the build."""
+
+
+def tee_options(url: str, host: str | None, policy: Policy, token: str | None) -> TeeOptions:
+    """Return where the tee listens and for whom; where other machines can connect, a token is made if none is given.
+
+    Args:
+        url: ``http://127.0.0.1:5555``; port 0 takes any that is free.
+        host: another address to listen at than the URL's, which must be this machine's loopback.
+        policy: what slow listeners cause.
+        token: what listeners must show.
+
+    Raises:
+        UsageError: not such a URL, an address of the network not named by `host`, a token that does not fit.
+    """
+    parts = urlsplit(url)
+    try:
+        port = 5555 if parts.port is None else parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme != "http" or not parts.hostname or port < 0 or parts.path not in ("", "/") or parts.query:
+        raise UsageError(f"--live {url!r} is not an address to listen at", f"use one like {DEFAULT_URL}")
+    if host is None and not is_loopback(parts.hostname):
+        hint = f"to let other machines connect, add --live-host {parts.hostname}; a token is then needed"
+        raise UsageError(f"--live {url}: {parts.hostname} can be reached from other machines", hint)
+    chosen = host or parts.hostname
+    if token is None and not is_loopback(chosen):
+        token = secrets.token_urlsafe(24)
+    return TeeOptions(host=chosen, port=port, policy=policy, token=token)
+
+
+@contextmanager
+def live_tee(live: LiveOptions, plan: Plan, report: Report, announce: _Announce) -> Iterator[Tee]:
+    """Listen while the dataset is built; end the streams cleanly if it is, cut them if it is not.
+
+    Args:
+        live: where and for whom.
+        plan: the dataset's plan.
+        report: the build's, which grows; listeners may ask for it.
+        announce: called with where the tee listens, and what it waits for.
+
+    Raises:
+        UsageError: the address cannot be used.
+    """
+    with Tee(live.tee, _describer(plan, report)) as tee:
+        made = f" with token {live.tee.token}" if live.token_made else ", with your token"
+        announce(f"live at {tee.address}{made if live.tee.token else ''}")
+        if live.ready_file is not None:
+            ready = {"address": tee.address, "token": live.tee.token}
+            write_atomically(live.ready_file, json.dumps(ready).encode())
+        if live.wait:
+            announce(f"waiting for {live.wait} listeners")
+            tee.wait_for(live.wait)
+        try:
+            yield tee
+            tee.finish()
+        finally:
+            report.live = live_counts(tee)
+
+
+def _describer(plan: Plan, report: Report) -> Callable[[], dict[str, Any]]:
+    """Return what tells listeners which dataset this is and how far it is (``GET /status``)."""
+    fixed = {
+        "name": plan.name,
+        "plan": plan.identity(),
+        "plan_digest": plan.digest,
+        "schema": {"members": plan.members()},
+    }
+    moving = ("shards_wanted", "samples_wanted", "shards_done", "samples_done", "samples_rendered", "restarts", "rate")
+    return lambda: {**fixed, **{name: getattr(report, name) for name in moving}}

@@ -143,7 +143,7 @@ class Origin:
     path: Path
     """Of the job's file."""
     sources: Mapping[str, str]
-    """The sha256 of the job's file, which comes first, and of the modules beside it, by their names from its folder."""
+    """The sha256 of the job's file, which comes first, and of the modules it imports, by paths from its folder."""
     path_fields: Mapping[str, str]
     """The job's fields that are paths, as they were."""
     assets: Mapping[str, str]

@@ -35,23 +35,25 @@ def find_job(text: str, commands: Collection[str] = ()) -> JobSource:
     path, colon, class_name = text.rpartition(":") if ".py:" in text else (text, "", "")
     if path.endswith(".blend"):
         raise UsageError(
-            f"{path} is a scene, not a job", f"give it to one: compile-dataset path/to/job.py --blend {path}"
+            f"{path} is a scene, not a job", f"pass it to one: compile-dataset path/to/job.py --blend {path}"
         )
     if not path.endswith(".py"):
         raise _no_such(text, list(known), list(commands))
     if not Path(path).is_file():
-        raise UsageError(f"there is no job file {path}", "give the path of a Python file with a Job class in it")
+        raise UsageError(f"there is no job file {path}", "name a Python file that holds a Job class")
     if colon and not class_name.isidentifier():
-        raise UsageError(f"{class_name!r} is no class name", f"give {path}:ClassName, or {path} if it holds one job")
+        raise UsageError(
+            f"{class_name!r} is not a class name", f"write {path}:ClassName, or {path} if it holds one job"
+        )
     return JobSource(str(Path(path).resolve()), class_name)
 
 
 def _no_such(text: str, jobs: list[str], commands: list[str]) -> UsageError:
-    """Return the error that names what is near to `text`, and all there is."""
+    """Return the error that names what is close to `text`, and all that there is."""
     own = [f"{text}.py"] if Path(f"{text}.py").is_file() else []
     near = [*own, *difflib.get_close_matches(text, [*commands, *jobs])]
-    kinds, told = ("command or job", f"commands are {', '.join(commands)}; ") if commands else ("job", "")
+    kinds, listed = ("command or job", f"commands are {', '.join(commands)}; ") if commands else ("job", "")
     return UsageError(
         f"there is no {kinds} {text!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""),
-        f"{told}built-in jobs are {', '.join(jobs)}; give a job of your own as path/to/job.py",
+        f"{listed}built-in jobs are {', '.join(jobs)}; name your own as path/to/job.py",
     )

@@ -112,7 +112,7 @@ class Plan:
         return _order(number, self.layout.episode(number))
 
     def order(self, episodes: list[EpisodeOrder], threads: int) -> Render:
-        """Return what an instance is told in order to render these episodes, with so many threads."""
+        """Return the order that makes an instance render these episodes with `threads` threads."""
         return Render(self.source, self.job, self.seed, self.render, threads, episodes)
 
     def members(self) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def annotated_views(members: Mapping[str, bytes]) -> Iterator[tuple[Any, npt.NDA
 
 @dataclass
 class Sightings:
-    """Gathered from annotations, in any order; what is added twice changes nothing.
+    """Gathered from annotations, in any order; adding the same twice changes nothing.
 
     In view is an object of which a pixel is visible, where the pass ``segmentation`` tells, or whose box is within the
     image; a keypoint whose visibility is not 0.
@@ -112,8 +112,8 @@ class Sightings:
         """
         if why := self.emptiness:
             raise NothingInView(
-                f"{where}: {why}, and --require-objects asks for some",
-                "mend annotate(), or what hides the objects from the camera; compile-dataset show draws what is there",
+                f"{where}: {why}, but --require-objects needs one in view",
+                "fix annotate(), or whatever hides the objects from the camera; compile-dataset show draws the samples",
             )
 
     def as_json(self) -> dict[str, list[Any]]:

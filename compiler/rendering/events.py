@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compiler.errors import BlendshardError, Incomplete
-from compiler.planning import schema
+from compiler.planning import schemas
 from compiler.planning.sightings import Sightings
 from compiler.storage.failures import Failure
 from loaders.manifest import ShardInfo
@@ -22,7 +22,7 @@ class SamplesKept:
 
 @dataclass(frozen=True)
 class SampleDone:
-    """One more sample stands in a part file."""
+    """One more sample is in a part file."""
 
     shard: int
 
@@ -32,7 +32,7 @@ class ShardDone:
     """A shard has its final name."""
 
     shard: ShardInfo
-    annotations: schema.Schema
+    annotations: schemas.Schema
     skipped: Mapping[str, str]
     """The keys of the samples that it lacks, and why."""
     seen: Sightings | None
@@ -51,7 +51,7 @@ class Restarted:
 
 @dataclass(frozen=True)
 class EpisodeSkipped:
-    """An episode was left out; its shard goes on."""
+    """An episode was left out; its shard continues."""
 
     failure: Failure
     samples_lost: int
@@ -59,7 +59,7 @@ class EpisodeSkipped:
 
 @dataclass(frozen=True)
 class ShardFailed:
-    """A shard was given up; the others go on."""
+    """A shard was given up; the others continue."""
 
     failure: Failure
     error: Incomplete
@@ -68,7 +68,7 @@ class ShardFailed:
 
 @dataclass(frozen=True)
 class JobFailed:
-    """The user's job failed in an episode: nothing more will come of this build."""
+    """The user's job failed in an episode: this build cannot continue."""
 
     failure: Failure
 
@@ -82,7 +82,7 @@ class Noted:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Nothing more will come of this build."""
+    """This build cannot continue."""
 
     error: BlendshardError
 

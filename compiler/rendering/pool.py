@@ -4,17 +4,95 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import BlendshardError, InstanceLost, JobBroken, disk_error
 from compiler.rendering.events import Event, JobFailed, Noted, Stopped
-from compiler.rendering.gate import MemoryGate
-from compiler.rendering.retry import RetryPolicy, backoff_s
+from compiler.rendering.retry import RetryPolicy, backoff_s, memory_lost
 from compiler.rendering.shard import NotStarted, ShardTask
-from compiler.storage.failures import JOB_FAILED, memory_lost
-from compiler.storage.store import SampleSink, Store
+from compiler.storage.destination import Destination, SampleSink
+from compiler.storage.failures import JOB_FAILED
+
+_TICK_S = 0.2
+
+
+class MemoryGate:
+    """A lock that many may share or one may hold exclusively, as memory is short.
+
+    A worker that asks for it exclusively waits until the others have released it; those who then ask to share it wait.
+
+    State: how many share it, whether one has it exclusively, how many ask for that, and how many wait in all.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        """Hold workers back until `stop`; after that let all through, to come to their end."""
+        self.waiting = 0
+        self.exclusive = False
+        """Whether one has it exclusively."""
+        self._stop = stop
+        self._change = threading.Condition()
+        self._sharing = 0
+        self._asking = 0
+
+    @property
+    def exclusively_wanted(self) -> bool:
+        """Whether those who share it should let it go, and leave the memory to one."""
+        return self.exclusive or self._asking > 0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Render while others do."""
+        with self._change:
+            self._wait(lambda: not self.exclusively_wanted)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._sharing -= 1
+                self._change.notify_all()
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Render while no other worker does."""
+        with self._change:
+            self._asking += 1
+            self._wait(lambda: not self.exclusive and not self._sharing)
+            self._asking -= 1
+            self.exclusive = True
+        try:
+            yield
+        finally:
+            with self._change:
+                self.exclusive = False
+                self._change.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        """Wait for so long, or until the stop."""
+        if seconds:
+            with self._counted():
+                self._stop.wait(seconds)
+
+    def _wait(self, free: Callable[[], bool]) -> None:
+        """Wait, holding the condition's lock, until it is free or all should stop."""
+        if free():
+            return
+        with self._counted():
+            while not free() and not self._stop.is_set():
+                self._change.wait(_TICK_S)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._change:
+            self.waiting += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self.waiting -= 1
 
 
 @dataclass(frozen=True)
@@ -25,7 +103,7 @@ class PoolOptions:
     instance_options: InstanceOptions
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     recycle_episodes: int = 500
-    """An instance makes way for a fresh one after so many episodes, so that Blender's memory stays flat."""
+    """An instance is replaced after this many episodes, so that Blender's memory stays flat."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +175,7 @@ class WorkerPool:
     and whether to stop.
     """
 
-    def __init__(self, store: Store, options: PoolOptions, tee: SampleSink | None = None) -> None:
+    def __init__(self, store: Destination, options: PoolOptions, tee: SampleSink | None = None) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         """What happens, in the order in which it does."""
         self._store, self._options, self._tee = store, options, tee
@@ -158,7 +236,7 @@ class WorkerPool:
             return next(self._shards, None)
 
     def _render_shard(self, worker: _Worker, number: int) -> None:
-        """Render one shard to its end, over as many instances as it takes, or give it up."""
+        """Render one shard completely, with as many instances as that takes, or give it up."""
         blender = self._options.instance_options.blender
         task = ShardTask(self._store, number, self._options.retry, self.events, self._offer, blender)
         try:
@@ -183,7 +261,7 @@ class WorkerPool:
         """Render until all is done, another needs the memory or the instance is lost; return the loss."""
         exclusive = task.exclusive and self._options.instances > 1
         if exclusive or self._gate.exclusively_wanted:
-            worker.release()  # whoever waits leaves its memory to the others
+            worker.release()  # a waiting worker leaves its memory to the others
         try:
             with self._gate.exclusively() if exclusive else self._gate.shared():
                 self._render_some(worker, task, 1 if exclusive else len(task.remaining))
@@ -211,7 +289,7 @@ class WorkerPool:
                 return
 
     def _note(self, notes: Mapping[str, str]) -> None:
-        """Tell each note once, though every shard and every instance has it."""
+        """Report each note once, though every shard and every instance sends it."""
         for about, note in notes.items():
             if self._notes.setdefault(about, note) is note:
                 self.events.put(Noted(note))

@@ -6,20 +6,20 @@ import queue
 from collections.abc import Callable, Sequence
 
 from compiler.errors import Incomplete, InstanceLost, JobBroken
-from compiler.planning import schema
-from compiler.planning.annotation_schema import annotation_problem
+from compiler.planning import schemas
+from compiler.planning.schemas import annotation_problem
 from compiler.planning.sightings import Sightings, annotated_views
 from compiler.rendering.events import EpisodeSkipped, Event, Restarted, SampleDone, SamplesKept, ShardDone, ShardFailed
-from compiler.rendering.retry import RetryPolicy
-from compiler.storage.failures import Failure, What, for_want_of_memory, replay_command
-from compiler.storage.store import Store
+from compiler.rendering.retry import RetryPolicy, for_want_of_memory
+from compiler.storage.destination import Destination
+from compiler.storage.failures import Failure, What, replay_command
 
 _SIGNS_OF_NO_OPENGL = ("Couldn't find current GLX or EGL context", "Couldn't open libEGL", "headless GPU context")
 """What Blender says before it aborts for want of OpenGL. Lines with EGL_BAD_MATCH come in healthy runs, too."""
 
 
 class NotStarted(InstanceLost):
-    """An instance was lost before it could be given an order: no episode is to blame."""
+    """An instance was lost before it got an order: no episode is to blame."""
 
 
 class ShardTask:
@@ -33,14 +33,14 @@ class ShardTask:
 
     def __init__(
         self,
-        store: Store,
+        store: Destination,
         number: int,
         retry: RetryPolicy,
         events: queue.SimpleQueue[Event],
         offer: Callable[[str, bytes], None],
         blender: str | None = None,
     ) -> None:
-        """Begin the shard, or go on behind what an earlier run left of it. Raises OSError.
+        """Begin the shard, or continue after what an earlier run left of it. Raises OSError.
 
         `blender` is what ``--blender`` names: a replay needs it, too.
         """
@@ -48,14 +48,14 @@ class ShardTask:
         self.number = number
         self.remaining = self.plan.episodes(number)
         self.exclusive = False
-        """Whether the episode is to be rendered while no other instance works."""
+        """Whether to render the episode while no other instance works."""
         self._retry = retry
         self._events = events
         self._offer = offer
         self._folder, self._blender = store.path, blender
         self._writer = store.writer(number, skipping=retry.on_poison == "skip")
-        self._annotations: schema.Schema = "null"
-        self._annotations_sealed: schema.Schema = "null"
+        self._annotations: schemas.Schema = "null"
+        self._annotations_sealed: schemas.Schema = "null"
         self._seen, self._seen_unsealed = Sightings(), Sightings()
         self._skipped: dict[str, str] = {}
         self._begun = 0  # samples of remaining[0] that are written
@@ -78,7 +78,7 @@ class ShardTask:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing would be lost if the instance were now."""
+        """Whether losing the instance now would cost nothing."""
         return self._begun == 0 and (not self.plan.job.reuse_scene or not self.remaining)
 
     def add(self, members: dict[str, bytes]) -> None:
@@ -91,7 +91,7 @@ class ShardTask:
         """
         due = self.remaining[0].samples[self._begun]
         if set(members) != self._expected:
-            raise InstanceLost(f"sent {sorted(members)} for {due.key} where {sorted(self._expected)} were due")
+            raise InstanceLost(f"sent {sorted(members)} for {due.key} instead of {sorted(self._expected)}")
         try:
             views = list(annotated_views(members))
             record = self._writer.add(due.key, members)
@@ -109,11 +109,11 @@ class ShardTask:
             self._finish_episode()
 
     def _check(self, annotations: object, key: str) -> None:
-        """Hold a view's annotations against the published schema, and against those of other samples."""
+        """Check a view's annotations against the published schema, and against those of other samples."""
         problem = annotation_problem(annotations)
         try:
-            self._annotations = schema.merge(self._annotations, schema.schema_of(annotations))
-        except schema.SchemaConflict as conflict:
+            self._annotations = schemas.merge(self._annotations, schemas.schema_of(annotations))
+        except schemas.SchemaConflict as conflict:
             problem = problem or str(conflict)
         if problem:
             raise JobBroken(f"{self.plan.source.path}: annotate: {problem} (at {key})")
@@ -133,7 +133,7 @@ class ShardTask:
         self._offered.clear()
 
     def recover(self, loss: InstanceLost) -> bool:
-        """Go back to where rendering can begin again; where that was tried enough, give the shard up and return False.
+        """Go back to where rendering can restart; after the last try, give up the shard and return False.
 
         Raises:
             OSError: the part file cannot be written.
@@ -166,7 +166,7 @@ class ShardTask:
     def _skip(self, loss: InstanceLost) -> bool:
         """Leave the episode out if that was asked for, and it is to blame.
 
-        Where the scene is reused, the episodes behind it would be others without it: there the shard is given up.
+        If the scene is reused, the episodes after it would differ without it: then the shard is given up.
         """
         if self._retry.on_poison != "skip" or isinstance(loss, NotStarted) or self.plan.job.reuse_scene:
             return False
@@ -195,7 +195,7 @@ class ShardTask:
         return False
 
     def failure(self, what: What, reason: str, log: Sequence[str], attempt: int) -> Failure:
-        """Return what is to be noted of the present episode, at this attempt of it."""
+        """Return the record of a failure of the current episode at this attempt."""
         now = self.remaining[0]
         replay = replay_command(self._folder, now.episode, self._blender)
         return Failure(what, self.number, now.episode, attempt, reason, log, replay, now.samples[0].key)

@@ -11,50 +11,39 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from compiler.errors import OtherPlan, UsageError, disk_error
-from compiler.planning import schema
-from compiler.planning.plan import Plan, differences
-from compiler.storage import failures, remains, sources
-from compiler.storage.changes import changes, told, when
+from compiler.errors import UsageError, disk_error
+from compiler.planning import schemas
+from compiler.planning.plan import Plan
+from compiler.storage import failures
+from compiler.storage.destination import with_annotations
+from compiler.storage.existing import LOCK_NAME, not_writable, peek
 from compiler.storage.failures import Failure
 from compiler.storage.journal import JOURNAL_SUFFIX, journal_of
-from compiler.storage.remains import Remains
-from compiler.storage.shards import ShardWriter, find_kept, part_of
-from compiler.storage.store import with_annotations
-from loaders.files import PART_SUFFIX, open_regular, strange_entry
+from compiler.storage.writer import ShardWriter, find_kept, part_of
+from loaders.files import PART_SUFFIX, open_regular
 from loaders.format import is_shard_name
-from loaders.manifest import FILE_NAME, Manifest, ManifestError, ShardInfo
-
-LOCK_NAME = ".lock"
-
-
-def _is_written_in_place(name: str) -> bool:
-    """Tell whether a file of this name is one that we write to where it lies."""
-    whole = name.removesuffix(PART_SUFFIX)
-    if whole in (FILE_NAME, failures.FILE_NAME, LOCK_NAME) or whole.endswith(f".tar{JOURNAL_SUFFIX}"):
-        return True
-    return whole != name and whole.endswith(".tar")
+from loaders.manifest import FILE_NAME, Manifest, ShardInfo
 
 
 @dataclass
 class DatasetDirectory:
     """A directory that this process alone writes to.
 
-    State: `manifest`, always as it stands on the disk.
+    State: `manifest`, always as it is on the disk.
     """
 
     path: Path
     plan: Plan
     manifest: Manifest
-    anew: str = ""
-    """Why what was there was removed though nobody asked for it, in a line; empty where it was not."""
+    started_over: str = ""
+    """Why what was there was removed unasked, in a line; empty if it was not."""
 
     def damaged(self) -> list[ShardInfo]:
         """Return the shards of the manifest whose files are not what it says.
 
-        The journal of one that is whole has served, if it is of no part: a crash left it behind.
+        The journal of one that is whole has served, if there is no part file: a crash left it.
         """
-        damaged = [shard for shard in self.manifest.shards if shard_problem(self.path, shard)]
+        damaged = [shard for shard in self.manifest.shards if _shard_problem(self.path, shard)]
         whole = {shard.name for shard in self.manifest.shards} - {shard.name for shard in damaged}
         for journal in self.path.glob(f"*{JOURNAL_SUFFIX}"):
             shard_path = journal.with_name(journal.name.removesuffix(JOURNAL_SUFFIX))
@@ -63,7 +52,7 @@ class DatasetDirectory:
         return damaged
 
     def writer(self, number: int, skipping: bool) -> ShardWriter:
-        """Begin a shard in the directory, or go on behind what an earlier run left of it.
+        """Begin a shard in the directory, or continue after what an earlier run left of it.
 
         Raises:
             OSError: its part file cannot be made.
@@ -74,7 +63,7 @@ class DatasetDirectory:
             units = [[key for keys in units for key in keys]]
         return ShardWriter(path, digest, find_kept(path, digest, units, self.plan.members(), skipping))
 
-    def record(self, shard: ShardInfo, annotations: schema.Schema, skipped: Mapping[str, str]) -> None:
+    def record(self, shard: ShardInfo, annotations: schemas.Schema, skipped: Mapping[str, str]) -> None:
         """Enter a finished shard into the manifest; then its journal has served.
 
         Args:
@@ -115,13 +104,13 @@ class DatasetDirectory:
                 path.unlink()
 
     def clear_up(self) -> None:
-        """Remove what a compiler that was killed left half-written or behind, except the parts of shards."""
+        """Remove what a compiler that was killed left half-written, except the parts of shards."""
         for half in (f"{FILE_NAME}{PART_SUFFIX}", f"*{JOURNAL_SUFFIX}{PART_SUFFIX}"):
             for path in self.path.glob(half):
                 path.unlink()
 
 
-def shard_problem(folder: Path, shard: ShardInfo) -> str:
+def _shard_problem(folder: Path, shard: ShardInfo) -> str:
     """Return what is wrong with a shard's file: that it is missing, its size, its sha256; empty where nothing is."""
     path = folder / shard.name
     try:
@@ -144,7 +133,7 @@ def open_directory(
     Args:
         path: the directory.
         plan: the dataset's plan.
-        provenance: what the manifest says beside it, where one is begun.
+        provenance: what else a new manifest says.
         fresh: remove the dataset that is there first; None: no, and the user cannot choose it.
 
     Raises:
@@ -159,53 +148,31 @@ def open_directory(
     except Timeout:
         raise UsageError(f"{path} is being written by another compile-dataset", "wait for it, or use --out") from None
     except OSError as error:
-        raise _not_writable(path, error) from None
+        raise not_writable(path, error) from None
     try:
         yield _take_over(path, plan, provenance, fresh)
     finally:
-        with suppress(OSError):  # Windows keeps what is open; behind the release it might be another's lock
+        with suppress(OSError):  # Windows keeps what is open; after the release it might be another's lock
             (path / LOCK_NAME).unlink()
         lock.release()
 
 
 def _take_over(path: Path, plan: Plan, provenance: dict[str, Any], fresh: bool | None) -> DatasetDirectory:
     found = peek(path, plan, fresh)  # again: until it was locked, another may have written there
-    manifest, anew = (found.manifest, found.anew) if found else (None, "")
+    manifest, started_over = (found.manifest, found.started_over) if found else (None, "")
     try:
         _check_shards(path, manifest)
-        if manifest is not None and (fresh or anew):
+        if manifest is not None and (fresh or started_over):
             DatasetDirectory(path, plan, manifest).forget_all()
-        if manifest is None or fresh or anew:
+        if manifest is None or fresh or started_over:
             (path / failures.FILE_NAME).unlink(missing_ok=True)
             manifest = plan.manifest(provenance)
             manifest.save(path)
-        directory = DatasetDirectory(path, plan, manifest, anew)
+        directory = DatasetDirectory(path, plan, manifest, started_over)
         directory.clear_up()
     except OSError as error:
-        raise _not_writable(path, error) from None
+        raise not_writable(path, error) from None
     return directory
-
-
-def _check_places(path: Path) -> None:
-    """Find what must not be written to where our files go: links first of all, as what they point to is not ours.
-
-    A finished shard may be a link: it is read, or replaced as a whole.
-
-    Raises:
-        UsageError: there is a link, a folder or a pipe.
-    """
-    try:
-        strange = strange_entry(path, _is_written_in_place)
-        if (path / sources.FOLDER).is_symlink():
-            strange = strange or (sources.FOLDER, "link")
-    except OSError as error:
-        raise _not_writable(path, error) from None
-    if strange:
-        name, kind = strange
-        raise UsageError(
-            f"{path / name} is a {kind}, where a file of the dataset must go",
-            "move it away, or name another place with --out",
-        )
 
 
 def _check_shards(path: Path, manifest: Manifest | None) -> None:
@@ -217,65 +184,3 @@ def _check_shards(path: Path, manifest: Manifest | None) -> None:
             raise UsageError(
                 f"{entry} is a {kind}, where a shard must go", "move it away, or name another place with --out"
             )
-
-
-@dataclass(frozen=True)
-class Found:
-    """A dataset that is there already."""
-
-    manifest: Manifest
-    anew: str = ""
-    """Why a build begins it anew, though nobody asked for that, in a line; empty: it goes on with it."""
-
-
-def peek(path: Path, plan: Plan, fresh: bool | None) -> Found | None:
-    """Return what is at `path` if it is a dataset of `plan` (of any, where `fresh`), None if it is free.
-
-    A dataset of another plan of which nothing is of use any more is begun anew: see `Remains.of_use`.
-
-    Raises:
-        UsageError, OtherPlan: as `open_directory`.
-    """
-    if not path.exists():
-        return None
-    if not path.is_dir():
-        raise UsageError(f"{path} is not a directory", "name another place with --out")
-    _check_places(path)
-    if not (path / FILE_NAME).exists():
-        ours = (LOCK_NAME, f"{FILE_NAME}{PART_SUFFIX}")  # a compiler that was killed at once leaves them
-        if others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours):
-            raise UsageError(f"{path} holds something else ({others[0]})", "name another place with --out")
-        return None
-    try:
-        manifest = Manifest.load(path)
-    except ManifestError as error:
-        raise UsageError(str(error), "move it away, or name another place with --out") from None
-    if fresh or not list(differences(plan.identity(), manifest.plan)):
-        return Found(manifest)
-    try:
-        left = remains.find(path, manifest)
-    except OSError as error:
-        raise _not_writable(path, error) from None
-    chosen, installation = changes(plan, manifest)  # what the user has changed comes before the installation's
-    changed = told([*chosen, *installation])
-    if not left.of_use:
-        return Found(manifest, _begun_anew(path, left, changed))
-    begin_anew = "" if fresh is None else f", or begin anew with --fresh, which removes {left}"
-    raise OtherPlan(
-        f"{path} holds another plan, last rendered {when(path / FILE_NAME)}: {changed}",
-        f"name another place with --out to keep both{begin_anew}",
-    )
-
-
-def _begun_anew(path: Path, left: Remains, changed: str) -> str:
-    """Return the line on a dataset of another plan that stands in nobody's way."""
-    if left.kept:
-        return (
-            f"{path} holds another plan ({changed}), whose job failed in episode {left.failed_in} with no shard"
-            f" finished: a build begins it anew and removes {left}"
-        )
-    return f"{path} holds another plan ({changed}) and {left}: a build begins it anew"
-
-
-def _not_writable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write to {path}: {error.strerror}", "name another place with --out")

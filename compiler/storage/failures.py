@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,19 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from compiler.errors import InstanceLost, JobBroken
 from loaders.files import open_own, read_regular
 
 FILE_NAME = "failures.jsonl"
 
 _LOG_LINES = 12
 _MOST_BYTES = 64 << 20
-
-_MEMORY = re.compile(
-    r"bad_alloc|out of (gpu )?memory|OUT_OF_MEMORY|[mc]alloc.* returns null|MemoryError|cannot allocate memory",
-    re.IGNORECASE,
-)
-"""What the C++ library, Blender, Cycles' devices, Python and the system say when there is no memory left."""
 
 
 JOB_FAILED: Literal["job failed"] = "job failed"
@@ -51,16 +43,6 @@ class Failure:
     """`replay_command` of the episode."""
     sample: str = ""
     """The key of the episode's first sample."""
-
-
-def for_want_of_memory(loss: InstanceLost) -> bool:
-    """Return whether the instance seems to have died because memory was short: Linux then sends SIGKILL."""
-    return str(loss) == "died of SIGKILL" or any(_MEMORY.search(line) for line in (str(loss), *loss.log))
-
-
-def memory_lost(error: JobBroken) -> InstanceLost | None:
-    """Return the loss that a job's error is, where memory was short: alone it may succeed, unlike other errors."""
-    return InstanceLost(f"ran out of memory: {error}", error.details) if _MEMORY.search(str(error)) else None
 
 
 def replay_command(folder: Path, episode: int, blender: str | None) -> str:

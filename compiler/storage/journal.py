@@ -1,6 +1,6 @@
-"""The journal beside a part file: which of its bytes are whole and on the disk, so that a build goes on behind them.
+"""The journal of a part file: which of its bytes are whole and on the disk, so that a build continues after them.
 
-JSON lines: first the plan's digest, then one for each unit that rendering can go on behind: an episode, or the whole
+JSON lines: first the plan's digest, then one for each unit after which rendering can continue: an episode, or the whole
 shard where the job reuses its scene. A line is written when the unit's bytes are on the disk, and holds their sha256:
 whatever a power failure leaves of the part file or of the journal, what passes `recover` is what was rendered.
 """
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from compiler.planning import schema
+from compiler.planning import schemas
 from loaders.content import content_digest
 from loaders.files import read_regular
 from loaders.format import kind_of, sample_digest
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """A sample that stands in a part file."""
+    """A sample in a part file."""
 
     length: int
     """Of its record, bytes."""
@@ -60,7 +60,7 @@ class Recovered:
 
     entries: list[Entry] = field(default_factory=list)
     samples: list[Stored] = field(default_factory=list)
-    annotations: schema.Schema = "null"
+    annotations: schemas.Schema = "null"
     """Gathered from all samples."""
 
     def add(self, entry: Entry, unit: Recovered) -> None:
@@ -69,7 +69,7 @@ class Recovered:
         Raises:
             SchemaConflict: its annotations do not go with those before; nothing is appended.
         """
-        self.annotations = schema.merge(self.annotations, unit.annotations)
+        self.annotations = schemas.merge(self.annotations, unit.annotations)
         self.entries.append(entry)
         self.samples += unit.samples
 
@@ -115,7 +115,7 @@ def recover(
         entries: the journal's.
         due: the keys of each unit, as the plan numbers them.
         whole: the members of each sample, as the plan says; a mapping tells their shapes, too.
-        skipping: keep to it that units were skipped; otherwise nothing behind the first of them is kept.
+        skipping: keep skipped units skipped; otherwise nothing after the first of them is kept.
     """
     found = Recovered()
     try:
@@ -151,7 +151,7 @@ def _parse(line: bytes) -> Entry:
     return entry
 
 
-def _checked(source: _Digesting, whole: Collection[str]) -> Iterator[tuple[str, Stored, schema.Schema]]:
+def _checked(source: _Digesting, whole: Collection[str]) -> Iterator[tuple[str, Stored, schemas.Schema]]:
     """Yield each sample's key, what is known of it and its annotations' schema, as its last byte is read.
 
     Raises:
@@ -159,16 +159,16 @@ def _checked(source: _Digesting, whole: Collection[str]) -> Iterator[tuple[str, 
     """
     for sample in read_samples(source, whole=whole):
         views = [json.loads(content) for name, content in sample.members.items() if kind_of(name) == "json"]
-        gathered: schema.Schema = "null"
+        gathered: schemas.Schema = "null"
         for view in views:
-            gathered = schema.merge(gathered, schema.schema_of(view))
+            gathered = schemas.merge(gathered, schemas.schema_of(view))
         record = sample_digest(sample_record(sample.key, sample.members))
         content = content_digest(sample.key, sample.members, whole if isinstance(whole, Mapping) else {})
         stored = Stored(sample.end - sample.offset, record, content)
         yield sample.key, stored, gathered
 
 
-def _unit(entry: Entry, source: _Digesting, samples: Iterator[tuple[str, Stored, schema.Schema]]) -> Recovered:
+def _unit(entry: Entry, source: _Digesting, samples: Iterator[tuple[str, Stored, schemas.Schema]]) -> Recovered:
     """Read one unit.
 
     Raises:
@@ -178,9 +178,9 @@ def _unit(entry: Entry, source: _Digesting, samples: Iterator[tuple[str, Stored,
     for due in entry.keys:
         key, stored, annotations = next(samples)
         if key != due:
-            raise ValueError(f"{key} stands where {due} was written")
+            raise ValueError(f"{key} is where {due} was written")
         unit.samples.append(stored)
-        unit.annotations = schema.merge(unit.annotations, annotations)
+        unit.annotations = schemas.merge(unit.annotations, annotations)
     if source.digest.hexdigest() != entry.sha256:
-        raise ValueError(f"the bytes of {entry.keys[0]} and the samples behind it are not those that were written")
+        raise ValueError(f"the bytes of {entry.keys[0]} and of the samples after it are not those that were written")
     return unit

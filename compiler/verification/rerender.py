@@ -1,4 +1,4 @@
-"""Render samples of a finished dataset again, in fresh processes, and hold them against the published bytes."""
+"""Render samples of a finished dataset again, in fresh processes, and compare them with the published bytes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from pathlib import Path
 from blender_jobs.orders import EpisodeOrder
 from compiler.blender.process import Instance, InstanceOptions
 from compiler.errors import Incomplete, InstanceLost, UsageError
-from compiler.interrupts import deferred_interrupts
-from compiler.planning.machine import processor
+from compiler.machine import processor
 from compiler.planning.plan import Plan
-from compiler.resolve import FirstBlender
-from compiler.restore import restore_checked
-from compiler.storage.places import Places
-from compiler.verification.compare import Difference, compare_members
-from compiler.verification.reading import samples_of
+from compiler.process_control import deferred_interrupts
+from compiler.resolve import FirstBlender, restore_checked
+from compiler.storage.published import Published, samples_of
+from compiler.verification.diff import Difference, compare_members
 from loaders.manifest import Manifest, ShardInfo
 
 _TICK_S = 0.2
@@ -44,7 +42,7 @@ class Rerendered:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is to be rendered again, and how this installation differs from the one that made the dataset."""
+    """What to render again, and how this installation differs from the one that made the dataset."""
 
     folder: Path
     plan: Plan
@@ -53,29 +51,26 @@ class Comparison:
     """One line for each difference of Blender build, packages or processor; empty: the bytes must be the same."""
 
 
-def prepare_rerender(
-    folder: Path, manifest: Manifest, amount: int | None, seed: int, first: FirstBlender, places: Places
-) -> Comparison:
+def prepare_rerender(published: Published, amount: int | None, seed: int, first: FirstBlender) -> Comparison:
     """Choose what to render again.
 
     Args:
-        folder: the dataset's.
-        manifest: its manifest.
+        published: the dataset.
         amount: how many samples; the whole episodes of them are rendered. None: every shard.
         seed: of the choice.
         first: the Blender that describes the job.
-        places: where the job and its assets are.
 
     Raises:
-        OtherPlan: the job, its fields or its assets are others now, not only Blender and the packages.
+        OtherPlan: the job, its fields or its assets have changed, not only Blender and the packages.
         UsageError: it is a recording; or as `restore_checked`.
         JobBroken: as `restore_checked`.
     """
+    manifest = published.manifest
     refuse_recording(manifest)
-    plan, elsewhere = restore_checked(manifest, folder, first, places, doing="render it again")
+    plan, elsewhere = restore_checked(published, first, doing="render it again")
     elsewhere += _other_processor(manifest)
     tasks = all_tasks(plan, manifest) if amount is None else choose_tasks(plan, manifest, amount, seed)
-    return Comparison(folder, plan, tasks, elsewhere)
+    return Comparison(published.folder, plan, tasks, elsewhere)
 
 
 def refuse_recording(manifest: Manifest) -> None:
@@ -126,7 +121,7 @@ def rerender(comparison: Comparison, options: InstanceOptions, instances: int) -
         KeyboardInterrupt: the instances were killed.
     """
     with deferred_interrupts() as check_interrupts, ThreadPoolExecutor(instances) as pool:
-        running = Running(options)
+        running = _Instances(options)
         ahead: deque[Future[list[Rerendered]]] = deque(
             pool.submit(_render_task, comparison, running, *task) for task in comparison.tasks
         )
@@ -140,7 +135,7 @@ def rerender(comparison: Comparison, options: InstanceOptions, instances: int) -
             running.stop()
 
 
-class Running:
+class _Instances:
     """The instances at work in all threads, so that another thread can end them.
 
     State: the instances, and whether to stop.
@@ -190,7 +185,7 @@ def _name(cpu: object) -> str:
 
 
 def _render_task(
-    comparison: Comparison, running: Running, shard: ShardInfo, episodes: list[EpisodeOrder]
+    comparison: Comparison, running: _Instances, shard: ShardInfo, episodes: list[EpisodeOrder]
 ) -> list[Rerendered]:
     order = comparison.plan.order(episodes, running.options.threads)
     published = _published(comparison.folder / shard.name, {entry.key for task in episodes for entry in task.samples})

@@ -19,15 +19,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from compiler.errors import Incomplete, VerificationFailed
-from compiler.lifeline import die_with_pool
-from compiler.planning.annotation_schema import manifest_problem
 from compiler.planning.document import source_digests
 from compiler.planning.plan import members_of
+from compiler.planning.schemas import manifest_problem
+from compiler.process_control import die_with_pool
 from compiler.storage import sources
-from compiler.storage.manifests import load_manifest
-from compiler.verification.reading import open_shard
-from compiler.verification.shard_walk import Problem, ShardReport, Tap, Walk
-from compiler.verification.structure import SampleChecker
+from compiler.storage.published import load_manifest, open_shard
+from compiler.verification.findings import Problem, ShardReport
+from compiler.verification.shard import SampleChecker, Tap, Walk
 from loaders.children import safe_path
 from loaders.files import read_regular
 from loaders.format import SPLIT
@@ -54,7 +53,7 @@ def intact_manifest(dataset: Path) -> Manifest:
         return Manifest.load(dataset)
     except ManifestError as error:
         raise VerificationFailed(
-            str(error), "restore it from a copy, or render the dataset anew with --fresh"
+            str(error), "restore it from a copy, or render the dataset again with --fresh"
         ) from None
 
 
@@ -136,7 +135,7 @@ class Verifier:
                 self._blame_manifest(f"skipped: {key} is not a sample of the plan")
 
     def _check_sources(self) -> None:
-        """Hold the job's files beside the shards to their digests. A copy of the dataset may well lack them."""
+        """Check the copies of the job's files against their digests. A copy of the dataset may well lack them."""
         for name, sha256 in sorted(source_digests(self.manifest).items()):
             place = PurePosixPath(sources.FOLDER, name)
             if ".." in place.parts or place.parts[0] != sources.FOLDER:
@@ -152,7 +151,7 @@ class Verifier:
                     self.problems.append(Problem(str(place), str(error.strerror or error)))
 
     def _check_members(self) -> None:
-        """Hold the schema's members to the plan's."""
+        """Check the schema's members against the plan's."""
         if self._layout is None:
             return
         found, planned = self.manifest.members, members_of(self._layout)
@@ -187,8 +186,8 @@ def examine_all(verifier: Verifier, jobs: int) -> Iterator[ShardReport]:
             reports = pool.map(_examine, range(len(shards)))
         yield from reports
     except BrokenProcessPool:
-        raise Incomplete("a process that read shards was killed", "give fewer --jobs, if memory is short") from None
-    except BaseException:  # interrupted, or nobody wants more: a large shard is not read to its end
+        raise Incomplete("a process that read shards was killed", "use fewer --jobs if memory is short") from None
+    except BaseException:  # interrupted, or the caller has stopped: do not read a large shard to its end
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
         raise
@@ -198,7 +197,7 @@ def examine_all(verifier: Verifier, jobs: int) -> Iterator[ShardReport]:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C is for this process alone: those that are started meanwhile ignore it from their first instruction."""
+    """Let only this process handle Ctrl-C: those started meanwhile ignore it from their first instruction."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -2,7 +2,7 @@
 
 python examples/assets/make_models.py [FOLDER]
 
-Metres, z up in Blender; a car and a sheep look along x, and stand on the ground.
+Metres, z up in Blender; the car and the sheep face along x, with their feet on the ground.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def mug() -> list[Any]:
 
 
 def rook() -> list[Any]:
-    """Return a rook of a chess set, in millimetres as printers have it: 45 of them."""
+    """Return a 45 mm rook of a chess set, in millimetres, as for 3D printing."""
     profile = [(0, 0), (15, 0), (15, 4), (13, 6), (13, 8), (9, 13), (7.5, 30), (8.5, 33), (11, 35), (11, 38), (0, 38)]
     wood, angles = look("wood", (0.5, 0.3, 0.12), 0.5), np.arange(6) * np.pi / 3
     made = [piece(meshes.lathe("rook", profile, 32), wood)]
@@ -185,7 +185,7 @@ def knot() -> list[Any]:
 
 
 def _sphere(count: int) -> Points:
-    """Return so many points on the unit sphere, spread evenly as a sunflower's seeds are."""
+    """Return this many points on the unit sphere, spread evenly like the seeds of a sunflower."""
     at = np.arange(count) + 0.5
     polar, turn = np.arccos(1 - 2 * at / count), np.pi * (1 + 5**0.5) * at
     return np.stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=1).tolist()

@@ -85,7 +85,7 @@ def lamp(name: str, at: tuple[float, float, float], power_w: float, size_m: floa
 
 
 def aimed(obj: Any, at: tuple[float, float, float]) -> Any:
-    """Put a lamp or a camera into the scene, turned to what stands on the table."""
+    """Put a lamp or a camera into the scene, turned to the things on the table."""
     bpy.context.scene.collection.objects.link(obj)
     obj.location = at
     obj.rotation_euler = (Vector((0, 0, 0.07)) - Vector(at)).to_track_quat("-Z", "Y").to_euler()
@@ -93,7 +93,7 @@ def aimed(obj: Any, at: tuple[float, float, float]) -> Any:
 
 
 def build() -> None:
-    """Build the scene; the table's top is at z = 0, and so is the origin of all that stands on it."""
+    """Build the scene; the top of the table is at z = 0, and so are the origins of the things on it."""
     turned("table", TABLE, wood(), steps=64)
     bowl = turned("bowl", BOWL, material("stoneware", (0.1, 0.25, 0.4), 0.25), steps=32)
     turned("bottle", BOTTLE, material("green glass", (0.25, 0.65, 0.35), 0.03, transmission=1)).location = (
@@ -132,5 +132,5 @@ if __name__ == "__main__":
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     build()
     wanted = Path(sys.argv[-1] if sys.argv[-1].endswith(".blend") else Path(__file__).with_name("still_life.blend"))
-    bpy.context.preferences.filepaths.save_version = 0  # no backup of the file that is there
+    bpy.context.preferences.filepaths.save_version = 0  # no backup of the existing file
     bpy.ops.wm.save_as_mainfile(filepath=str(wanted.absolute()), compress=True)

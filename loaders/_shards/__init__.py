@@ -1,1 +1,1 @@
-"""Beneath ShardDataset: order, split over ranks and workers, reading local and streamed shards."""
+"""Internals of ShardDataset: the order of samples, plans for ranks and workers, reading local and streamed shards."""

@@ -1,24 +1,26 @@
-"""Where each sample stands in an epoch: permutations that are computed, not stored.
+"""The order of samples in an epoch: permutations that are computed, not stored.
 
-An epoch's order is a function of (seed, epoch) and of the shards' sample counts alone. Any position of it can be asked
-for at once, so that a run resumes at position 9,000,000 as fast as at 0, and ten million samples cost no memory.
-NumPy's generators would do neither, and may change their streams between versions.
+An epoch's order is a function of seed, epoch and the shards' sample counts. Any position can be looked up directly, so
+a run resumes at position 9,000,000 as fast as at 0, and ten million samples take no memory. NumPy's generators offer
+neither, and may change their streams between versions.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import isqrt
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
+T = TypeVar("T")
 
 _ROUNDS = 8
 _MIN_SIDE = 4
@@ -40,14 +42,14 @@ def mix(words: Words) -> Words:
 
 
 def permute(positions: Ints, size: int, keys: Words) -> Ints:
-    """Return what stands at `positions` of the permutation of ``range(size)`` that `keys` choose.
+    """Return the values at `positions` of the permutation of ``range(size)`` that `keys` choose.
 
-    A Feistel network over the smallest near-square grid that holds `size`, walked on until the value lies inside
-    (Black, Rogaway: Ciphers with Arbitrary Finite Domains, 2002).
+    A Feistel network over the smallest near-square grid that holds `size`, repeated until the value is below `size`
+    (cycle walking; Black, Rogaway: Ciphers with Arbitrary Finite Domains, 2002).
 
     Args:
         positions: (n,) int64, each in ``range(size)``.
-        size: how many there are.
+        size: length of the permutation.
         keys: 8 words from `round_keys`.
     """
     if not len(positions):
@@ -75,11 +77,11 @@ def shard_order(shards: int, seed: int, epoch: int, shuffle: bool) -> Ints:
     return permute(numbers, shards, round_keys(seed, epoch, "shards")) if shuffle else numbers
 
 
-class SampleOrder:
+class EpochOrder:
     """The order of all samples of indexed shards.
 
-    Without a window, a permutation of all. With one, the shards are permuted, then taken `window` at a time, and the
-    samples of each such group permuted among themselves: reads stay within a few files, which slow disks need.
+    Without a window, it is a permutation of all samples. With one, shards are permuted and taken `window` at a time,
+    and each group's samples are permuted: reads stay within a few files, which helps slow disks.
     """
 
     def __init__(self, counts: Sequence[int], *, seed: int, shuffle: bool = True, window: int | None = None) -> None:
@@ -112,7 +114,7 @@ class SampleOrder:
         return numbers
 
     def _make_groups(self, epoch: int) -> tuple[Ints, Ints]:
-        """Return the shards' order and the position behind each group's last sample."""
+        """Return the shards' order and each group's end position."""
         assert self.window is not None
         shards = shard_order(len(self.counts), self.seed, epoch, shuffle=True)
         ends = np.cumsum(self.counts[shards])
@@ -136,3 +138,43 @@ class SampleOrder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._groups = lru_cache(maxsize=2)(self._make_groups)
+
+
+class ShuffleBuffer:
+    """The order in which the items of a partition leave the shuffle buffer.
+
+    Item `i` leaves at time `i` plus a random fraction of the buffer's size. So at most the buffer's size of items is
+    held, and the order is known without reading any.
+    """
+
+    def __init__(self, buffer: int, *key: int | str) -> None:
+        """Take the buffer's size in items, and the values that seed the order."""
+        self._buffer, self._salt = buffer, round_keys(*key)[0]
+        self._block = lru_cache(maxsize=4)(lambda block: self.times(block << 10, block + 1 << 10).tolist())
+
+    def times(self, first: int, end: int) -> Ints:
+        """Return the times of the items in ``range(first, end)``, in 1 / 2**32 of an item."""
+        items = np.arange(first, end, dtype=np.uint64)
+        fractions = mix(items ^ self._salt) >> np.uint64(32)
+        return ((items << np.uint64(32)) + fractions * np.uint64(self._buffer)).astype(np.int64)
+
+    def time(self, item: int) -> int:
+        """Return the time of one item."""
+        return int(self._block(item >> 10)[item & 1023])
+
+    def seen(self, length: int, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which of a partition's `length` items are among the first `count` to leave; (length,) bool."""
+        seen = np.zeros(length, np.bool_)
+        seen[np.argsort(self.times(0, length), kind="stable")[:count]] = True
+        return seen
+
+
+def shuffled(items: Iterator[tuple[int, T]], time: Callable[[int], int]) -> Iterator[T]:
+    """Yield numbered items by time, then by number; hold those whose time has not come."""
+    waiting: list[tuple[int, int, T]] = []
+    for number, item in items:
+        heapq.heappush(waiting, (time(number), number, item))
+        while waiting and waiting[0][0] <= number + 1 << 32:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]

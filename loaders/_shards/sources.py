@@ -1,65 +1,73 @@
-"""Which shards a path, a brace pattern or URLs stand for, and what their manifest says about each."""
+"""The shards of a path, a brace pattern or URLs, what their manifest says about each, and how a URL is opened."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+from typing import Any
 from urllib.parse import urljoin, urlparse
 from urllib.request import url2pathname
 
 from braceexpand import braceexpand
 
-from loaders._shards.opening import opened
-from loaders.errors import ShardError
+from loaders.errors import ShardError, located
 from loaders.format import shard_file_in
 from loaders.manifest import FILE_NAME, MOST_BYTES, Manifest, ManifestError, ShardInfo
+from loaders.tarstream import Readable, TarStreamError
 
 Source = str | Path | Sequence[str | Path]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_GOOD_EXITS = (None, 0, 23, 141, -13, -9)
+"""Exit statuses of commands that succeeded or were cut off by us (curl, the shell, SIGPIPE, SIGKILL)."""
+
+_PATIENCE_SECONDS = 2.0
+"""How long a command may take to notice that its output is closed."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file and, where a manifest lists it, what is known of it."""
+    """One tar file and, if a manifest lists it, what it says."""
 
     location: str
     """A path, or a URL as webdataset opens it."""
     info: ShardInfo | None = None
     members: frozenset[str] | None = None
-    """The names of each sample's members, where a manifest tells."""
+    """The names of each sample's members, if a manifest says."""
 
     @property
     def streamed(self) -> bool:
-        """Whether it can only be read from its start to its end."""
+        """Whether it can only be read from start to end."""
         return is_url(self.location)
 
 
 def is_url(location: str) -> bool:
-    """Tell whether `location` goes to webdataset's openers: ``http:``, ``pipe:``, ``gs:`` ... but not ``C:``."""
+    """Return whether `location` goes to webdataset's openers: ``http:``, ``pipe:``, ``gs:`` ... but not ``C:``."""
     return bool(_URL.match(location)) and not location.startswith("file:")
 
 
 def _as_location(path: Path) -> str:
-    """Return a path as what no one takes for a URL, though its first folder be called ``pipe:data``."""
+    """Return a path that cannot be taken for a URL, even if its first folder is called ``pipe:data``."""
     return f"./{path}" if is_url(str(path)) else str(path)
 
 
 def resolve(source: Source, *, split: str | None = None, manifest: Manifest | str | Path | None = None) -> list[Shard]:
-    """Return the shards that `source` stands for, in order.
+    """Return the shards of `source`, in order.
 
     Args:
         source: a dataset's directory or its manifest (as a path or a URL), a ``.tar``, a brace pattern of these
-            (``data/cubes-train-{000000..000099}.tar``), a URL of webdataset's, or a list of all these. What begins
+            (``data/cubes-train-{000000..000099}.tar``), a URL that webdataset opens, or a list of these. What begins
             with a scheme (``pipe:data``) is a URL if it is a string, and a path if it is a `Path`.
-        split: take the shards of this split alone. Needs a manifest.
-        manifest: what is known of the shards, where it does not lie beside them.
+        split: read only the shards of this split. Needs a manifest.
+        manifest: the shards' manifest, if it is not in their folder.
 
     Raises:
-        ShardError: there is no shard, no such split, or both files and URLs; a string may be a path or a URL.
-        ManifestError: a manifest that is needed is missing, or one that is there is not valid.
+        ShardError: there are no shards, no such split, or both files and URLs; a string could be a path or a URL.
+        ManifestError: a manifest is needed and missing, or not valid.
     """
     known = {} if manifest is None else _by_name(manifest)
     given = [source] if isinstance(source, str | Path) else list(source)
@@ -69,7 +77,7 @@ def resolve(source: Source, *, split: str | None = None, manifest: Manifest | st
     if not shards:
         raise ShardError(f"{_shown(source)} holds no finished shard")
     if len({shard.streamed for shard in shards}) > 1:
-        raise ShardError(f"{_shown(source)} mixes files and URLs; give the one or the other")
+        raise ShardError(f"{_shown(source)} mixes files and URLs; pass either files or URLs")
     return shards
 
 
@@ -103,12 +111,12 @@ def _expand(source: str | Path, known: Mapping[str, Shard]) -> list[Shard]:
         folder = path if path.is_dir() else path.parent
         return [_at(_as_location(folder / name), shard) for name, shard in _by_name(path).items()]
     paths = [path] if path.exists() else [Path(name) for name in _braces(location)]
-    beside = {folder: _beside(folder) for folder in {path.parent for path in paths}}
-    return [_at(_as_location(path), known.get(path.name, beside[path.parent].get(path.name))) for path in paths]
+    listed_in = {folder: _listed_in(folder) for folder in {path.parent for path in paths}}
+    return [_at(_as_location(path), known.get(path.name, listed_in[path.parent].get(path.name))) for path in paths]
 
 
 def _check_that_no_path_is_meant(url: str) -> None:
-    """Refuse what may be either: a folder's name must not run as a command.
+    """Refuse a URL that could be a path: a folder's name must not run as a command.
 
     Raises:
         ShardError: a file or folder has the name that `url` begins with.
@@ -119,16 +127,16 @@ def _check_that_no_path_is_meant(url: str) -> None:
     except OSError:  # a command that is too long for a name
         return
     if is_here:
-        raise ShardError(f"{url} is read as a URL, but {first} is here, too; write ./{url} for the path")
+        raise ShardError(f"{url} is read as a URL, but there is a file or folder {first}; write ./{url} for the path")
 
 
-def _beside(folder: Path) -> Mapping[str, Shard]:
+def _listed_in(folder: Path) -> Mapping[str, Shard]:
     return _by_name(folder) if (folder / FILE_NAME).is_file() else {}
 
 
 def _braces(pattern: str) -> list[str]:
     if "{" not in pattern:
-        return [pattern]  # braceexpand would take backslashes out of it
+        return [pattern]  # braceexpand would remove its backslashes
     try:
         return list(braceexpand(pattern))
     except ValueError as error:  # a brace without its partner
@@ -149,15 +157,63 @@ def _manifest_at(url: str) -> Manifest:
     except ShardError as error:
         raise ManifestError(f"no dataset at {error}") from None
     if len(content) > MOST_BYTES:
-        raise ManifestError(f"no dataset at {url}: it has more than {MOST_BYTES} bytes")
+        raise ManifestError(f"no dataset at {url}: more than {MOST_BYTES} bytes")
     return Manifest.from_json(content, url)
 
 
 def _of_split(shards: list[Shard], split: str) -> list[Shard]:
     if unknown := [shard.location for shard in shards if shard.info is None]:
-        raise ShardError(f"{unknown[0]}: no manifest tells its split; leave split out or give manifest=")
+        raise ShardError(f"{unknown[0]}: its split is unknown without a manifest; pass manifest= or leave out split=")
     chosen = [shard for shard in shards if shard.info and shard.info.split == split]
     if not chosen:
         splits = sorted({shard.info.split for shard in shards if shard.info})
         raise ShardError(f"no shard of split {split!r}; there is {', '.join(splits) or 'none'}")
     return chosen
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Readable]:
+    """Open `url` as webdataset does.
+
+    Raises:
+        ShardError: it cannot be opened, or reading fails (a missing page, a command's exit status).
+    """
+    import webdataset  # slow to import, and only streams need it
+
+    with located(url):
+        try:
+            stream = webdataset.gopen(url)
+        except ValueError as error:  # no opener for the scheme
+            raise ShardError(str(error)) from None
+    try:
+        # webdataset's Pipe checks its command at each read, so whether the last bytes of a failing command are read is
+        # a race. Its inner stream has no such checks; the command's exit status is checked at the end.
+        yield getattr(stream, "stream", stream)
+        stream.close()
+    except (TarStreamError, OSError) as error:
+        raise ShardError(f"{url}: {_reason(stream, error)}") from None
+    except BaseException:
+        _end(stream)
+        raise
+
+
+def _reason(stream: Any, error: Exception) -> str:
+    """Close a stream that failed and return why: its command's exit status says more than that bytes are missing."""
+    status = _end(stream)
+    problem = "" if isinstance(error, OSError) else str(error)
+    ended = f"the command that reads it ended with exit status {status}" if status not in _GOOD_EXITS else ""
+    return "; ".join(filter(None, [problem, ended])) or str(error)
+
+
+def _end(stream: Any) -> int | None:
+    """Close a stream early and return its command's exit status, if it has one; kill a command that hangs."""
+    command: Popen[bytes] | None = getattr(stream, "proc", None)
+    if command is None:
+        stream.close()
+        return None
+    stream.stream.close()
+    try:
+        return command.wait(_PATIENCE_SECONDS)
+    except TimeoutExpired:
+        command.kill()
+        return command.wait()

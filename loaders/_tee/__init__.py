@@ -1,1 +1,1 @@
-"""Beneath LiveDataset and LiveThenShards: the client of a live tee, its listeners, and recordings."""
+"""Internals of LiveDataset and LiveThenShards: the client of a live tee, its listeners, the live epoch, recordings."""

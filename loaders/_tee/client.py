@@ -1,7 +1,7 @@
-"""One connection to a live tee: whose samples these are, then the samples. HTTP is the standard library's.
+"""One connection to a live tee: its status, then its samples, with the standard library's HTTP.
 
 What comes over the wire is not trusted: only two requests are made, redirects are not followed, every size is bounded.
-Both requests go over one connection, so that the samples come from the process that told its plan.
+Both requests use one connection, so the samples come from the process that sent the plan.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ MAX_STATUS_BYTES = 8 << 20
 """Largest answer to ``GET /status`` that is read."""
 
 _PIECE = 1 << 20
-"""As much is read at once: what a header claims is not allocated before it has arrived."""
+"""Bytes read at once: what a header claims is not allocated before it arrives."""
 
 _LONGEST_LINE = 256
-"""Of a chunk's size with its extensions, bytes."""
+"""Bytes of a chunk's size line, extensions included."""
 
 _TICK_S = 0.1
-"""How long a read waits before it asks whether to wait on."""
+"""How long a read waits before it asks whether to go on waiting."""
 
 _MOST_MEMBERS = 64
-_NO_TEE = "no live tee of compile-dataset; check the address, another program may have the port"
+_NO_TEE = "not a live tee of compile-dataset; check the address: another program may be using the port"
 _REFUSALS = {
-    401: "wants a token: give token=, as compile-dataset printed it",
-    403: "answers only programs on its own machine, by its loopback address",
+    401: "requires a token: pass token=, as compile-dataset printed it",
+    403: "answers only programs on its own machine, through its loopback address",
 }
 
 Watch = Callable[[float], None]
-"""Is told how many seconds of silence there have been, again and again; raises to end the wait."""
+"""Called repeatedly with the seconds of silence so far; raises to end the wait."""
 
 
 class ConnectionLost(Exception):
-    """Nothing (more) comes over this connection, where another attempt may fare better."""
+    """This connection failed; another attempt may succeed."""
 
 
 class StreamCut(ConnectionLost):
@@ -56,10 +56,10 @@ class StreamCut(ConnectionLost):
 
 @dataclass(frozen=True)
 class Address:
-    """Where a tee listens."""
+    """Where a tee serves."""
 
     url: str
-    """Without a slash at its end."""
+    """Without a trailing slash."""
     host: str
     port: int | None
     path: str
@@ -67,10 +67,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Return the address that an http or https URL gives.
+        """Parse an http or https URL.
 
         Raises:
-            ValueError: it is none, or says more than where.
+            ValueError: it is no such URL, or it has a query, a fragment or credentials.
         """
         try:
             parts = urlsplit(url)
@@ -78,9 +78,9 @@ class Address:
         except ValueError:
             parts, port = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch("[!-~]+", url):
-            raise ValueError(f"{url!r} is no address of a live tee; give one as 'http://127.0.0.1:5555'")
+            raise ValueError(f"{url!r} is not the address of a live tee; write it like 'http://127.0.0.1:5555'")
         if parts.query or parts.fragment or "@" in parts.netloc:
-            raise ValueError(f"{url!r} says more than an address; give the group as group=, the token as token=")
+            raise ValueError(f"{url!r} is more than an address; pass the group as group=, the token as token=")
         path = parts.path.rstrip("/")
         return cls(f"{parts.scheme}://{parts.netloc}{path}", parts.hostname, port, path, parts.scheme == "https")
 
@@ -90,7 +90,7 @@ class Address:
 
 @dataclass(frozen=True)
 class TeeStatus:
-    """What a tee says of its dataset: checked for form, not for truth."""
+    """What a tee says about its dataset: checked for form, not for truth."""
 
     plan_digest: str
     schema: Mapping[str, Any]
@@ -98,7 +98,7 @@ class TeeStatus:
     plan: Mapping[str, Any]
     """Its digest is `plan_digest`."""
     shards_wanted: int
-    """How many shards the dataset shall have; 0 where it has no end."""
+    """How many shards the finished dataset will have; 0 if it is compiled without end."""
     finished: bool
     """Whether the last sample has been made."""
 
@@ -109,20 +109,20 @@ class TeeStatus:
 
     @classmethod
     def parse(cls, content: bytes, source: str) -> TeeStatus:
-        """Read the answer to ``GET /status``; `source` names the server in errors.
+        """Parse the answer to ``GET /status``; `source` names the server in errors.
 
         Raises:
-            LiveError: it is no tee's.
+            LiveError: it is not a tee's answer.
         """
         try:
             value = json.loads(content)
             canonical_json(value)  # Python reads NaN, infinity and halves of characters, which are no JSON
-            told = {each.name: value[each.name] for each in fields(cls)}
+            values = {each.name: value[each.name] for each in fields(cls)}
         except (ValueError, RecursionError, LookupError, TypeError):
-            told = {}
-        if not told or not _is_sound(**told):
+            values = {}
+        if not values or not _is_sound(**values):
             raise LiveError(f"{source} is {_NO_TEE}")
-        return cls(**told)
+        return cls(**values)
 
 
 def _is_sound(plan_digest: Any, schema: Any, name: Any, plan: Any, shards_wanted: Any, finished: Any) -> bool:
@@ -141,9 +141,9 @@ def _is_sound(plan_digest: Any, schema: Any, name: Any, plan: Any, shards_wanted
 
 
 class _Response(http.client.HTTPResponse):
-    """A response whose chunks begin with short lines and end without trailers: else there is no end to what is read.
+    """A response whose chunks begin with short lines and have no trailers, so that what is read is bounded.
 
-    The methods are the standard library's own, which bounds each line but not their number.
+    It overrides the standard library's methods, which bound each line but not their number.
     """
 
     fp: Any
@@ -178,7 +178,7 @@ class _TLSSocket(ssl.SSLSocket):
 
 
 def _watched(watch: Watch, receive: Callable[[], int]) -> int:
-    """Receive; ask `watch`, ten times a second while nothing comes, whether to wait on."""
+    """Receive; while nothing arrives, ask `watch` ten times a second whether to go on waiting."""
     began = time.monotonic()
     while True:
         watch(time.monotonic() - began)
@@ -190,15 +190,15 @@ def _watched(watch: Watch, receive: Callable[[], int]) -> int:
 class TeeConnection:
     """A connection to a tee. Use as a context manager.
 
-    State: the HTTP connection, and whom its reads ask whether to wait.
+    State: the HTTP connection, the deadline of the current request, and whether samples are being received.
     """
 
     address: Address
     token: str | None
     timeout_s: float
-    """For an answer to begin."""
+    """How long an answer may take to begin."""
     watch: Watch
-    """Of the stream, which may be silent while a sample is rendered."""
+    """For the stream, which may be silent while a sample is rendered."""
     _http: http.client.HTTPConnection = field(init=False)
     _due: float = field(init=False, default=0.0)
     _streaming: bool = field(init=False, default=False)
@@ -216,7 +216,7 @@ class TeeConnection:
         """Connect.
 
         Raises:
-            ConnectionLost: nobody is there.
+            ConnectionLost: nothing answers at the address.
         """
         with self._losses():
             try:
@@ -237,11 +237,11 @@ class TeeConnection:
         self._http.close()
 
     def status(self) -> TeeStatus:
-        """Ask whose samples these are.
+        """Request the tee's status.
 
         Raises:
-            LiveError: this is no tee, or it does not let us in.
-            ConnectionLost: no whole answer came.
+            LiveError: this is not a tee, or it refuses the request.
+            ConnectionLost: no complete answer came.
         """
         self._begin_wait()
         with self._losses(), self._get("/status") as response:
@@ -255,17 +255,17 @@ class TeeConnection:
         return TeeStatus.parse(bytes(content), str(self.address))
 
     def samples(self, status: TeeStatus, group: str, wanted: int | None, max_bytes: int) -> Iterator[Sample]:
-        """Yield samples, each as it arrives, until so many are there or the dataset ends.
+        """Yield samples, each as it arrives, until there are `wanted` or the dataset ends.
 
         Args:
-            status: what this connection's tee said.
+            status: this connection's status.
             group: connections of one group share the samples.
-            wanted: how many to ask for.
+            wanted: how many to ask for; None for all.
             max_bytes: largest sum of member sizes in one sample.
 
         Raises:
-            TarStreamError: what comes is not what the tee should send.
-            LiveError: this is no tee, or it does not let us in.
+            TarStreamError: the stream is not what a tee sends.
+            LiveError: this is not a tee, or it refuses the request.
             ConnectionLost: the stream was cut, or did not begin.
         """
         self._begin_wait()
@@ -290,7 +290,7 @@ class TeeConnection:
         if response.status in _REFUSALS:
             raise LiveError(f"{self.address} {_REFUSALS[response.status]}")
         if response.status == 503:
-            raise ConnectionLost("it has as many listeners as it takes")
+            raise ConnectionLost("it has as many listeners as it accepts")
         raise LiveError(f"{self.address} is {_NO_TEE} (HTTP status {response.status})")
 
     @contextmanager
@@ -311,19 +311,19 @@ class TeeConnection:
 
 
 def _checked_samples(body: _Body, members: frozenset[str], wanted: int | None, max_bytes: int) -> Iterator[Sample]:
-    """Yield the samples of a response that must end behind its end mark and hold no more than were asked for."""
+    """Yield the samples of a response, which must end with its end mark and hold no more than were requested."""
     for count, sample in enumerate(read_samples(body, whole=members, max_bytes=max_bytes), 1):
         if not is_plain(sample.key):
             raise TarStreamError(f"the key {sample.key!r} is not made of A-Z a-z 0-9 _ - (byte {sample.offset})")
         if wanted is not None and count > wanted:
-            raise TarStreamError(f"holds more samples than the {wanted} that were asked for")
+            raise TarStreamError(f"holds more samples than the {wanted} that were requested")
         yield sample
     if body.read(1):
-        raise TarStreamError("goes on behind its end mark")
+        raise TarStreamError("continues after its end mark")
 
 
 def _reason(error: Exception) -> str:
-    """Return what to tell the user of a failed connection."""
+    """Return why a connection failed, for the user."""
     if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | http.client.NotConnected):
         return "the connection was closed"
     if isinstance(error, http.client.HTTPException):
@@ -333,12 +333,12 @@ def _reason(error: Exception) -> str:
 
 
 class _Body:
-    """A response's content as a stream; short only where it ends."""
+    """A response's content as a stream."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
 
     def read(self, size: int, /) -> bytes:
-        # Not `response.read`: it takes a chunk of size -1 for "all that ever comes", and holds it in memory.
+        # Not `response.read`: it takes a chunk of size -1 to mean everything to come, and holds it in memory.
         part = memoryview(bytearray(min(size, _PIECE)))
         return bytes(part[: self._response.readinto(part)])

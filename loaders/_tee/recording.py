@@ -1,12 +1,12 @@
-"""Samples that came live, written as ordinary shards while they come.
+"""Live samples recorded as ordinary shards, and a recording sorted back into the compiler's own shards.
 
     recording/
       recording-train-000000.tar ...   in the order of arrival; each receiving process writes its own
       dataset.json                     as any dataset's: `ShardDataset`, `IndexedShards` and webdataset read it
       recording-<random>.tar.part      being written; its writer holds the lock of the same name
 
-No name here comes from the wire. A shard is whole when it has its name. What a writer that was killed has left is
-taken in by the next one in the directory, or by `finish_recording`.
+No name here comes from the wire. A shard with its final name is complete. What a killed writer left is recovered by the
+next writer in the directory, or by `finish_recording`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from loaders._shards.store import sample_spans
 from loaders._tee.client import TeeStatus
 from loaders.content import content_digest
-from loaders.errors import SampleError, ShardError
+from loaders.errors import SampleError, ShardError, SkipWarning, located
 from loaders.files import strange_entry
-from loaders.format import SPLIT, sample_digest, shard_name
+from loaders.format import SPLIT, SampleKey, sample_digest, shard_name
+from loaders.layout import ShardLayout
 from loaders.manifest import FILE_NAME, RECORDED, Manifest, ShardInfo
 from loaders.tarstream import (
+    DEFAULT_MAX_BYTES,
     END,
     Sample,
     TarStreamError,
+    parse_sample,
     read_samples,
     sample_record,
 )
@@ -44,27 +52,27 @@ _LOCK_TIMEOUT_S = 60.0
 
 
 def check_recording(folder: Path) -> None:
-    """Make sure that a recording can be begun or continued in `folder`.
+    """Check that a recording can be started or continued in `folder`.
 
     Raises:
         ShardError: it holds something else.
         ManifestError: its manifest is damaged.
     """
-    ours = (FILE_NAME, _PREFIX, _LOCK)  # and what is being written of them
+    ours = (FILE_NAME, _PREFIX, _LOCK)  # and their part files
     if folder.is_dir() and (strange := strange_entry(folder, lambda name: name.startswith(ours))):
         raise ShardError(f"{folder / strange[0]} is a {strange[1]}; record into another directory")
     if (folder / FILE_NAME).exists():
         if not Manifest.load(folder).recorded:
-            raise ShardError(f"{folder} holds a dataset that is no recording; record into another directory")
+            raise ShardError(f"{folder} holds a dataset that is not a recording; record into another directory")
     elif folder.exists():
         if not folder.is_dir():
-            raise ShardError(f"{folder} is no directory; record into another one")
+            raise ShardError(f"{folder} is not a directory; record into another one")
         if strangers := [path.name for path in folder.iterdir() if not path.name.startswith(ours)]:
-            raise ShardError(f"{folder} holds something else ({min(strangers)}); record into another directory")
+            raise ShardError(f"{folder} holds other files ({min(strangers)}); record into another directory")
 
 
 def finish_recording(folder: str | Path) -> Manifest:
-    """Take in what writers that are gone have left, and return the recording's manifest.
+    """Recover what killed writers left, and return the recording's manifest.
 
     Raises:
         ManifestError: there is no recording.
@@ -75,14 +83,14 @@ def finish_recording(folder: str | Path) -> Manifest:
     check_recording(path)
     with _written(path), _locked(path):
         check_recording(path)
-        _take_in_leftovers(path)
+        _recover_leftovers(path)
         return Manifest.load(path)
 
 
 class Recorder:
-    """Writes samples into shards of its own, beside other processes' in one directory. Use as a context manager.
+    """Writes samples into its own shards; several processes may record into one directory. Use as a context manager.
 
-    State: the dataset that is recorded, and the shard that is being written.
+    State: the dataset being recorded, and the shard being written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,7 +108,7 @@ class Recorder:
         """Append a sample.
 
         Args:
-            status: what the tee says that it came from.
+            status: of the tee that it came from.
             sample: the sample.
             content: its `content_digest`.
 
@@ -124,9 +132,9 @@ class Recorder:
 
 
 class _Part:
-    """A shard that has no name yet.
+    """A shard that is being written.
 
-    State: the file, locked, with the digests of what is in it.
+    State: the locked file, and the digests of its content.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -146,15 +154,15 @@ class _Part:
     def add(self, sample: Sample, content: bytes) -> None:
         try:
             record = sample_record(sample.key, sample.members)
-        except ValueError as error:  # readers take folders in keys; what is recorded has none
+        except ValueError as error:  # readers accept folders in keys, recordings have none
             raise ShardError(f"sample {sample.key!r} cannot be recorded: {error}") from None
         self._append(record)
-        self._file.flush()  # if this process is killed, what it has received is there
+        self._file.flush()  # if this process is killed, what it has received stays
         self._content.update(content)
         self._records.append(sample_digest(record))
 
     def commit(self) -> None:
-        """Give the shard a name and enter it into the manifest. The directory must be locked."""
+        """Give the shard its name and add it to the manifest. The directory must be locked."""
         self._append(END)
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -177,44 +185,44 @@ class _Part:
 
 
 def _open(folder: Path, status: TeeStatus) -> None:
-    """Begin or continue the recording of a dataset.
+    """Start or continue the recording of a dataset.
 
     Raises:
-        ShardError: the directory holds another one.
+        ShardError: the directory holds another dataset.
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_recording(folder)  # before the lock, which is a file there
     with _locked(folder):
         check_recording(folder)
         if not (folder / FILE_NAME).exists():
-            told = {RECORDED: "from a live tee, in the order of arrival"}
-            Manifest(status.name, status.plan, status.schema, told).save(folder)
-        there = Manifest.load(folder).plan_digest
-        if there != status.plan_digest:
+            provenance = {RECORDED: "from a live tee, in the order of arrival"}
+            Manifest(status.name, status.plan, status.schema, provenance).save(folder)
+        found = Manifest.load(folder).plan_digest
+        if found != status.plan_digest:
             raise ShardError(
-                f"{folder} holds a recording of the plan {there[:16]}..., what comes is of "
-                f"{status.plan_digest[:16]}...; record each dataset into a directory of its own"
+                f"{folder} holds a recording of plan {found[:16]}..., but the tee serves "
+                f"{status.plan_digest[:16]}...; record each dataset into its own directory"
             )
-        _take_in_leftovers(folder)
+        _recover_leftovers(folder)
 
 
-def _take_in_leftovers(folder: Path) -> None:
-    """Make shards of what writers that are gone have left. The directory must be locked."""
+def _recover_leftovers(folder: Path) -> None:
+    """Turn what killed writers left into shards. The directory must be locked."""
     if not (folder / FILE_NAME).exists():
         return
     listed = {shard.name for shard in Manifest.load(folder).shards}
     for path in [path for path in folder.glob(f"{_PREFIX}*.tar") if path.name not in listed]:
-        path.replace(path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_PART}"))  # named, but not entered
+        path.replace(path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_PART}"))  # named, but not in the manifest
     for path in folder.glob(f"{_PREFIX}*{_PART}"):
         lock = _lock_of(path)
         with suppress(Timeout):
             lock.acquire(timeout=0)
-            _take_in(folder, path)
+            _recover(folder, path)
             path.unlink()
             _release(lock)
 
 
-def _take_in(folder: Path, path: Path) -> None:
+def _recover(folder: Path, path: Path) -> None:
     part, manifest = None, Manifest.load(folder)
     with path.open("rb") as file, suppress(TarStreamError, SampleError):
         for sample in read_samples(file, whole=manifest.members):
@@ -248,3 +256,86 @@ def _lock_of(part: Path) -> FileLock:
 def _release(lock: FileLock) -> None:
     lock.release()
     Path(lock.lock_file).unlink(missing_ok=True)
+
+
+class _Place(NamedTuple):
+    path: Path
+    start: int
+    end: int
+
+    def read(self) -> Sample:
+        with located(str(self.path)), self.path.open("rb") as file:
+            file.seek(self.start)
+            return parse_sample(file.read(self.end - self.start), self.start)
+
+
+def rebuild_shards(recording: str | Path, out: str | Path) -> Manifest:
+    """Sort a recording's samples into the shards that they came from, and return the manifest of these.
+
+    The shards equal the compiler's, byte for byte. A shard that lacks a sample is left out with a warning. A sample
+    that was recorded more than once is written once.
+
+    Args:
+        recording: what ``LiveDataset(..., record=...)`` wrote; call `finish_recording` first if a writer was killed.
+        out: a directory that is empty or does not exist yet.
+
+    Raises:
+        ManifestError: there is no recording.
+        ShardError: its plan does not say how samples are numbered, a shard is damaged, different samples have the same
+            key, or `out` is not empty.
+    """
+    recorded, target = Manifest.load(recording), Path(out)
+    try:
+        layout = ShardLayout.parse(recorded.plan)
+    except ValueError as error:
+        raise ShardError(f"{recording} does not say how its dataset's samples are numbered: {error}") from None
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise ShardError(f"{target} is not empty; rebuild into another directory")
+    manifest = replace(recorded, shards=())
+    for number, places in sorted(_by_shard(Path(recording), recorded).items()):
+        if len(places) == layout.samples_per_shard and max(places) < layout.samples_per_shard:
+            path = target / layout.shard_name(number)
+            with located(str(path)):
+                manifest = manifest.with_shard(_write_shard(path, number, _in_order(places)))
+        else:
+            lacking = f"{len(places)} of {layout.samples_per_shard} samples were recorded"
+            warnings.warn(f"left out shard {number}: {lacking}", SkipWarning, stacklevel=2)
+    manifest.save(target)
+    return manifest
+
+
+def _by_shard(folder: Path, recorded: Manifest) -> Mapping[int, Mapping[int, list[_Place]]]:
+    """Return the places of the samples, by shard and by number in the shard."""
+    found: defaultdict[int, defaultdict[int, list[_Place]]] = defaultdict(lambda: defaultdict(list))
+    for shard in recorded.shards:
+        path = folder / shard.name
+        with located(str(path)):
+            for key, start, end in sample_spans(str(path), DEFAULT_MAX_BYTES):
+                if (parsed := SampleKey.parse(key)) is None:
+                    raise ShardError(f"{path}: the key {key!r} does not name its shard")
+                found[parsed.shard][parsed.sample].append(_Place(path, start, end))
+    return found
+
+
+def _in_order(places: Mapping[int, list[_Place]]) -> Iterator[Sample]:
+    for _, copies in sorted(places.items()):
+        first, *others = [place.read() for place in copies]
+        if any((other.key, other.members) != (first.key, first.members) for other in others):
+            raise ShardError(f"{copies[0].path}: different samples have the key {first.key!r}")
+        yield first
+
+
+def _write_shard(path: Path, number: int, samples: Iterator[Sample]) -> ShardInfo:
+    records, sha256, content = [], hashlib.sha256(), hashlib.sha256()
+    with path.open("xb") as file:
+        for sample in samples:
+            record = sample_record(sample.key, sample.members)
+            file.write(record)
+            sha256.update(record)
+            content.update(content_digest(sample.key, sample.members))
+            records.append(sample_digest(record))
+        file.write(END)
+        sha256.update(END)
+        digests = sha256.hexdigest(), content.hexdigest(), "".join(records)
+        return ShardInfo(path.name, SPLIT, number, len(records), file.tell(), *digests)

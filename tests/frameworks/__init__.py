@@ -1,4 +1,4 @@
-"""The training frameworks that docs/how-to/loaders.md names, as they are. Each is optional, but where all must run.
+"""The training frameworks that docs/how-to/frameworks.md names, as they are. Each is optional, but where all must run.
 
 pip install --no-deps -r tests/frameworks/requirements.txt && REQUIRE_FRAMEWORKS=1 pytest tests/frameworks
 """

@@ -1,4 +1,4 @@
-"""docs/how-to/loaders.md: its code runs with the frameworks as they are, its table names the versions tested."""
+"""docs/how-to/frameworks.md: its code runs with the frameworks as they are, its table names the versions tested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.frameworks import REQUIREMENTS, framework
 from tests.frameworks.markers import make
-from tests.test_loaders_docs import PAGE, blocks, needs_a_framework
+from tests.house.test_loaders_docs import GUIDES, blocks, needs_a_framework
 
 for _name in ("torchvision", "albumentations", "kornia", "pytorch_lightning", "accelerate", "torchdata"):
     framework(_name)
@@ -27,11 +27,11 @@ def test_there_is_a_recipe_for_each_framework() -> None:
 def test_the_code_of_the_page(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "falling_cubes", samples=14)
-    exec(compile(recipe, str(PAGE), "exec"), {"__name__": "recipe"})
+    exec(compile(recipe, "frameworks.md", "exec"), {"__name__": "recipe"})
 
 
 def test_the_table_names_what_is_pinned_and_installed() -> None:
-    table = PAGE.read_text(encoding="utf-8").partition("## With other frameworks")[2].partition("###")[0]
+    table = (GUIDES / "frameworks.md").read_text(encoding="utf-8").partition("## ")[0]
     rows = re.findall(r"^\| ([\w-]+)[^|]*\| (\d[\d.]+) \|", table, re.M)
     named = {name: number for name, number in rows if name in PINS}
     assert named == {name: PINS[name] for name in named}

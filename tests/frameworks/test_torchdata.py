@@ -69,13 +69,13 @@ def test_what_was_seen_is_not_read_again(dataset: Path, monkeypatch: pytest.Monk
     _, resumed = loader_of(dataset, streamed=False, workers=0)
     resumed.load_state_dict(running.state_dict())
     read = []
-    original = loaders.dataset.Decoder.__call__
+    original = loaders._dataset.Decoder.__call__
 
     def noting(self: Any, key: str, members: Any) -> Any:
         read.append(key)
         return original(self, key, members)
 
-    monkeypatch.setattr(loaders.dataset.Decoder, "__call__", noting)
+    monkeypatch.setattr(loaders._dataset.Decoder, "__call__", noting)
     rest = [key for batch in resumed for key in batch["key"]]
     assert read == rest
     assert not {key for keys in seen for key in keys} & set(rest)

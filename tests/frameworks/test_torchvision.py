@@ -139,7 +139,7 @@ def test_cameras_have_boxes_and_keypoints_of_their_own() -> None:
         ({"json": b'{"objects": [{"bbox": "left"}]}'}, "sample 'k': an object's bbox or category_id is not usable"),
         (
             {"keypoints.npy": npy_bytes(np.zeros((1, 4), np.float32))},
-            "'k' does not tell the image's size; decode 'image'",
+            "sample 'k': the image's size is unknown; decode 'image'",
         ),
     ],
 )

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from blender_jobs import orders, wire
-from blender_jobs._render import exr, metadata
+from blender_jobs._render import formats
 from blender_jobs._worker.fields import json_value, resolve_fields
 from blender_jobs.job import Job, JobError
+from loaders._decode import Decoder, decode_npy
 from loaders.content import content_digest
-from loaders.decode import Decoder, decode_npy
 from loaders.errors import SampleError
 from loaders.manifest import Manifest, ManifestError
 from loaders.tarstream import TarStreamError, read_samples, sample_record
@@ -93,14 +93,14 @@ def samples(data: bytes) -> None:
 def passes(data: bytes) -> None:
     """A multilayer EXR file."""
     with suppress(ValueError):
-        exr.read(data)
+        formats.read_exr(data)
 
 
 def images(data: bytes) -> None:
     """An image file whose metadata are dropped."""
     for kind in ("png", "jpg", "webp"):
         with suppress(ValueError):
-            metadata.strip(data, kind)
+            formats.strip_metadata(data, kind)
 
 
 def settings(data: bytes) -> None:

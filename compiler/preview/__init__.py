@@ -1,1 +1,0 @@
-"""Samples as pictures for people."""

@@ -1,0 +1,1 @@
+"""Whole builds: determinism, faults, examples."""

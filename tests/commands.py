@@ -86,7 +86,15 @@ def start(*args: object) -> subprocess.Popen[str]:
 
 def ok(*args: object) -> str:
     """Run the command, which must succeed; return its stdout."""
-    done = run(*args)
+    return _stdout(run(*args))
+
+
+def forked_ok(*args: object) -> str:
+    """As `ok`, in a fork."""
+    return _stdout(forked(*args))
+
+
+def _stdout(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr
     return done.stdout
 

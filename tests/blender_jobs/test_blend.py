@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import TINY, annotations, digests, ok, run, start, workers, write_job
+from tests.commands import TINY, annotations, digests, forked, forked_ok, start, workers, write_job
 
 MAKE = """
 import sys
@@ -78,14 +78,14 @@ def words(scene: Path, out: str, shards: int = 2) -> list[object]:
 def test_a_scene_without_a_job_is_refused_with_the_job_that_begins_one(made: Path, tmp_path: Path) -> None:
     """Nothing falls into a user's scene unasked, and what the refusal says to do works as it stands."""
     one = ["--blend", made / "scene.blend", "--shards", 1]
-    refused = run(*one, cwd=tmp_path)
+    refused = forked(*one, cwd=tmp_path)
     assert refused.returncode == 2
     assert not list(tmp_path.iterdir())
     begun, said, hint = refused.stderr.strip().rsplit("\n", 2)
     assert said.startswith(f"Error: --blend {made / 'scene.blend'} is a scene, and no job")
     (tmp_path / "scene_job.py").write_text(begun)
     words = shlex.split(hint.partition("compile-dataset ")[2])
-    done = run(*words, *TINY, "--samples-per-shard", 2, cwd=tmp_path)
+    done = forked(*words, *TINY, "--samples-per-shard", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = annotations(tmp_path / "scene_job")
     assert first["objects"][0]["name"] == "Cube"
@@ -94,12 +94,12 @@ def test_a_scene_without_a_job_is_refused_with_the_job_that_begins_one(made: Pat
 
 def test_a_configuration_that_names_the_job_may_leave_the_scene_to_the_command(made: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text('job = "cube"\nshards = 1\n')
-    done = run("--config", "plan.toml", "--blend", made / "scene.blend", "--dry-run", *TINY, cwd=tmp_path)
+    done = forked("--config", "plan.toml", "--blend", made / "scene.blend", "--dry-run", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_bytes_are_the_same_for_any_number_of_instances_and_after_a_kill(scene: Path) -> None:
-    ok(*words(scene, "one"), "--instances", 1)
+    forked_ok(*words(scene, "one"), "--instances", 1)
     others = workers()
     running = start(*words(scene, "two"), "--instances", 2)
     while running.poll() is None and not (begun := workers() - others):
@@ -107,25 +107,25 @@ def test_the_bytes_are_the_same_for_any_number_of_instances_and_after_a_kill(sce
     time.sleep(0.5)
     os.kill(min(begun), signal.SIGKILL)
     running.communicate()
-    ok(*words(scene, "two"), "--instances", 2)
+    forked_ok(*words(scene, "two"), "--instances", 2)
     assert digests(scene / "one") == digests(scene / "two")
 
 
 def test_the_plan_names_the_blend_and_what_it_uses_and_a_changed_texture_is_another(scene: Path) -> None:
-    ok(*words(scene, "out", shards=1))
+    forked_ok(*words(scene, "out", shards=1))
     plan = json.loads((scene / "out" / "dataset.json").read_bytes())["plan"]
     assert plan["job"]["blend"] == "scene.blend"
     assert sorted(plan["assets"]) == ["scene.blend", "wood.png"]
     with (scene / "wood.png").open("ab") as file:
         file.write(b"\0")
-    refused = run(*words(scene, "out", shards=3))
+    refused = forked(*words(scene, "out", shards=3))
     assert refused.returncode == 4
     assert f"the asset {scene / 'wood.png'} has changed (" in refused.stderr
 
 
 def test_a_missing_texture_is_named_before_anything_is_rendered(scene: Path) -> None:
     (scene / "wood.png").unlink()
-    refused = run(*words(scene, "out"))
+    refused = forked(*words(scene, "out"))
     assert refused.returncode == 2
     assert f"uses {scene / 'wood.png'}, which is missing" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -133,11 +133,11 @@ def test_a_missing_texture_is_named_before_anything_is_rendered(scene: Path) -> 
 
 
 def test_scripts_in_the_blend_run_only_when_it_is_trusted(scene: Path) -> None:
-    careful = run(*words(scene, "out"), "--dry-run")
+    careful = forked(*words(scene, "out"), "--dry-run")
     assert careful.returncode == 0
     assert not (scene / "was_run").exists()
     assert "--trust-blend runs it" in careful.stderr
-    ok(*words(scene, "out"), "--dry-run", "--trust-blend")
+    forked_ok(*words(scene, "out"), "--dry-run", "--trust-blend")
     assert (scene / "was_run").exists()
 
 
@@ -148,7 +148,7 @@ def test_scripts_in_the_blend_run_only_when_it_is_trusted(scene: Path) -> None:
 def test_a_blend_that_cannot_be_opened_is_one_line(scene: Path, name: str, content: bytes | None, said: str) -> None:
     if content is not None:
         (scene / name).write_bytes(content)
-    refused = run("job.py", "--blend", name, "--shards", 1, *TINY, cwd=scene)
+    refused = forked("job.py", "--blend", name, "--shards", 1, *TINY, cwd=scene)
     assert refused.returncode == 2
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -156,14 +156,14 @@ def test_a_blend_that_cannot_be_opened_is_one_line(scene: Path, name: str, conte
 
 def test_a_job_may_name_its_blend_itself(scene: Path) -> None:
     write_job(scene, 'blend = "scene.blend"\n' + HOOKS, head="import bpy")
-    ok(scene / "job.py", "--shards", 1, "--samples-per-shard", 2, *TINY, "--out", scene / "out")
+    forked_ok(scene / "job.py", "--shards", 1, "--samples-per-shard", 2, *TINY, "--out", scene / "out")
 
 
 @pytest.mark.parametrize(("content", "said"), [(slice(60), "is cut short"), (slice(0), "cannot read it as an image")])
 def test_a_damaged_texture_is_named(content: slice, said: str, scene: Path) -> None:
     """Blender shows what memory happens to hold in the place of the rest: never the same bytes."""
     (scene / "wood.png").write_bytes((scene / "wood.png").read_bytes()[content])
-    refused = run(*words(scene, "out"))
+    refused = forked(*words(scene, "out"))
     assert refused.returncode == 2
     assert f"{scene / 'wood.png'}" in refused.stderr
     assert said in refused.stderr
@@ -171,6 +171,6 @@ def test_a_damaged_texture_is_named(content: slice, said: str, scene: Path) -> N
 
 def test_a_misspelt_object_is_suggested(scene: Path) -> None:
     write_job(scene, HOOKS.replace('["Cube"]', '["Cub"]'), head="import bpy")
-    refused = run(*words(scene, "out"))
+    refused = forked(*words(scene, "out"))
     assert refused.returncode == 2
     assert "nothing here is called 'Cub'; did you mean the object 'Cube'?" in refused.stderr

@@ -17,7 +17,7 @@ from PIL import Image
 
 from loaders.tarstream import read_samples
 from tests import in_blender
-from tests.commands import TINY, annotations, digests, ok, run, write_job
+from tests.commands import TINY, annotations, digests, forked, forked_ok, write_job
 from tests.in_blender import scene
 
 pytestmark = in_blender.needs_bpy
@@ -945,8 +945,8 @@ def plan(folder: Path, out: str = "out") -> Any:
 def test_a_sequence_gives_the_same_bytes_for_any_number_of_instances(place: Callable[..., Path]) -> None:
     """Each frame shows its file, and each file is in the plan."""
     folder = place("shining")
-    ok(*words(folder, "one", 2, CYCLES, instances=1))
-    ok(*words(folder, "two", 2, CYCLES, instances=2))
+    forked_ok(*words(folder, "one", 2, CYCLES, instances=1))
+    forked_ok(*words(folder, "two", 2, CYCLES, instances=2))
     assert digests(folder / "one") == digests(folder / "two")
     assert sorted(plan(folder, "one")["assets"]) == ["scene.blend", *(f"tex/s000{at}.png" for at in (1, 2, 3))]
     with (folder / "one/job-train-000000.tar").open("rb") as file:
@@ -958,23 +958,23 @@ def test_a_sequence_gives_the_same_bytes_for_any_number_of_instances(place: Call
 def test_a_changed_second_file_of_a_sequence_is_another_plan(place: Callable[..., Path]) -> None:
     """Before the build, and while it runs."""
     folder = place("shining")
-    ok(*words(folder))
+    forked_ok(*words(folder))
     shutil.copy(folder / "tex/s0001.png", folder / "tex/s0002.png")
-    refused = run(*words(folder, shards=2))
+    refused = forked(*words(folder, shards=2))
     assert refused.returncode == 4
     assert "tex/s0002.png" in refused.stderr
     shutil.rmtree(folder)
     folder = place("shining", "def randomize(self, rng): replace_second(Path(__file__).parent / 'tex')")
     with (folder / "job.py").open("a") as job:
         job.write("\ndef replace_second(tex): (tex / 's0002.png').write_bytes((tex / 's0001.png').read_bytes())\n")
-    refused = run(*words(folder))
+    refused = forked(*words(folder))
     assert refused.returncode == 2
     assert "s0002.png has changed since the plan was made" in refused.stderr
 
 
 def test_all_lost_files_are_named_at_once(place: Callable[..., Path]) -> None:
     folder = place("lacking")
-    refused = run(*words(folder))
+    refused = forked(*words(folder))
     assert refused.returncode == 2
     lost = ", ".join(str(folder / name) for name in ("parts.blend", "tex/brick.png", "tex/wood.png"))
     assert f"scene.blend uses 3 missing files: {lost}; put them there" in refused.stderr
@@ -985,17 +985,17 @@ def test_all_lost_files_are_named_at_once(place: Callable[..., Path]) -> None:
 def test_what_is_lost_can_be_done_without(place: Callable[..., Path]) -> None:
     """By choice, which is the plan's, as is what was missing; and the dataset can be reproduced."""
     folder = place("lacking")
-    built = run(*words(folder, missing_files="allow"))
+    built = forked(*words(folder, missing_files="allow"))
     assert built.returncode == 0, built.stderr
     job = plan(folder)["job"]
     assert job["missing_files"] == "allow"
     assert job["missing"] == ["parts.blend", "tex/brick.png", "tex/wood.png"]
     assert "rendered without missing files" in built.stderr
-    ok("reproduce", folder / "out", "--out", folder / "again", "--quiet")
+    forked_ok("reproduce", folder / "out", "--out", folder / "again", "--quiet")
     assert digests(folder / "again") == digests(folder / "out")
     (folder / "tex").mkdir()
     shutil.copy(next(folder.glob("out/*.json")), folder / "tex/wood.png.json")
-    found = run(*words(folder, "other", missing_files="refuse"))
+    found = forked(*words(folder, "other", missing_files="refuse"))
     assert found.returncode == 2
 
 
@@ -1004,10 +1004,10 @@ def test_what_a_job_shows_later_is_missed_then(place: Callable[..., Path]) -> No
     shows = "def setup(self):\n    for name in ('far', 'part', 'thing'): bpy.data.objects[name].hide_render = True\n"
     shows += "def step(self, rng, frame):\n    bpy.data.objects['hidden'].hide_render = frame < 2\n"
     folder = place("lacking", shows)
-    careful = run(*words(folder), "--dry-run")
+    careful = forked(*words(folder), "--dry-run")
     assert careful.returncode == 0, careful.stderr
     assert "not needed for rendering" in careful.stderr
-    refused = run(*words(folder))
+    refused = forked(*words(folder))
     assert refused.returncode == 2
     assert f"uses {folder / 'tex/steel.png'}, which is missing" in refused.stderr
 
@@ -1015,23 +1015,23 @@ def test_what_a_job_shows_later_is_missed_then(place: Callable[..., Path]) -> No
 def test_the_animation_of_what_the_plan_sets_is_left_out(place: Callable[..., Path]) -> None:
     """The same bytes as without it, and a note that names what is left out."""
     plain_folder, animated_folder = place("plain"), place("animated")
-    ok(*words(plain_folder, engine=CYCLES))
-    built = run(*words(animated_folder, engine=CYCLES))
+    forked_ok(*words(plain_folder, engine=CYCLES))
+    built = forked(*words(animated_folder, engine=CYCLES))
     assert built.returncode == 0, built.stderr
     assert digests(animated_folder / "out") == digests(plain_folder / "out")
     left_out = "cycles.sample_offset, cycles.samples, cycles.seed, cycles.time_limit, cycles.use_adaptive_sampling"
     assert f"the animation of {left_out}, view_layers.ViewLayer.samples in scene.blend is ignored" in built.stderr
-    ok(*words(plain_folder, "finer", engine=[*CYCLES, "--render-samples", 3]))
+    forked_ok(*words(plain_folder, "finer", engine=[*CYCLES, "--render-samples", 3]))
     assert digests(plain_folder / "finer") != digests(plain_folder / "out"), "the samples cannot be told apart"
 
 
 def test_a_jobs_step_does_not_change_what_the_plan_sets(place: Callable[..., Path]) -> None:
     step = "def step(self, rng, frame): bpy.context.scene.cycles.samples = 3"
     changed = place("plain", step)
-    ok(*words(changed, engine=CYCLES))
+    forked_ok(*words(changed, engine=CYCLES))
     shutil.move(changed, changed.with_name("changed"))
     unchanged = place("plain")
-    ok(*words(unchanged, engine=CYCLES))
+    forked_ok(*words(unchanged, engine=CYCLES))
     assert digests(changed.with_name("changed") / "out") == digests(unchanged / "out")
 
 
@@ -1048,7 +1048,7 @@ def test_no_shader_is_compiled(engine: list[Any], place: Callable[..., Path]) ->
     """Cycles would write it beside the file: for the image, or for the passes of another engine's."""
     folder = place("scripted_shader")
     before = tree(folder)
-    ok(*words(folder, "../out", engine=engine))
+    forked_ok(*words(folder, "../out", engine=engine))
     assert tree(folder) == before
 
 
@@ -1063,7 +1063,7 @@ def test_nothing_is_written_beside_a_blend_with_simulations(
     """Nor is any file there removed or changed."""
     folder = place(name)
     before = tree(folder)
-    ok(*words(folder, "../out"), *more)
+    forked_ok(*words(folder, "../out"), *more)
     assert tree(folder) == before
 
 
@@ -1072,11 +1072,11 @@ def test_physics_begins_where_the_blend_says(place: Callable[..., Path]) -> None
     hooks = "def annotate(self, view): return {'z': bpy.data.objects['cube'].evaluated_get("
     hooks += "bpy.context.evaluated_depsgraph_get()).matrix_world.translation.z}"
     folder = place("falling", hooks)
-    ok(*words(folder, "all"), "--set", "frames=1:13", "--samples-per-shard", 12)
+    forked_ok(*words(folder, "all"), "--set", "frames=1:13", "--samples-per-shard", 12)
     heights = [view["z"] for view in annotations(folder / "all")]
     assert heights[:5] == [5.0] * 5
     assert all(after < before for before, after in itertools.pairwise(heights[4:]))
-    ok(*words(folder, "last"), "--set", "frames=12:13", "--samples-per-shard", 1)
+    forked_ok(*words(folder, "last"), "--set", "frames=12:13", "--samples-per-shard", 1)
     assert [view["z"] for view in annotations(folder / "last")] == heights[-1:]
 
 

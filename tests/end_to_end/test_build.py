@@ -17,14 +17,14 @@ import webdataset
 from PIL import Image
 
 from loaders.manifest import Manifest
-from tests.commands import TINY, annotations, digests, ok, run, write_job
+from tests.commands import TINY, annotations, digests, forked, forked_ok, run, write_job
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two shards of seven samples, the last episode of each cut."""
     out = tmp_path_factory.mktemp("dataset") / "falling_cubes"
-    ok(*TINY, "--shards", 2, "--samples-per-shard", 7, "--out", out)
+    forked_ok(*TINY, "--shards", 2, "--samples-per-shard", 7, "--out", out)
     return out
 
 
@@ -83,7 +83,7 @@ def test_images_hold_nothing_but_pixels(dataset: Path) -> None:
 @pytest.mark.parametrize(("image", "quality"), [("jpg", 90), ("webp", 90), ("webp", 100)])
 def test_other_image_formats_hold_the_same_picture(image: str, quality: int, dataset: Path, tmp_path: Path) -> None:
     chosen = ["--image", image, "--quality", quality]
-    ok(*TINY, "--shards", 1, "--samples-per-shard", 7, *chosen, "--out", tmp_path / "out")
+    forked_ok(*TINY, "--shards", 1, "--samples-per-shard", 7, *chosen, "--out", tmp_path / "out")
     pairs = [str(next(folder.glob("*-000000.tar"))) for folder in (dataset, tmp_path / "out")]
     png, other = (next(iter(webdataset.WebDataset(path, shardshuffle=False).decode("rgb8"))) for path in pairs)
     difference = np.abs(png["png"].astype(int) - other[image].astype(int))
@@ -101,7 +101,9 @@ def test_the_manifest_says_what_is_there(dataset: Path) -> None:
 
 
 def test_the_content_digest_survives_another_encoder(dataset: Path, tmp_path: Path) -> None:
-    ok(*TINY, "--shards", 1, "--samples-per-shard", 7, "--image", "webp", "--quality", 100, "--out", tmp_path / "out")
+    forked_ok(
+        *TINY, "--shards", 1, "--samples-per-shard", 7, "--image", "webp", "--quality", 100, "--out", tmp_path / "out"
+    )
     one, other = Manifest.load(dataset).shards[0], Manifest.load(tmp_path / "out").shards[0]
     assert one.content_sha256 == other.content_sha256
     assert one.sha256 != other.sha256
@@ -110,20 +112,20 @@ def test_the_content_digest_survives_another_encoder(dataset: Path, tmp_path: Pa
 def test_running_again_keeps_and_repairs(dataset: Path, tmp_path: Path) -> None:
     command = [*TINY, "--shards", 2, "--samples-per-shard", 7, "--out", dataset, "--json"]
     before = digests(dataset)
-    assert json.loads(ok(*command))["samples_rendered"] == 0
+    assert json.loads(forked_ok(*command))["samples_rendered"] == 0
     first, second = sorted(dataset.glob("*.tar"))
     content = bytearray(first.read_bytes())
     content[len(content) // 2] ^= 1
     first.write_bytes(content)
     second.unlink()
-    damaged = run("verify", dataset)
+    damaged = forked("verify", dataset)
     assert damaged.returncode == 3
     assert first.name in damaged.stderr
     assert second.name in damaged.stderr
     assert "Traceback" not in damaged.stderr
-    assert json.loads(ok(*command))["samples_rendered"] == 14
+    assert json.loads(forked_ok(*command))["samples_rendered"] == 14
     assert digests(dataset) == before
-    assert "14 samples" in ok("verify", dataset)
+    assert "14 samples" in forked_ok("verify", dataset)
 
 
 def test_another_plan_is_refused_by_the_name_of_its_field(dataset: Path) -> None:
@@ -135,7 +137,7 @@ def test_another_plan_is_refused_by_the_name_of_its_field(dataset: Path) -> None
         (["--samples-per-shard", 8], "samples_per_shard"),
         (["--image", "jpg"], "render.image"),
     ):
-        refused = run(*command, *options)
+        refused = forked(*command, *options)
         assert refused.returncode == 4
         assert f": {field} was" in refused.stderr
     assert digests(dataset) == before
@@ -143,24 +145,24 @@ def test_another_plan_is_refused_by_the_name_of_its_field(dataset: Path) -> None
 
 def test_fresh_begins_anew(tmp_path: Path) -> None:
     command = ["cube", *TINY, "--samples-per-shard", 2, "--out", tmp_path / "out"]
-    ok(*command, "--shards", 3)
-    ok(*command, "--shards", 1, "--seed", 3, "--fresh")
+    forked_ok(*command, "--shards", 3)
+    forked_ok(*command, "--shards", 1, "--seed", 3, "--fresh")
     assert Manifest.load(tmp_path / "out").plan["seed"] == 3
     assert len(digests(tmp_path / "out")) == 1
 
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    said = ok("--shards", 3, "--dry-run", "--out", tmp_path / "out")
+    said = forked_ok("--shards", 3, "--dry-run", "--out", tmp_path / "out")
     assert "would render 300 samples (3 of 3 shards)" in said
-    plan = json.loads(ok("--shards", 3, "--dry-run", "--json", "--out", tmp_path / "out"))
+    plan = json.loads(forked_ok("--shards", 3, "--dry-run", "--json", "--out", tmp_path / "out"))
     assert plan["plan"]["render"]["settings"]["cycles.samples"] == 16
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_looks_at_the_job_before_anyone_knows_how_many_shards(tmp_path: Path) -> None:
-    assert "would render 100 samples (1 of 1 shards)" in ok("cube", "--dry-run", "--out", tmp_path / "out")
+    assert "would render 100 samples (1 of 1 shards)" in forked_ok("cube", "--dry-run", "--out", tmp_path / "out")
     job = write_job(tmp_path, "frames: range = range(0)")
-    done = run(job, "--dry-run", "--out", tmp_path / "out")
+    done = forked(job, "--dry-run", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "Small.frames is empty" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -173,7 +175,7 @@ def test_config_file_and_command_line_mean_the_same(dataset: Path, tmp_path: Pat
         'render_samples = 0\nsize = "64x48"\n[set]\ncubes = 3\nevery = 25\n'
     )
     tomllib.loads(config.read_text())
-    planned = json.loads(ok("--config", config, "--set", "cubes=7", "--dry-run", "--json"))["plan"]
+    planned = json.loads(forked_ok("--config", config, "--set", "cubes=7", "--dry-run", "--json"))["plan"]
     assert planned == Manifest.load(dataset).plan
 
 
@@ -192,7 +194,7 @@ def test_a_job_of_ones_own_needs_no_registration(tmp_path: Path) -> None:
     """
     job = write_job(tmp_path, hooks, name="my job.py")
     out = tmp_path / "out"
-    ok(
+    forked_ok(
         f"{job}:Small",
         *TINY,
         "--shards",
@@ -217,12 +219,12 @@ def test_a_module_beside_the_job_is_part_of_the_plan(tmp_path: Path) -> None:
     (tmp_path / "sizes.py").write_text("SIZE = 1.0")
     job = write_job(tmp_path, "def randomize(self, rng):\n    self.cube.scale = [sizes.SIZE] * 3", head="import sizes")
     command = [job, *TINY, "--shards", 1, "--samples-per-shard", 3, "--out", tmp_path / "out"]
-    ok(*command)
-    ok(*command)
+    forked_ok(*command)
+    forked_ok(*command)
     (tmp_path / "sizes.py").write_text("SIZE = 2.5")
-    _expect_changed(run(*command), f"the module {tmp_path / 'sizes.py'} has changed", tmp_path)
+    _expect_changed(forked(*command), f"the module {tmp_path / 'sizes.py'} has changed", tmp_path)
     write_job(tmp_path, "def randomize(self, rng):\n    self.cube.scale = [2.5] * 3")
-    said = _expect_changed(run(*command), f"the job file {job} has changed", tmp_path)
+    said = _expect_changed(forked(*command), f"the job file {job} has changed", tmp_path)
     assert "the module sizes.py is no longer used" in said
 
 
@@ -230,10 +232,10 @@ def test_an_edited_job_is_named_with_when_and_what_to_do(tmp_path: Path) -> None
     """Values that follow from the edit come after it; digests tell nobody anything."""
     job = write_job(tmp_path, "")
     command = [job, *TINY, "--shards", 1, "--samples-per-shard", 3, "--out", tmp_path / "out"]
-    ok(*command)
+    forked_ok(*command)
     job.write_text(job.read_text().replace("range(1, 4)", "range(1, 7)"))
     os.utime(job, (0, datetime(2031, 5, 6, 7, 8, 9).timestamp()))
-    said = _expect_changed(run(*command), f"the job file {job} has changed (2031-05-06 07:08:09)", tmp_path)
+    said = _expect_changed(forked(*command), f"the job file {job} has changed (2031-05-06 07:08:09)", tmp_path)
     assert "job.frames was [1, 2, 3], is [1, 2, 3, 4, 5, 6]" in said
     assert not re.search("[0-9a-f]{16}", said.replace(str(tmp_path), ""))
 
@@ -248,8 +250,8 @@ def _expect_changed(refused: subprocess.CompletedProcess[str], what: str, folder
 
 
 def test_show_draws_a_sample_and_a_sheet(dataset: Path, tmp_path: Path) -> None:
-    ok("show", dataset, "--out", tmp_path / "sheet.png", "--count", 6, "--columns", 3, "--width", 64)
-    ok("show", dataset, "000001-000003", "--out", tmp_path / "one.png", "--width", 128)
+    forked_ok("show", dataset, "--out", tmp_path / "sheet.png", "--count", 6, "--columns", 3, "--width", 64)
+    forked_ok("show", dataset, "000001-000003", "--out", tmp_path / "one.png", "--width", 128)
     with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "one.png") as one:
         assert sheet.width > 3 * 64
         assert one.size == (128, 96)
@@ -257,7 +259,7 @@ def test_show_draws_a_sample_and_a_sheet(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_replay_renders_one_episode_to_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
-    written = ok("replay", dataset, "--episode", 2, "--out", tmp_path / "episode").splitlines()
+    written = forked_ok("replay", dataset, "--episode", 2, "--out", tmp_path / "episode").splitlines()
     assert len(written) == 5 * 3
     stored = webdataset.WebDataset(str(sorted(dataset.glob("*.tar"))[1]), shardshuffle=False)
     sample = next(iter(stored))

@@ -42,9 +42,11 @@ def main() -> None:
         while True:
             _serve(requests.get(), channel, scratch)
     except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)  # the thread that waits for stdin would make an orderly exit abort
+        try:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:  # stderr may be gone with the compiler
+            os._exit(1)  # the thread that waits for stdin would make an orderly exit abort or hang
 
 
 def _take_channel() -> BinaryIO:

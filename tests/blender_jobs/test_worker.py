@@ -11,7 +11,7 @@ from tests.in_blender import needs_bpy
 
 @needs_bpy
 def test_an_instance_that_nobody_hears_ends_at_once(tmp_path: Path) -> None:
-    """A compiler that is killed takes both pipes with it: the traceback of the lost answer cannot be written, either."""
+    """A compiler that is killed takes both pipes with it: not even the traceback of the lost answer can be written."""
     command = [sys.executable, "-P", "-m", "blender_jobs._worker.worker", "--scratch", str(tmp_path / "scratch")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as instance:

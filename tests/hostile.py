@@ -1,7 +1,4 @@
-"""A corpus of datasets that strangers might publish: each is a small one of ours with one thing made hostile.
-
-Run as a script, ``python hostile.py FOLDER COMMAND ...``, it is one command or loader that reads the dataset in FOLDER.
-"""
+"""A corpus of datasets that strangers might publish: each is a small one of ours with one thing made hostile."""
 
 from __future__ import annotations
 

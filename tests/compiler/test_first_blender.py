@@ -12,8 +12,8 @@ import pytest
 
 from compiler.planning.jobs import builtin_jobs
 from loaders.manifest import Manifest
-from tests import fakes
 from tests.commands import TINY, digests, start, workers
+from tests.scripts import fakes
 
 CALM = {"FAKE_COMPILER": "from compiler import resolve; resolve.backoff_s = lambda losses: 0.0"}
 CUBE = str(builtin_jobs()["cube"])

@@ -35,12 +35,12 @@ from loaders.errors import LiveError, SampleError, ShardError
 from loaders.files import open_regular, read_regular
 from loaders.manifest import FILE_NAME, Manifest, ManifestError
 from loaders.tarstream import read_samples, sample_record
-from tests import fakes
 from tests.commands import COMMAND, run
 from tests.hostile import ESCAPE, _member, _npy, _png
 from tests.live_tees import Compiler
 from tests.planned_dataset import Recipe, make
 from tests.raw_servers import CHUNKED, chunk, serving, telling
+from tests.scripts import fakes
 
 
 def test_a_text_is_one_plain_line() -> None:

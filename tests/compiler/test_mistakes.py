@@ -18,8 +18,8 @@ from compiler.rendering.shard import ShardTask
 from compiler.resolve import Choices, FirstBlender, resolve_plan
 from compiler.storage.destination import LiveOnly
 from loaders.installing import install_command
-from tests import fakes
 from tests.commands import TINY, forked, run, write_job
+from tests.scripts import fakes
 
 ONE = [*TINY, "--shards", 1, "--samples-per-shard", 3]
 

@@ -21,8 +21,8 @@ from compiler.planning.jobs import builtin_jobs
 from compiler.resolve import restore_plan
 from compiler.storage.published import Places, Published
 from loaders.manifest import FILE_NAME, RECORDED, Manifest
-from tests import fakes
 from tests.commands import digests
+from tests.scripts import fakes
 
 CUBE = str(builtin_jobs()["cube"])
 POISON = "episode == 4 and os.abort()"
@@ -110,7 +110,7 @@ HAND_MADE: dict[str, tuple[Callable[[Manifest], Manifest], str]] = {
     "below 0": (lambda manifest: planned(manifest, seed=-5), "seed is -5"),
     "an asset that is gone": (
         lambda manifest: with_field(manifest, "/gone/red.png"),
-        "field color: there is no file or folder /gone/red.png",
+        "field color: there is no file or folder at /gone/red.png",
     ),
 }
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from compiler.errors import NothingInView
 from compiler.planning.sightings import Sightings
-from tests import fakes
 from tests.commands import TINY, digests, ok, run, write_job
 from tests.planned_dataset import Recipe, make
+from tests.scripts import fakes
 
 REQUIRED = ["--require-objects"]
 ADDRESS = "http://127.0.0.1:0"

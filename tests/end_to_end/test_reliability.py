@@ -28,9 +28,9 @@ from compiler.rendering.retry import LONGEST_BACKOFF_S, backoff_s
 from compiler.storage.journal import JOURNAL_SUFFIX, read_entries
 from loaders.manifest import FILE_NAME, Manifest
 from loaders.tarstream import TarStreamError, read_samples
-from tests import fakes
 from tests.commands import TINY, digests, ok, run, start
 from tests.in_blender import needs_bpy
+from tests.scripts import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 3

@@ -11,8 +11,8 @@ from blender_jobs._worker.lint import offences
 ROOT = Path(__file__).resolve().parents[2]
 PATH = [
     *sorted((ROOT / "blender_jobs").rglob("*.py")),
-    *(ROOT / "compiler" / "planning" / name for name in ("plan.py", "schema.py")),
-    *(ROOT / "compiler" / "storage" / name for name in ("journal.py", "shards.py")),
+    *(ROOT / "compiler" / "planning" / name for name in ("plan.py", "schemas.py")),
+    *(ROOT / "compiler" / "storage" / name for name in ("journal.py", "writer.py")),
     *(ROOT / "loaders" / name for name in ("content.py", "format.py", "tarstream.py")),
 ]
 """All that makes a shard's bytes."""

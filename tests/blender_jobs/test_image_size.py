@@ -11,7 +11,7 @@ from PIL import Image
 
 from blender_jobs.orders import LONGEST_SIDE, MOST_PIXELS, RenderSettings
 from compiler.verification.verify import Verifier, examine_all
-from loaders import content, decode
+from loaders import _decode, content
 from loaders._indexed import IndexedShards
 from loaders.errors import SampleError
 from loaders.tarstream import DEFAULT_MAX_BYTES
@@ -78,7 +78,7 @@ def test_no_decoder_takes_an_image_that_is_larger() -> None:
     with pytest.raises(ValueError, match="16384 x 8193 pixels are more than 134217728"):
         content.decode_image(larger)
     with pytest.raises(SampleError, match="16384 x 8193 pixels are more than 134217728"):
-        decode.decode_image(larger, "PNG")
+        _decode.decode_image(larger, "PNG")
 
 
 def test_a_size_that_cannot_be_is_refused_before_blender_starts(tmp_path: Path) -> None:

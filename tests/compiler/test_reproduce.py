@@ -67,7 +67,7 @@ def test_a_dataset_comes_back_on_another_machine(made: Path, tmp_path: Path) -> 
     for command in (["reproduce"], ["replay", "--episode", 0]):
         lost = run(*command, tmp_path / "published", "--out", tmp_path / "again")
         assert lost.returncode == 2
-        assert "field color: there is no file or folder /gone/red.bin" in lost.stderr
+        assert "field color: there is no file or folder at /gone/red.bin" in lost.stderr
         assert "--assets" in lost.stderr
         assert not (tmp_path / "again").exists()
     ok("replay", tmp_path / "published", "--episode", 0, "--out", tmp_path / "episode", "--assets", assets)

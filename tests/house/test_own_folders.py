@@ -18,7 +18,7 @@ SAMPLE = [
     "end_to_end/test_build.py::test_dry_run_writes_nothing",
     "compiler/test_mistakes.py::test_a_wrong_configuration_names_its_key",
     "house/test_loaders_docs.py",
-    "house/test_readme.py::test_links_of_the_docs_lead_somewhere",
+    "house/test_readme.py::test_links_of_the_pages_lead_somewhere",
     "blender_jobs/test_seeds.py",
     "compiler/test_show.py::test_a_user_who_asks_for_columns_and_a_width_gets_them",
 ]

@@ -27,7 +27,7 @@ Change = Callable[[Path], object]
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\n1 shard, 1 sample, digest 00: ok\u202e"
 """Sets a terminal's title, clears it, fakes a verdict, and turns the rest around."""
 
-READERS = ("verify", "show", "show-passes", "diff", "shards", "skipping", "indexed", "rebuild")
+READERS = ("verify", "show", "show-passes", "diff", "export", "shards", "skipping", "indexed", "rebuild")
 
 
 def corpus() -> Iterator[tuple[str, Change]]:
@@ -278,6 +278,7 @@ def read(folder: Path, reader: str) -> None:
         "show": ["show", str(folder), "--count", "2", *small, str(beside / "sheet.png")],
         "show-passes": ["show", str(folder), "000000-000000", "--passes", *small, str(beside / "sample.png")],
         "diff": ["diff", str(folder), str(folder.parent / "honest")],
+        "export": ["export", "coco", str(folder), str(beside / "coco"), "--quiet"],
     }
     if reader in commands:
         from compiler import cli

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Recipe:
     cameras: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
     objects: int = 2
+    categories: list[dict[str, Any]] = field(default_factory=lambda: CATEGORIES, hash=False)
 
     @property
     def plan(self) -> Plan:
@@ -56,7 +57,7 @@ class Recipe:
                 False,
                 {"render.fps": 24},
                 cameras=list(self.cameras),
-                categories=CATEGORIES,
+                categories=self.categories,
                 passes=list(self.passes),
             ),
             RenderSettings("cycles", 16, *self.size, self.image, 90),

@@ -92,6 +92,7 @@ _COMMANDS = {
     "show": "Draw samples with their annotations into a PNG.",
     "verify": "Read every byte again and name what is damaged.",
     "diff": "Say what differs between two datasets.",
+    "export": "Write a dataset for another tool: COCO, YOLO, loose files.",
     "reproduce": "Render the dataset of a manifest again.",
     "replay": "Render one episode again, in the foreground.",
     "examples": "List the examples, or write them into a folder.",
@@ -99,7 +100,7 @@ _COMMANDS = {
 }
 """What each does; its module is loaded when it is called."""
 
-_CONTINUE = ("build", "reproduce")
+_CONTINUE = ("build", "export", "reproduce")
 """Commands that continue what an earlier run left."""
 
 _HELP = """Compile a dataset: Blender instances render randomized scenes into WebDataset shards.

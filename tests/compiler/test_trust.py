@@ -27,6 +27,7 @@ READING: dict[str, list[object]] = {
     "verify": ["verify", "OUT", "--quiet"],
     "show": ["show", "OUT", "--out", "AGAIN.png"],
     "diff": ["diff", "OUT", "OUT"],
+    "export": ["export", "files", "OUT", "AGAIN"],
 }
 
 HELPER = "def anything():\n    pass\n"

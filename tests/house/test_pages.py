@@ -23,7 +23,7 @@ from tests.pages import PAGES, ROOT, Block, blocks
 from tests.synthetic import full_members
 
 TYPED = [f"docs/tutorial/{name}.md" for name in ("first-dataset", "own-scene", "own-blend", "train")]
-TYPED += ["docs/how-to/verification.md", "docs/how-to/label-sweep.md"]
+TYPED += [f"docs/how-to/{name}.md" for name in ("verification", "export", "label-sweep")]
 """Pages whose commands a reader types one after the other, in one folder."""
 
 LIVE = ["docs/how-to/live.md", "docs/reference/tee.md"]

@@ -39,7 +39,10 @@ def _expect(code: int, *said: str, args: list[object], cwd: Path) -> str:
         (["fallingcubes", "--shards", 1], "there is no command or job 'fallingcubes'; did you mean falling_cubes?"),
         (["falling_cubes/", "--shards", 1], "did you mean falling_cubes?"),
         (["shwo"], "there is no command or job 'shwo'; did you mean show?"),
-        (["stats"], "commands are build, show, verify, diff, export, reproduce, replay, examples, doctor; built-in jobs"),
+        (
+            ["stats"],
+            "commands are build, show, verify, diff, export, reproduce, replay, examples, doctor; built-in jobs",
+        ),
         (["build", "stats"], "there is no job 'stats'"),
         (["--shards", 1, "stats"], "there is no job 'stats'"),
         (["nowhere.py", "--shards", 1], "there is no job file nowhere.py"),

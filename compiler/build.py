@@ -94,10 +94,12 @@ class Outstanding:
     """For a build without end: stop unless the first shard that is done shows an object."""
 
 
-def find_outstanding(store: Destination, shards: int, endless: bool = False) -> Outstanding:
+def find_outstanding(
+    store: Destination, shards: int, endless: bool = False, require_objects: bool = False
+) -> Outstanding:
     """Find out what is missing of the first `shards` shards; where there is no end, of all that there can be."""
     if endless:
-        return Outstanding(Report(0, 0), itertools.count(), endless=True)
+        return Outstanding(Report(0, 0), itertools.count(), endless=True, require_objects=require_objects)
     damaged = store.damaged()
     finished = {shard.number for shard in store.manifest.shards if shard.number < shards}
     finished -= {shard.number for shard in damaged} | store.manifest.incomplete
@@ -106,7 +108,7 @@ def find_outstanding(store: Destination, shards: int, endless: bool = False) -> 
     report = Report(shards, shards * per_shard, damaged=[shard.name for shard in damaged if shard.number < shards])
     report.shards_done = len(finished)
     report.samples_done = report.shards_done * per_shard
-    return Outstanding(report, missing)
+    return Outstanding(report, missing, require_objects=require_objects)
 
 
 def build(

@@ -147,11 +147,7 @@ def resolve_plan(choices: Choices, first: FirstBlender) -> Plan:
         choices.trust_blend,
         missing_files=choices.missing_files,
     )
-    try:
-        described = first.describe(request)
-    except InstanceLost as loss:
-        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
-    plan = Plan(source, described, render, choices.seed, choices.samples_per_shard, first.hello)
+    plan = _described(first, request, choices.seed, choices.samples_per_shard)
     if plan.sample_bytes > DEFAULT_MAX_BYTES:
         raise UsageError(
             f"a sample with all its passes and cameras has up to {plan.sample_bytes / 1e9:.1f} GB; readers take"
@@ -159,6 +155,15 @@ def resolve_plan(choices: Choices, first: FirstBlender) -> Plan:
             "choose a smaller --size, or fewer --passes",
         )
     return plan
+
+
+def _described(first: FirstBlender, request: Describe, seed: int, samples_per_shard: int) -> Plan:
+    """Return the plan, with what Blender says of the job. Raises UsageError if Blender is lost each time."""
+    try:
+        described = first.describe(request)
+    except InstanceLost as loss:
+        raise UsageError(f"{request.job.path}: while it was loaded, Blender {loss}", details=loss.log) from None
+    return Plan(request.job, described, request.render, seed, samples_per_shard, first.hello)
 
 
 def provenance(plan: Plan) -> dict[str, Any]:
@@ -208,11 +213,7 @@ def restore_plan(published: Published, first: FirstBlender) -> Plan:
         job.trust_blend,
         missing_files=job.missing_files,
     )
-    try:
-        described = first.describe(request)
-    except InstanceLost as loss:
-        raise UsageError(f"{source.path}: while it was loaded, Blender {loss}", details=loss.log) from None
-    return Plan(source, described, render, made.plan.seed, made.plan.samples_per_shard, first.hello)
+    return _described(first, request, made.plan.seed, made.plan.samples_per_shard)
 
 
 def restore_checked(published: Published, first: FirstBlender, doing: str) -> tuple[Plan, list[str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,6 @@ from loaders.files import read_regular
 _TOKEN_VARIABLE = "BLENDSHARD_LIVE_TOKEN"
 
 _MOST_TOKEN_BYTES = 4096
-
-
-def _add_live_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the live tee to the build command."""
-    for option in reversed(_LIVE_OPTIONS):
-        command = option(command)
-    return command
 
 
 @dataclass(frozen=True)
@@ -209,7 +202,7 @@ class BuildArguments:
 @click.option("--dry-run", is_flag=True, help="Say what would be rendered (one shard without --shards); write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-@_add_live_options
+@options.adding(_LIVE_OPTIONS)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -242,8 +235,7 @@ def build_command(ctx: click.Context, /, **given: Any) -> None:
             _say_plan(plan, shards, out, asked)
             return
         with _store(plan, out, asked.fresh, live_asked.live_only) as store:
-            work = find_outstanding(store, shards, endless=not shards)
-            work = replace(work, require_objects=asked.require_objects)
+            work = find_outstanding(store, shards, endless=not shards, require_objects=asked.require_objects)
             display = make_display(asked.quiet, plan.name)
             with live_tee(live, plan, work.report, announce) if live else nullcontext() as tee:
                 report = build(store, work, pool, first.instance, display, tee)

@@ -39,6 +39,17 @@ def take(kind: type[_Given], given: dict[str, Any]) -> _Given:
     return kind(**{entry.name: given.pop(entry.name) for entry in fields(kind)})
 
 
+def adding(options: Sequence[Callable[..., Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that gives a command these options, in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 class _SizeType(click.ParamType[tuple[int, int]]):
     """``WxH`` in pixels, as ``640x480``."""
 
@@ -236,11 +247,8 @@ _PLAN_OPTIONS = [
 ]
 
 
-def add_plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command these options."""
-    for option in reversed(_PLAN_OPTIONS):
-        command = option(command)
-    return command
+add_plan_options = adding(_PLAN_OPTIONS)
+"""Gives a command the options of a plan: the fields of `Choices`."""
 
 
 def choices(ctx: click.Context, shards: int, settings: Sequence[tuple[str, str]], **chosen: Any) -> Choices:
@@ -280,11 +288,8 @@ _PLACE_OPTIONS = [
 ]
 
 
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say where things are now, and what is trusted: the fields of `Places`."""
-    for option in reversed(_PLACE_OPTIONS):
-        command = option(command)
-    return command
+place_options = adding(_PLACE_OPTIONS)
+"""Gives a command the options that say where things are now, and what is trusted: the fields of `Places`."""
 
 
 def ask_for_trust(published: Published) -> Published:

@@ -26,6 +26,11 @@ def plain(text: object) -> str:
     return "".join(sign if sign.isprintable() or sign == "\t" else _escaped(sign) for sign in line)
 
 
+def counted(number: int, what: str) -> str:
+    """Return ``1 shard``, ``2 shards``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _escaped(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
 

@@ -14,7 +14,9 @@ from compiler.planning.document import source_digests
 from compiler.planning.plan import Plan, differences
 from compiler.storage import failures, sources
 from compiler.storage.journal import JOURNAL_SUFFIX, read_entries
+from compiler.terminal import counted
 from loaders.files import PART_SUFFIX, strange_entry
+from loaders.layout import shown
 from loaders.manifest import FILE_NAME, Manifest, ManifestError
 
 
@@ -44,9 +46,9 @@ class Remains:
         return bool(self.shards or self.unknown or (self.kept and self.failed_in is None))
 
     def __str__(self) -> str:
-        finished = f"{_count(self.shards, 'finished shard')} with {_count(self.samples, 'sample')}"
-        begun = f"{_count(self.begun, 'shard')} begun, with {_count(self.kept, 'sample')} in whole episodes"
-        unknown = f"{_count(self.unknown, '.tar file')} that the manifest does not know"
+        finished = f"{counted(self.shards, 'finished shard')} with {counted(self.samples, 'sample')}"
+        begun = f"{counted(self.begun, 'shard')} begun, with {counted(self.kept, 'sample')} in whole episodes"
+        unknown = f"{counted(self.unknown, '.tar file')} that the manifest does not know"
         found = [finished] * bool(self.shards) + [begun] * bool(self.begun) + [unknown] * bool(self.unknown)
         return ", and ".join(found) or "nothing whole"
 
@@ -83,15 +85,8 @@ def _failed_in(folder: Path, whole: set[str]) -> int | None:
     return None
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 _INSTALLATION = ("blender.", "render.settings.", "code_sha256")
 """What of a plan's identity comes with the installation, not from the user: paths begin so."""
-
-_SHOWN = 60
-"""Characters of a value that are shown."""
 
 _MORE = 3
 """Differences that are spelled out after the first."""
@@ -109,9 +104,9 @@ def changes(plan: Plan, manifest: Manifest) -> tuple[list[str], list[str]]:
         if name == "code_sha256":
             installation.append("the rendering code of this installation differs")
         elif name.startswith(_INSTALLATION):
-            installation.append(f"{name} was {_short(then)}, is {_short(now)}")
+            installation.append(f"{name} was {shown(then)}, is {shown(now)}")
         elif name != "job.source_sha256" and not name.startswith("assets."):
-            values.append(f"{name} was {_short(then)}, is {_short(now)}")
+            values.append(f"{name} was {shown(then)}, is {shown(now)}")
     return [*_sources(plan, manifest), *_assets(plan, manifest), *values], installation
 
 
@@ -155,11 +150,6 @@ def _files(now: list[Asset], then: Mapping[str, Any], first: str, kind: str) -> 
             yield f"{what} {file.path} has changed ({when(Path(file.path))})"
     for name in sorted(then.keys() - {file.name for file in now}):
         yield f"the {kind} {name} is no longer used"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 LOCK_NAME = ".lock"

@@ -14,6 +14,7 @@ from compiler.planning.sightings import Sightings
 from compiler.storage import failures, sources
 from compiler.storage.existing import LOCK_NAME
 from compiler.storage.journal import JOURNAL_SUFFIX
+from compiler.terminal import counted
 from loaders.files import PART_SUFFIX
 from loaders.manifest import FILE_NAME, Manifest
 
@@ -137,11 +138,11 @@ class Outcome:
         if self.around.missing:
             lines.append(f"Note: {_runs(self.around.missing)} not rendered yet")
         if self.manifest.skipped:
-            lines.append(f"Note: skipped while rendering: {_count(len(self.manifest.skipped), 'sample')}")
+            lines.append(f"Note: skipped while rendering: {counted(len(self.manifest.skipped), 'sample')}")
         lines += [f"Note: {name} is unfinished" for name in self.around.unfinished]
         lines += [f"Note: {name} is not in the manifest" for name in self.around.unknown]
-        state = _count(len(self.damaged), "damaged file") if self.problems else "ok"
-        held = f"{_count(len(self.manifest.shards), 'shard')}, {_count(self.manifest.samples, 'sample')}"
+        state = counted(len(self.damaged), "damaged file") if self.problems else "ok"
+        held = f"{counted(len(self.manifest.shards), 'shard')}, {counted(self.manifest.samples, 'sample')}"
         return [*lines, f"{held}, digest {self.manifest.digest}: {state}"]
 
     def check(self) -> None:
@@ -152,10 +153,6 @@ class Outcome:
                 f"{self.folder}: damaged: {', '.join(self.damaged[:_SHOWN])}{more}",
                 "run the command that made the dataset again: it renders damaged shards again",
             )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _runs(runs: list[tuple[int, int]]) -> str:

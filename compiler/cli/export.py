@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
-from compiler.exports.export import FORMATS, Exported, Progress, export
+from compiler.cli.reading import reading
+from compiler.exports.export import FORMATS, Exported, export
 from compiler.exports.labels import TASKS
 from compiler.storage.published import Published
-from compiler.terminal import announce, plain, say_json, say_lines
-from loaders.manifest import Manifest
-
-_LINE_EVERY_S = 10.0
+from compiler.terminal import say_json, say_lines
 
 
 @click.command("export")
@@ -38,8 +32,9 @@ def export_command(kind: str, dataset: Path, out: Path, task: str | None, as_jso
     and images are copied as they are. Until all is written, it is in OUT.part; run the same command again to continue.
     """
     published = Published.load(dataset)
-    with _shown(published.manifest, quiet) as progress:
-        made = export(published, kind, task, out, progress)
+    manifest = published.manifest
+    with reading(manifest, "samples", manifest.samples, quiet, end=True) as progress:
+        made = export(published, kind, task, out, progress.step)
     if as_json:
         say_json(made.as_json())
     else:
@@ -53,44 +48,3 @@ def _lines(made: Exported) -> Iterator[str]:
     for reason, count in made.left_out.items():
         yield f"left out: {count} objects, {reason}"
     yield f"{made.out}: {made.format}{labels}{', was there already' if made.already_there else ''}"
-
-
-@contextmanager
-def _shown(manifest: Manifest, quiet: bool) -> Iterator[Progress]:
-    """Yield what shows the progress: a bar on a terminal, a line every ten seconds in a log."""
-    if quiet or not sys.stderr.isatty():
-        yield _nothing if quiet else _Lines(manifest).show
-        return
-    total, name = manifest.bytes, plain(manifest.name)
-    with tqdm(desc=name, total=total, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr) as bar:
-
-        def move(size: int, done: int) -> None:
-            bar.set_postfix_str(f"samples {done}/{manifest.samples}", refresh=False)
-            bar.update(size)
-
-        yield move
-
-
-def _nothing(size: int, done: int) -> None:
-    """Show nothing."""
-
-
-class _Lines:
-    """A line every ten seconds, and one at the end.
-
-    State: what was read, and when the last line was printed.
-    """
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._started = self._said = time.monotonic()
-        self._read = 0
-
-    def show(self, size: int, done: int) -> None:
-        """Print a line where it is time for one."""
-        self._read += size
-        now = time.monotonic()
-        if now > self._said + _LINE_EVERY_S or done == self._manifest.samples:
-            rate = self._read / 1e6 / max(now - self._started, 1e-3)
-            announce(f"{self._manifest.name}: {done}/{self._manifest.samples} samples, {rate:.0f} MB/s")
-            self._said = now

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,23 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from compiler.blender.process import STALL_TIMEOUT_S, InstanceOptions
 from compiler.cli.options import ask_for_trust, blender_option, place_options, require_objects, take
+from compiler.cli.reading import reading
 from compiler.errors import OtherPixels, UsageError, VerificationFailed
 from compiler.machine import cores, share_cores
 from compiler.planning.sightings import Sightings
 from compiler.rendering.retry import RetryPolicy
 from compiler.resolve import FirstBlender
 from compiler.storage.published import Places, Published, folder_of
-from compiler.terminal import announce, plain, say_json, say_lines
+from compiler.terminal import announce, say_json, say_lines
 from compiler.verification.findings import Outcome, ShardReport, look_around
 from compiler.verification.rerender import Rerendered, prepare_rerender, refuse_recording, rerender
 from compiler.verification.verify import Verifier, examine_all, intact_manifest
 from loaders.manifest import Manifest
-
-_LINE_EVERY_S = 10.0
 
 
 class _AmountType(click.ParamType[int]):
@@ -81,9 +77,7 @@ def verify_command(
         refuse_recording(manifest)
         published = ask_for_trust(published)
     verifier = Verifier(folder, manifest)
-    reports = examine_all(verifier, jobs or cores())
-    if not quiet:
-        reports = _bar(reports, manifest) if sys.stderr.isatty() else _log(reports, manifest)
+    reports = _shown(examine_all(verifier, jobs or cores()), manifest, quiet)
     problems, notes, seen = list(verifier.problems), [], Sightings()
     for report in reports:
         problems += report.problems
@@ -115,32 +109,15 @@ def _check_together(asked: RerenderArguments, places: Places) -> None:
             raise UsageError(f"--{name.replace('_', '-')} needs --rerender", "say how many samples: --rerender 10")
 
 
-def _bar(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:
-    """Pass the reports on and move a bar over bytes."""
-    with tqdm(
-        desc=plain(manifest.name), total=manifest.bytes, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
-    ) as bar:
+def _shown(reports: Iterable[ShardReport], manifest: Manifest, quiet: bool) -> Iterator[ShardReport]:
+    """Pass the reports on, and show how far they are; in a log, each damaged shard has a line."""
+    with reading(manifest, "shards", len(manifest.shards), quiet) as progress:
         damaged = 0
         for done, report in enumerate(reports, start=1):
             damaged += bool(report.problems)
-            bar.set_postfix_str(f"shards {done}/{len(manifest.shards)}, {damaged} damaged", refresh=False)
-            bar.update(report.bytes)
+            remark = f", {report.name} damaged" if report.problems else ""
+            progress.step(report.bytes, done, f", {damaged} damaged", remark)
             yield report
-
-
-def _log(reports: Iterable[ShardReport], manifest: Manifest) -> Iterator[ShardReport]:
-    """Pass the reports on; print a line for each damaged shard, and one every ten seconds."""
-    started = said = time.monotonic()
-    read = 0
-    for done, report in enumerate(reports, start=1):
-        read += report.bytes
-        now = time.monotonic()
-        if report.problems or now > said + _LINE_EVERY_S:
-            rate = read / 1e6 / (now - started)
-            name = f", {report.name} damaged" if report.problems else ""
-            announce(f"{manifest.name}: {done}/{len(manifest.shards)} shards, {rate:.0f} MB/s{name}")
-            said = now
-        yield report
 
 
 _SHOWN = 20

@@ -1,17 +1,12 @@
 """The passes, held against sums done by hand, Blender's own ray casts and each other.
 
-bpy may crash as its process ends, so it never enters pytest's: this file runs itself in a process of its own, where
-each function of `SCENES` builds a scene and returns arrays. The tests judge those.
+Each scene is built inside Blender, which returns arrays. The tests judge those.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
+import functools
 import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,22 +17,27 @@ import pytest
 from blender_jobs._render.geometry import Geometry, Label, members
 from blender_jobs._vision.camera import Camera, rigid, transform
 from blender_jobs.passes import PASSES
+from tests.in_blender import needs_bpy, play, scene
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT = 96, 72
 ALL_BUT_ALPHA = [name for name in PASSES if name not in ("alpha", "flow")]
 UNIT_BOX = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs the bpy wheel")
+pytestmark = needs_bpy
 Arrays = dict[str, np.ndarray]
 
 # --- The scenes, built inside Blender -------------------------------------------------------------------------
 
-SCENES: dict[str, Callable[[], Arrays]] = {}
 
+def arrays_of(function: Callable[[], Arrays]) -> Callable[[], Arrays]:
+    """Mark a scene that returns arrays: they come back in a file."""
 
-def scene(function: Callable[[], Arrays]) -> Callable[[], Arrays]:
-    SCENES[function.__name__] = function
+    @functools.wraps(function)
+    def play_and_keep(folder: Path) -> None:
+        np.savez(folder / "arrays", **function())
+
+    scene(play_and_keep)
     return function
 
 
@@ -207,17 +207,17 @@ def traced(camera: Camera) -> Arrays:
     }
 
 
-@scene
+@arrays_of
 def perspective() -> Arrays:
     return plane_and_ball("PERSP")
 
 
-@scene
+@arrays_of
 def orthographic() -> Arrays:
     return plane_and_ball("ORTHO")
 
 
-@scene
+@arrays_of
 def segmentation() -> Arrays:
     """Cubes, and a collection of one cube that two empties show: copies are the object that they are copies of."""
     import bpy
@@ -246,7 +246,7 @@ def segmentation() -> Arrays:
     return {"made": made, "cast": cast.reshape(HEIGHT, WIDTH), "copies": index_of(geometry, "cube5")}
 
 
-@scene
+@arrays_of
 def cut_out() -> Arrays:
     """A sheet before a cube; its material's alpha is 0 where x < 0, in its own frame, and 0.3 elsewhere."""
     import bpy
@@ -273,7 +273,7 @@ def cut_out() -> Arrays:
     return {"sheet": index_of(geometry, "sheet"), "cube": index_of(geometry, "cube"), "depth": geometry.depth}
 
 
-@scene
+@arrays_of
 def with_and_without_materials() -> Arrays:
     """Cubes: what is where, rendered with their materials and, as nothing depends on them, without."""
     import bpy
@@ -291,7 +291,7 @@ def with_and_without_materials() -> Arrays:
     return {**dict(zip(names, arrays, strict=True)), "materials": np.array(sorted(m.name for m in bpy.data.materials))}
 
 
-@scene
+@arrays_of
 def coverage() -> Arrays:
     """A sheet parallel to the image, turned a little, so that its area in pixels is known."""
     from blender_jobs import stage
@@ -304,7 +304,7 @@ def coverage() -> Arrays:
     return passes_of(["alpha"], geometry, camera_now(), {})
 
 
-@scene
+@arrays_of
 def coordinates() -> Arrays:
     """Cubes scaled and turned: the normalized coordinates, and what leads back from them to the image."""
     import bpy
@@ -364,7 +364,7 @@ def expected(
     return (then.project(move(at))[:, :2] - centres).reshape(HEIGHT, WIDTH, 2)
 
 
-@scene
+@arrays_of
 def rigid_flow() -> Arrays:
     """A sheet slides and turns out of the plane z = 0, the camera moves, and the ground beneath stands still."""
     import bpy
@@ -435,17 +435,17 @@ def bent_sheet(by_python: bool) -> Arrays:
     }
 
 
-@scene
+@arrays_of
 def flow_by_shape_key() -> Arrays:
     return bent_sheet(by_python=False)
 
 
-@scene
+@arrays_of
 def flow_by_python() -> Arrays:
     return bent_sheet(by_python=True)
 
 
-@scene
+@arrays_of
 def flow_of_copies() -> Arrays:
     """Two empties show one sheet and move apart; a third sheet vanishes while the camera moves."""
     import bpy
@@ -480,7 +480,7 @@ def flow_of_copies() -> Arrays:
     return {**flows, "left": left, "right": right, "gone": index_of(geometry, "gone"), "pixels": np.array(pixels)}
 
 
-@scene
+@arrays_of
 def flow_of_changes() -> Arrays:
     """The camera passes one sheet and comes nearer to another, which moves and gets other faces."""
     import bpy
@@ -566,44 +566,32 @@ def falling(engine: str, with_passes: bool) -> Arrays:
     return {"images": blob, "poses": np.array([matrix(f"cube{n}") for n in range(6)]), "kept": np.array(kept), **arrays}
 
 
-@scene
+@arrays_of
 def workbench_with() -> Arrays:
     return falling("BLENDER_WORKBENCH", with_passes=True)
 
 
-@scene
+@arrays_of
 def workbench_without() -> Arrays:
     return falling("BLENDER_WORKBENCH", with_passes=False)
 
 
-@scene
+@arrays_of
 def cycles_with() -> Arrays:
     return falling("CYCLES", with_passes=True)
 
 
-@scene
+@arrays_of
 def cycles_without() -> Arrays:
     return falling("CYCLES", with_passes=False)
-
-
-def main(folder: Path) -> None:
-    import bpy  # noqa: F401  (before bmesh and mathutils, which come with it)
-
-    for name, function in SCENES.items():
-        np.savez(folder / name, **function())
-    (folder / "done").touch()
 
 
 # --- The tests ------------------------------------------------------------------------------------------------
 
 
 def run(folder: Path) -> dict[str, Arrays]:
-    """What each scene's function returned. Judged by what arrived: bpy may crash at exit."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, __file__, str(folder)]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert (folder / "done").exists(), done.stderr[-4000:]
-    return {name: dict(np.load(folder / f"{name}.npz")) for name in SCENES}
+    """What each scene's function returned."""
+    return {name: dict(np.load(folder / name / "arrays.npz")) for name in play(__name__, folder)}
 
 
 @pytest.fixture(scope="module")
@@ -774,13 +762,3 @@ def test_another_process_makes_the_same_bytes(seen: dict[str, Arrays], tmp_path:
         assert arrays.keys() == seen[name].keys()
         for key, array in arrays.items():
             assert array.tobytes() == seen[name][key].tobytes(), (name, key)
-
-
-if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]))
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

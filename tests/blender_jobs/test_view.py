@@ -1,18 +1,11 @@
 """The view, held against rendered pixels, Blender's geometry and sums done by hand.
 
-bpy may crash as its process ends, so it never enters pytest's: this file runs itself in a process of its own, where
-each function of `SCENES` builds a scene, looks at it and returns plain numbers. The tests judge those.
+Each scene is built inside Blender, which looks at it and returns plain numbers. The tests judge those.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import json
-import os
-import subprocess
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +14,13 @@ import numpy as np
 import pytest
 
 from blender_jobs._vision.camera import rigid
+from tests.in_blender import needs_bpy, play, scene
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs the bpy wheel")
+pytestmark = needs_bpy
 
 # --- The scenes, built inside Blender -------------------------------------------------------------------------
-
-SCENES: dict[str, Callable[[], Any]] = {}
 
 # Settings of scene.render ("render."), the camera's data ("data.") and its object ("camera.").
 CAMERAS: dict[str, dict[str, Any]] = {
@@ -61,11 +53,6 @@ MARKERS = [(0, 0, 0), (-1.4, 0.3, 0.9), (1.2, 1.5, -0.6), (0.4, -1.3, -0.9), (-0
 ENGINES = {"CYCLES": 0.05, "BLENDER_WORKBENCH": 0.4}
 """And by how many pixels a ball's centroid may miss: Workbench without anti-aliasing counts whole pixels."""
 COLOURS = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
-
-
-def scene(function: Callable[[], Any]) -> Callable[[], Any]:
-    SCENES[function.__name__] = function
-    return function
 
 
 def empty_scene(width: int = 200, height: int = 150) -> Any:
@@ -179,7 +166,7 @@ def view() -> Any:
 
 
 @scene
-def markers() -> dict[str, Any]:
+def markers(folder: Path) -> dict[str, Any]:
     """Six balls in every camera, three to a picture, each in a colour of its own."""
     seen: dict[str, Any] = {}
     for name, settings in CAMERAS.items():
@@ -201,7 +188,7 @@ def markers() -> dict[str, Any]:
 
 
 @scene
-def by_hand() -> dict[str, Any]:
+def by_hand(folder: Path) -> dict[str, Any]:
     """A camera 10 m above the world's origin that looks down, its picture's top towards +y."""
     made = empty_scene(720, 480)
     eye = camera(at=(0, 0, 10))
@@ -224,7 +211,7 @@ def by_hand() -> dict[str, Any]:
 
 
 @scene
-def occlusion() -> dict[str, Any]:
+def occlusion(folder: Path) -> dict[str, Any]:
     """A wall at x = 0, a pane right before the camera, nearer than the clip plane; the camera looks along -x."""
     empty_scene()
     eye = camera(at=(5, 0, 0))
@@ -252,7 +239,7 @@ def occlusion() -> dict[str, Any]:
 
 
 @scene
-def lone_cube() -> list[dict[str, Any]]:
+def lone_cube(folder: Path) -> list[dict[str, Any]]:
     """One cube turned at random, seen from near and from far."""
     empty_scene()
     eye = camera(at=(0, -4, 0), lens=12)
@@ -295,7 +282,7 @@ BOXES: dict[str, dict[str, Any]] = {
 
 
 @scene
-def rendered_boxes() -> dict[str, Any]:
+def rendered_boxes(folder: Path) -> dict[str, Any]:
     """Each box of `BOXES` by itself, from 5 m: its picture's edges, also on a canvas three times as large."""
     seen: dict[str, Any] = {}
     for (name, settings), kind in itertools.product(BOXES.items(), ("PERSP", "ORTHO")):
@@ -319,7 +306,7 @@ def rendered_boxes() -> dict[str, Any]:
 
 
 @scene
-def described() -> dict[str, Any]:
+def described(folder: Path) -> dict[str, Any]:
     """A scaled and turned box among points behind, beside and in front; with points of its own, and bare."""
     empty_scene()
     camera(at=(2, -6.5, 3))
@@ -344,7 +331,7 @@ def described() -> dict[str, Any]:
 
 
 @scene
-def evaluated() -> dict[str, Any]:
+def evaluated(folder: Path) -> dict[str, Any]:
     """Modifiers that Blender's own `bound_box` follows, and one that it does not."""
     empty_scene()
     camera(at=(2, -6.5, 3))
@@ -358,7 +345,7 @@ def evaluated() -> dict[str, Any]:
 
 
 @scene
-def curved() -> dict[str, Any]:
+def curved(folder: Path) -> dict[str, Any]:
     """A text and a thick curve, whose bounding boxes are larger than what they show."""
     import bpy
 
@@ -381,7 +368,7 @@ def curved() -> dict[str, Any]:
 
 
 @scene
-def falling() -> dict[str, Any]:
+def falling(folder: Path) -> dict[str, Any]:
     """A cube let go at 5 m, 24 frames a second, half a second later."""
     import bpy
 
@@ -405,7 +392,7 @@ def falling() -> dict[str, Any]:
 
 
 @scene
-def poses() -> dict[str, Any]:
+def poses(folder: Path) -> dict[str, Any]:
     """Scaled, mirrored and sheared objects."""
     empty_scene()
     camera(at=(2, -6.5, 3))
@@ -430,7 +417,7 @@ CATEGORIES = [
 
 
 @scene
-def truncated() -> dict[str, Any]:
+def truncated(folder: Path) -> dict[str, Any]:
     """Cubes and edges that are seen as points: in, half in and out of the image, and behind the camera."""
     empty_scene()
     eye = camera(at=(0, -10, 0))
@@ -454,7 +441,7 @@ def truncated() -> dict[str, Any]:
 
 
 @scene
-def declared() -> dict[str, Any]:
+def declared(folder: Path) -> dict[str, Any]:
     """Objects described under declared categories: what is taken, and what is said to the rest."""
     import bpy
 
@@ -499,7 +486,7 @@ def declared() -> dict[str, Any]:
 
 
 @scene
-def mistakes() -> dict[str, str]:
+def mistakes(folder: Path) -> dict[str, str]:
     import bpy
 
     made = empty_scene()
@@ -546,7 +533,7 @@ def mistakes() -> dict[str, str]:
 
 
 @scene
-def moments() -> dict[str, Any]:
+def moments(folder: Path) -> dict[str, Any]:
     """What a view says of its moment in `annotate`, and outside a build."""
     import bpy
 
@@ -576,16 +563,8 @@ def moments() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What each scene's function returned. Judged by what arrived: bpy may crash at exit."""
-    out = tmp_path_factory.mktemp("view")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, __file__, str(out)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    found = out / "seen.json"
-    assert found.exists(), done.stderr[-4000:]
-    result: dict[str, Any] = json.loads(found.read_text())
-    return result
+    """What each scene returned."""
+    return play(__name__, tmp_path_factory.mktemp("view"))
 
 
 CORNER_SIGNS = np.array(
@@ -896,19 +875,3 @@ def test_a_view_says_whose_and_when_it_is(seen: dict[str, Any]) -> None:
         assert entry["own"] == [entry["episode"], entry["frame"], entry["camera"]["name"]]
     assert seen["moments"]["of the scene's camera"]["own"] == [7, 1, "right"]
     assert seen["moments"]["alone"] == [0, 9, "camera"]
-
-
-def main(out: Path) -> None:
-    os.chdir(out)
-    seen = {name: function() for name, function in SCENES.items()}
-    (out / "seen.json").write_text(json.dumps(seen))
-
-
-if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]))
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

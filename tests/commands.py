@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from loaders.manifest import Manifest
 from loaders.tarstream import read_samples
@@ -112,6 +115,24 @@ def annotations(folder: Path) -> list[dict[str, Any]]:
         with (folder / shard.name).open("rb") as file:
             found += [json.loads(sample.members["json"]) for sample in read_samples(file)]
     return found
+
+
+def compiled(job: Path, folder: Path, samples: int, *args: object) -> list[dict[str, Any]]:
+    """Compile one shard of a job, tiny; return its `decoded` samples."""
+    ok(job, *TINY, "--shards", 1, "--samples-per-shard", samples, "--out", folder, *args)
+    return decoded(folder)
+
+
+def decoded(folder: Path) -> list[dict[str, Any]]:
+    """Return the samples of the first shard: the members by name, arrays and JSON decoded."""
+    with (folder / Manifest.load(folder).shards[0].name).open("rb") as shard:
+        return [{name: _decoded(name, held) for name, held in one.members.items()} for one in read_samples(shard)]
+
+
+def _decoded(name: str, content: bytes) -> Any:
+    if name.endswith("json"):
+        return json.loads(content)
+    return np.load(io.BytesIO(content), allow_pickle=False) if name.endswith("npy") else content
 
 
 def write_job(folder: Path, hooks: str, name: str = "job.py", head: str = "") -> Path:

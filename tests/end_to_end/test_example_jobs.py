@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from loaders.manifest import Manifest
-from loaders.tarstream import read_samples
-from tests.commands import TINY, annotations, digests, ok
+from tests.commands import TINY, annotations, compiled, decoded, digests, ok
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -40,19 +37,6 @@ def test_each_job_is_read_in_a_minute_and_shown_in_the_gallery() -> None:
         assert (ROOT / "docs" / "images" / f"{name}.{shown[0]}").stat().st_size < (
             100_000 if shown == ["jpg"] else 350_000
         )
-
-
-def compiled(name: str, folder: Path, samples: int, *args: object) -> list[Sample]:
-    """Compile one shard of an example; return each sample's members, arrays and JSON decoded."""
-    ok(EXAMPLES / f"{name}.py", *TINY, "--shards", 1, "--samples-per-shard", samples, "--out", folder, *args)
-    with (folder / Manifest.load(folder).shards[0].name).open("rb") as shard:
-        return [{name: _decoded(name, held) for name, held in one.members.items()} for one in read_samples(shard)]
-
-
-def _decoded(name: str, content: bytes) -> Any:
-    if name.endswith("json"):
-        return json.loads(content)
-    return np.load(io.BytesIO(content), allow_pickle=False) if name.endswith("npy") else content
 
 
 def in_camera(camera: Mapping[str, Any], points: npt.ArrayLike) -> Array:
@@ -135,7 +119,7 @@ def _check_pixels(sample: Sample, prefix: str, entry: Mapping[str, Any], corners
 def test_conveyor_moves_what_its_flow_says(tmp_path: Path) -> None:
     """An item's pixels, lifted by their depth and moved as its pose moved, are where the flow says; ids stay."""
     args = ["--set", "frames=5:7", "--passes", "segmentation,flow,depth"]
-    first, second = compiled("conveyor", tmp_path / "out", 2, *args)
+    first, second = compiled(EXAMPLES / "conveyor.py", tmp_path / "out", 2, *args)
     compared = 0
     for before, after in zip(first["json"]["objects"], second["json"]["objects"], strict=True):
         assert (before["name"], before["segmentation_id"]) == (after["name"], after["segmentation_id"])
@@ -158,7 +142,7 @@ def test_conveyor_moves_what_its_flow_says(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_robot_arm_is_bent_as_its_joints_say(tmp_path: Path) -> None:
     """Each joint's keypoint is where its pose is; from link to link the pose turns by the joint's value."""
-    samples = compiled("robot_arm", tmp_path / "out", 2)
+    samples = compiled(EXAMPLES / "robot_arm.py", tmp_path / "out", 2)
     axes = {"waist": (0, 0, 1), "shoulder": (0, 1, 0), "elbow": (0, 1, 0), "wrist": (0, 1, 0)}
     for sample in samples:
         check_boxes(sample)
@@ -187,7 +171,7 @@ def test_robot_arm_is_bent_as_its_joints_say(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_glassware_is_in_mask_depth_and_normals_though_light_passes_it(tmp_path: Path) -> None:
     """A pixel of a glass has the depth of the glass, not of the table behind it, and a normal towards the camera."""
-    sample = compiled("glassware", tmp_path / "out", 1)[0]
+    sample = compiled(EXAMPLES / "glassware.py", tmp_path / "out", 1)[0]
     check_boxes(sample)
     camera, depth, normals = sample["json"]["camera"], sample["depth.npy"], sample["normals.npy"].astype(np.float64)
     mask = sample["segmentation.npy"] > 0
@@ -204,7 +188,7 @@ def test_glassware_is_in_mask_depth_and_normals_though_light_passes_it(tmp_path:
 @pytest.mark.slow
 def test_number_plates_have_their_glyphs_on_them_from_left_to_right(tmp_path: Path) -> None:
     """Lifted by their depths into the plate's frame, corners are on the plate, and glyphs in order, as high as said."""
-    for sample in compiled("number_plates", tmp_path / "out", 2):
+    for sample in compiled(EXAMPLES / "number_plates.py", tmp_path / "out", 2):
         check_boxes(sample)
         plate, text = sample["json"]["objects"]
         assert plate["text"] == text["text"]
@@ -231,7 +215,7 @@ def test_number_plates_have_their_glyphs_on_them_from_left_to_right(tmp_path: Pa
 @pytest.mark.slow
 def test_drone_boxes_are_turned_as_the_cars_are(tmp_path: Path) -> None:
     """A footprint's corners are where the pose takes them, on the ground, and within the 2D box; cars are small."""
-    sample = compiled("drone", tmp_path / "out", 1, "--size", "128x96")[0]
+    sample = compiled(EXAMPLES / "drone.py", tmp_path / "out", 1, "--size", "128x96")[0]
     check_boxes(sample)
     camera, cars = sample["json"]["camera"], sample["json"]["objects"]
     assert np.array(camera["cam_to_world"])[2, 3] > 30
@@ -248,7 +232,7 @@ def test_drone_boxes_are_turned_as_the_cars_are(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_herd_has_an_id_a_box_and_a_pose_for_each_copy(tmp_path: Path) -> None:
     """Copies stand on the meadow, apart, upright as it is steep; their masks are their own."""
-    sample = compiled("herd", tmp_path / "out", 1, "--size", "128x96", "--set", "count=80")[0]
+    sample = compiled(EXAMPLES / "herd.py", tmp_path / "out", 1, "--size", "128x96", "--set", "count=80")[0]
     check_boxes(sample)
     sheep = sample["json"]["objects"]
     assert len(sheep) > 40
@@ -269,7 +253,7 @@ def test_herd_has_an_id_a_box_and_a_pose_for_each_copy(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_six_cameras_are_as_their_file_has_them(tmp_path: Path) -> None:
     """K, distortion and pose are the calibration's, and it alone takes each car's 3D box to its keypoints."""
-    sample = compiled("six_cameras", tmp_path / "out", 1)[0]
+    sample = compiled(EXAMPLES / "six_cameras.py", tmp_path / "out", 1)[0]
     rig = json.loads((EXAMPLES / "assets" / "six_cameras.json").read_text())
     boxes: dict[str, list[Array]] = {}
     for name, given in rig["cameras"].items():
@@ -307,7 +291,7 @@ def _rodrigues(vector: Sequence[float]) -> Array:
 @pytest.mark.slow
 def test_mixed_meshes_are_one_size_and_nocs_and_depth_agree(tmp_path: Path) -> None:
     """Whatever a file's format and unit, the longest side is a metre; a pixel is at one place of its object."""
-    sample = compiled("mixed_meshes", tmp_path / "out", 1, "--passes", "segmentation,nocs,depth")[0]
+    sample = compiled(EXAMPLES / "mixed_meshes.py", tmp_path / "out", 1, "--passes", "segmentation,nocs,depth")[0]
     check_boxes(sample)
     things = sample["json"]["objects"]
     files = {
@@ -343,11 +327,9 @@ def test_bin_picking_is_a_pile_at_rest_whoever_renders_it(tmp_path: Path) -> Non
     assert min(fractions) < 0.9
     assert max(fractions) > 0.9
     assert np.mean(np.abs(np.array([entry["matrix_world"] for entry in parts])[:, :2, 3]).max(axis=1) < 2.4) > 0.8
-    with (tmp_path / "1" / Manifest.load(tmp_path / "1").shards[0].name).open("rb") as shard:
-        for one in read_samples(shard):
-            sample = {name: _decoded(name, held) for name, held in one.members.items()}
-            check_boxes(sample)
-            pose = np.array(sample["json"]["camera"]["cam_to_world"])
-            seen = lifted(sample["json"]["camera"], sample["depth.npy"], sample["segmentation.npy"] > 0)
-            heights = (seen @ pose[:3, :3].T + pose[:3, 3])[:, 2]
-            assert -0.05 < heights.min() < heights.max() < 3, "on the floor, not in it"
+    for sample in decoded(tmp_path / "1"):
+        check_boxes(sample)
+        pose = np.array(sample["json"]["camera"]["cam_to_world"])
+        seen = lifted(sample["json"]["camera"], sample["depth.npy"], sample["segmentation.npy"] > 0)
+        heights = (seen @ pose[:3, :3].T + pose[:3, 3])[:, 2]
+        assert -0.05 < heights.min() < heights.max() < 3, "on the floor, not in it"

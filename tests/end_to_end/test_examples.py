@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from loaders.manifest import Manifest
-from loaders.tarstream import read_samples
-from tests.commands import TINY, ok
+from tests.commands import TINY, compiled, ok
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -72,23 +68,10 @@ def test_a_network_learns_the_corners(source: str, lessons: Path) -> None:
     assert float(found[1]) < 0.75 * float(found[2])
 
 
-def _compile(name: str, folder: Path, samples: int, *args: object) -> list[dict[str, Any]]:
-    """Compile one shard of an example; return each sample's members, arrays and JSON decoded."""
-    ok(EXAMPLES / name, *TINY, "--shards", 1, "--samples-per-shard", samples, "--out", folder, *args)
-    with (folder / Manifest.load(folder).shards[0].name).open("rb") as shard:
-        return [{name: _decoded(name, held) for name, held in one.members.items()} for one in read_samples(shard)]
-
-
-def _decoded(name: str, content: bytes) -> Any:
-    if name.endswith("json"):
-        return json.loads(content)
-    return np.load(io.BytesIO(content), allow_pickle=False) if name.endswith("npy") else content
-
-
 @pytest.mark.slow
 def test_blend_scene_moves_the_things_of_its_file(tmp_path: Path) -> None:
     """Each sample has all of them elsewhere on the table; the apples in the bowl go where the bowl goes."""
-    samples = [sample["json"] for sample in _compile("blend_scene.py", tmp_path / "out", 2)]
+    samples = [sample["json"] for sample in compiled(EXAMPLES / "blend_scene.py", tmp_path / "out", 2)]
     places = [
         {entry["name"]: np.array(entry["matrix_world"])[:3, 3] for entry in sample["objects"]} for sample in samples
     ]
@@ -103,7 +86,7 @@ def test_blend_scene_moves_the_things_of_its_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_skeleton_shows_the_joints_through_the_skin(tmp_path: Path) -> None:
     """Each person has the category's joints; the manifest joins them; most are visible, and they move."""
-    samples = _compile("skeleton.py", tmp_path / "out", 2)
+    samples = compiled(EXAMPLES / "skeleton.py", tmp_path / "out", 2)
     person = Manifest.load(tmp_path / "out").schema["categories"][0]
     names = person["keypoints"]
     assert ["left_knee", "left_ankle"] in [[names[at - 1] for at in edge] for edge in person["skeleton"]]
@@ -117,7 +100,7 @@ def test_skeleton_shows_the_joints_through_the_skin(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_stereo_sees_every_point_in_one_row_of_both_images(tmp_path: Path) -> None:
     """What is before both cameras has the disparity that its depth and the baseline ask for."""
-    sample = _compile("stereo.py", tmp_path / "out", 1)[0]
+    sample = compiled(EXAMPLES / "stereo.py", tmp_path / "out", 1)[0]
     assert set(sample) == {
         f"{side}.{member}" for side in ("left", "right") for member in ("png", "json", "keypoints.npy", "depth.npy")
     }
@@ -132,7 +115,7 @@ def test_stereo_sees_every_point_in_one_row_of_both_images(tmp_path: Path) -> No
 def test_turntable_says_in_two_ways_where_a_pixel_is_on_the_object(tmp_path: Path) -> None:
     """Its depth, taken through the pose, and its NOCS, taken from the box, are one place, to a millimetre or two."""
     poses = []
-    for sample in _compile("turntable.py", tmp_path / "out", 2):
+    for sample in compiled(EXAMPLES / "turntable.py", tmp_path / "out", 2):
         thing, nocs, depth = sample["json"]["objects"][0], sample["nocs.npy"], sample["depth.npy"]
         rows, columns = np.nonzero(nocs.any(axis=2))
         pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])

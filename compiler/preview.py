@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw
 
 from blender_jobs.passes import PASSES
 from compiler.errors import UsageError
+from compiler.storage.published import DAMAGED_HINT
 from loaders.content import decode_image, read_array
 from loaders.format import IMAGES, views_of
 from loaders.manifest import Manifest
 from loaders.tarstream import Sample
 
-_DAMAGED = "compile-dataset verify says what is damaged"
 _SCREEN = 1920
 """Pixels of width: what fits a screen without scrolling sideways."""
 _COLUMNS = 4
@@ -86,7 +86,7 @@ def _tile(sample: Sample, manifest: Manifest, width: int, with_passes: bool, roo
         rows = _rows(sample, manifest, width, with_passes)
     except Exception as error:  # annotations and arrays come from a file that may hold anything
         what = f"sample {sample.key} cannot be drawn: {type(error).__name__}: {error}"
-        raise UsageError(what, _DAMAGED) from None
+        raise UsageError(what, DAMAGED_HINT) from None
     return _grid([part for row in rows for part in _wrapped(row, (room + _SEAM) // (width + _SEAM))])
 
 

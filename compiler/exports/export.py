@@ -13,10 +13,10 @@ from compiler.errors import UsageError, VerificationFailed
 from compiler.exports.coco import Coco
 from compiler.exports.files import Files
 from compiler.exports.labels import TASKS, Category, categories_of, has_masks, require
-from compiler.exports.samples import HINT, samples_of, splits_of
+from compiler.exports.samples import samples_of, splits_of
 from compiler.exports.writer import ExportFolder
 from compiler.exports.yolo import Yolo
-from compiler.storage.published import Published
+from compiler.storage.published import DAMAGED_HINT, Published
 from loaders.tarstream import Sample
 
 FORMATS = ("coco", "yolo", "files")
@@ -141,6 +141,8 @@ def _fill(published: Published, writer: Format, progress: Progress) -> dict[str,
         try:
             writer.add(shard.split, sample)
         except (ValueError, ArithmeticError, RecursionError) as error:
-            raise VerificationFailed(f"{shard.name}: sample {sample.key} cannot be exported: {error}", HINT) from None
+            raise VerificationFailed(
+                f"{shard.name}: sample {sample.key} cannot be exported: {error}", DAMAGED_HINT
+            ) from None
         progress(sample.end - sample.offset, done)
     return {"splits": writer.close(), "left_out": dict(sorted(writer.left_out.items()))}

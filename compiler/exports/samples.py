@@ -8,14 +8,12 @@ from typing import Any
 
 from compiler.errors import UsageError, VerificationFailed
 from compiler.planning.schemas import annotation_problem
-from compiler.storage.published import Published, open_shard
+from compiler.storage.published import DAMAGED_HINT, Published, open_shard
 from compiler.verification.shard import Tap, read_json
 from loaders.content import open_image
 from loaders.format import IMAGES, SAMPLE_DIGEST_DIGITS, SampleKey, is_member, is_plain, sample_digest, views_of
 from loaders.manifest import Manifest, ShardInfo
 from loaders.tarstream import Sample, TarStreamError, read_samples
-
-HINT = "compile-dataset verify says what is damaged"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def splits_of(published: Published) -> list[str]:
         raise UsageError(f"{published.folder} has no finished shard yet", "run compile-dataset first")
     for split in splits:
         if not is_plain(split):
-            raise UsageError(f"{published.folder}: {split!r} cannot name a split", HINT)
+            raise UsageError(f"{published.folder}: {split!r} cannot name a split", DAMAGED_HINT)
     return splits
 
 
@@ -62,9 +60,9 @@ def samples_of(published: Published) -> Iterator[tuple[ShardInfo, Sample]]:
                     keys.check(shard, sample)
                     yield shard, sample
         except OSError as error:
-            raise VerificationFailed(f"{path}: {error.strerror or error}", HINT) from None
+            raise VerificationFailed(f"{path}: {error.strerror or error}", DAMAGED_HINT) from None
         except (TarStreamError, _Damaged) as error:
-            raise VerificationFailed(f"{path}: {error}", HINT) from None
+            raise VerificationFailed(f"{path}: {error}", DAMAGED_HINT) from None
 
 
 class _Damaged(ValueError):

@@ -70,7 +70,8 @@ def load_manifest(dataset: Path) -> Manifest:
         raise UsageError(str(error), "name the directory that compile-dataset wrote") from None
 
 
-_HINT = "compile-dataset verify says what is damaged"
+DAMAGED_HINT = "compile-dataset verify says what is damaged"
+"""What to do about a shard that cannot be read."""
 
 
 def open_shard(path: Path) -> BinaryIO:
@@ -88,9 +89,9 @@ def samples_of(path: Path) -> Iterator[Sample]:
         with open_shard(path) as file:
             yield from read_samples(file)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", _HINT) from None
+        raise UsageError(f"{path}: {error.strerror or error}", DAMAGED_HINT) from None
     except TarStreamError as error:
-        raise UsageError(f"{path}: {error}", _HINT) from None
+        raise UsageError(f"{path}: {error}", DAMAGED_HINT) from None
 
 
 def find_sample(published: Published, key: str) -> Sample:
@@ -128,5 +129,5 @@ def spread(published: Published, count: int) -> list[Sample]:
             found += [sample for at, sample in enumerate(samples_of(folder / shard.name)) if at in inside]
         start += shard.samples
     if len(found) < count:
-        raise UsageError(f"{folder}: shards hold fewer samples than the manifest says", _HINT)
+        raise UsageError(f"{folder}: shards hold fewer samples than the manifest says", DAMAGED_HINT)
     return found

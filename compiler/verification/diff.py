@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from compiler.errors import UsageError
 from compiler.planning.plan import differences
-from compiler.storage.published import Published, samples_of
+from compiler.storage.published import DAMAGED_HINT, Published, samples_of
 from compiler.verification.shard import read_json
 from loaders.content import decode_image, open_image, read_array
 from loaders.format import IMAGES, kind_of, meaning_of
@@ -147,9 +147,7 @@ def _ascending(path: Path) -> Iterator[Sample]:
     last = ""
     for sample in samples_of(path):
         if sample.key <= last:
-            raise UsageError(
-                f"{path}: sample {sample.key} comes after {last}", "compile-dataset verify says what is damaged"
-            )
+            raise UsageError(f"{path}: sample {sample.key} comes after {last}", DAMAGED_HINT)
         last = sample.key
         yield sample
 
